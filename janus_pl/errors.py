@@ -1,0 +1,23 @@
+"""What can go wrong, and who is meant: the user (`UsageError`) or the run (`DivergenceError`)."""
+
+from __future__ import annotations
+
+
+class UsageError(ValueError):
+    """A value that the user gave and that cannot be used; the command line ends with exit code 2.
+
+    The message is one line that names the field, the value and what is allowed.
+
+    >>> str(UsageError("data.batch_size", 0, 'an integer from 1 to N, or "full"'))
+    'data.batch_size: got 0, allowed: an integer from 1 to N, or "full"'
+    """
+
+    def __init__(self, field: str, value: object, allowed: str) -> None:
+        super().__init__(f"{field}: got {value!r}, allowed: {allowed}")
+        self.field = field
+        self.value = value
+        self.allowed = allowed
+
+
+class DivergenceError(ArithmeticError):
+    """Training met a loss or gradient that is not finite; the command line ends with exit code 3."""
