@@ -1,0 +1,110 @@
+"""When callbacks look, and at which layers of a module that is no JanusTask."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+
+from janus_pl.errors import UsageError
+from janus_pl.linalg import frobenius_norm
+from janus_pl.task import JanusTask, is_last_epoch, record
+
+Value = object
+
+
+class Observer(Callback, ABC):
+    """Looks at log-spaced epochs and then every n-th, at the start, and always at the last one.
+
+    Epochs are counted when completed: 0 is the initialization. Up to n the epochs 1, 2, 4, 8, ...
+    are due, from then on the multiples of n; n = 0 turns the callback off.
+
+    Args:
+        every_n_epochs: n.
+
+    Raises:
+        UsageError: n is no integer from 0 up.
+    """
+
+    def __init__(self, every_n_epochs: int) -> None:
+        check_count(f"{type(self).__name__}.every_n_epochs", every_n_epochs, 0)
+        self.every_n_epochs = every_n_epochs
+        self._last_seen = -1
+
+    @abstractmethod
+    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+        """The values of this callback for the weights as they are."""
+
+    def is_due(self, epoch: int) -> bool:
+        n = self.every_n_epochs
+        if n == 0:
+            return False
+        return epoch % n == 0 or (epoch < n and epoch & (epoch - 1) == 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A module of somebody else has no row for epoch 0: Lightning cannot log there.
+        if isinstance(pl_module, JanusTask) and trainer.global_step == 0 and self.is_due(0):
+            self._look(trainer, pl_module, epoch=0)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if self.is_due(epoch) or (self.every_n_epochs > 0 and is_last_epoch(trainer)):
+            self._look(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Early stopping decides after this callback has had its turn.
+        late = self.every_n_epochs > 0 and self._last_seen < trainer.current_epoch
+        if late and isinstance(pl_module, JanusTask):
+            self._look(trainer, pl_module, trainer.current_epoch)
+
+    def _look(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
+        self._last_seen = epoch
+        record(trainer, module, self.observe(trainer, module))
+
+
+def check_count(field: str, value: object, least: int) -> None:
+    """An integer option that counts something."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"callbacks.{field}", value, f"an integer from {least} up")
+
+
+def weight_layers(module: LightningModule) -> dict[str, nn.Module]:
+    """The layers of any module whose weight is a matrix out x rest: `nn.Linear` and `nn.Conv*d`.
+
+    Keys are the modules' names, with underscores for dots.
+    """
+    kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+    return {
+        name.replace(".", "_") or "weight": layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, kinds)
+    }
+
+
+def directions(module: LightningModule) -> dict[str, Tensor]:
+    """V_k of every layer, as matrices (out, rest) of unit Frobenius norm."""
+    if isinstance(module, JanusTask):
+        return module.directions()
+    with torch.no_grad():
+        weights = {k: layer.weight.flatten(1) for k, layer in weight_layers(module).items()}
+        return {k: w / frobenius_norm(w) for k, w in weights.items()}
+
+
+def say_layers(name: str, module: LightningModule) -> None:
+    """Say once which layers of a module without the contract are read and which are not."""
+    if isinstance(module, JanusTask):
+        return
+    read = list(weight_layers(module))
+    skipped = sorted(
+        key.replace(".", "_")
+        for key, layer in module.named_modules()
+        if key.replace(".", "_") not in read
+        and next(layer.parameters(recurse=False), None) is not None
+    )
+    rank_zero_info(
+        f"{name} reads {', '.join(read) or 'no layer'}; skips {', '.join(skipped) or 'none'}"
+    )

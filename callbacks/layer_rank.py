@@ -1,0 +1,91 @@
+r"""The low-rank bias, layer by layer: ranks and spectra of V_k (Fig. 4b)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+
+from callbacks._observer import Observer, Value, check_count, directions, say_layers
+from janus_pl.errors import UsageError
+from janus_pl.observables.rank import (
+    effective_rank,
+    numerical_rank,
+    singular_values,
+    stable_rank,
+)
+from janus_pl.task import Histogram, Table, is_last_epoch
+
+DECADES = 8
+
+
+class LayerRank(Observer):
+    r"""Logs the ranks of V_k (unit Frobenius norm, convolutions as (out, in * kh * kw)).
+
+    Keys: `rank/<layer>` = #{sigma_i > tolerance}; at every further tolerance t
+    `rank_absolute_<t>/<layer>` = #{sigma_i > t} and `rank_relative_<t>/<layer>` =
+    #{sigma_i > t sigma_1}; `stable_rank/<layer>` = 1/sigma_1^2, `effective_rank/<layer>` =
+    exp(entropy of sigma_i/sum sigma), and `spectrum/<layer>`, a histogram of log10 sigma_i from
+    -8 to 0 (smaller values in its first bin). The last epoch adds `spectrum_table`, every singular
+    value, so that any other threshold can be applied later.
+
+    Any LightningModule is served: every `nn.Linear` and `nn.Conv*d`, its weight normalized.
+
+    Args:
+        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and at
+            the last one; 0 is off.
+        tolerance: of `rank/<layer>`. The paper gives none; its group's public code counts
+            sigma_i > 1e-3.
+        tolerances: further tolerances, absolute and relative.
+        bins: the bins of the spectrum.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 10,
+        tolerance: float = 1e-3,
+        tolerances: Sequence[float] = (1e-1, 1e-2, 1e-3),
+        bins: int = 64,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        check_count("LayerRank.bins", bins, 1)
+        for value in (tolerance, *tolerances):
+            if not 0 <= value < 1:
+                raise UsageError("callbacks.LayerRank.tolerance(s)", value, "0 up to below 1")
+        self.tolerance = tolerance
+        self.tolerances = tuple(tolerances)
+        self.bins = bins
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        say_layers("LayerRank", pl_module)
+
+    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+        spectra = {k: singular_values(v).cpu() for k, v in directions(module).items()}
+        values: dict[str, Value] = {}
+        for layer, sigma in spectra.items():
+            for name, rank in self._ranks(sigma).items():
+                values[f"{name}/{layer}"] = float(rank)
+            if torch.isfinite(sigma).all():
+                values[f"spectrum/{layer}"] = self._histogram(sigma)
+        if is_last_epoch(trainer):
+            rows = [(k, i, float(s)) for k, sigma in spectra.items() for i, s in enumerate(sigma)]
+            values["spectrum_table"] = Table(("layer", "index", "sigma"), rows)
+        return values
+
+    def _ranks(self, sigma: Tensor) -> dict[str, Tensor]:
+        ranks = {
+            "rank": numerical_rank(sigma, self.tolerance, relative=False),
+            "stable_rank": stable_rank(sigma),
+            "effective_rank": effective_rank(sigma),
+        }
+        for t in self.tolerances:
+            ranks[f"rank_absolute_{t:.0e}"] = numerical_rank(sigma, t, relative=False)
+            ranks[f"rank_relative_{t:.0e}"] = numerical_rank(sigma, t, relative=True)
+        return ranks
+
+    def _histogram(self, sigma: Tensor) -> Histogram:
+        logarithms = np.log10(sigma.clamp(10.0**-DECADES, 1.0).numpy())
+        return Histogram(*np.histogram(logarithms, bins=self.bins, range=(-DECADES, 0)))

@@ -1,0 +1,30 @@
+"""The newest state of a run, as `checkpoints/last.ckpt` in its folder."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from callbacks._observer import check_count
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Keeps one checkpoint, `last.ckpt`: every n epochs and at the end of the run.
+
+    Args:
+        every_n_epochs: n.
+    """
+
+    def __init__(self, every_n_epochs: int = 10) -> None:
+        check_count("RunCheckpoint.every_n_epochs", every_n_epochs, 1)
+        super().__init__(
+            filename="last",
+            every_n_epochs=every_n_epochs,
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # ModelCheckpoint would leave out the last epochs of a run that n does not divide.
+        if not self._should_skip_saving_checkpoint(trainer):
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))

@@ -1,0 +1,3 @@
+from janus_pl.cli import main
+
+raise SystemExit(main())

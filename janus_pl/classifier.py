@@ -1,0 +1,360 @@
+"""The paper's deep experiment: a weight-normalized ReLU network on two classes of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAccuracy
+
+from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.linalg import frobenius_norm
+from janus_pl.losses import LOSSES
+from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.observables.margins import equilibrium_residual, margin_statistics, output_margins
+from janus_pl.observables.velocity import direction_velocity
+from janus_pl.runtime.guard import UpdateGuard
+from janus_pl.schedules import ScheduleName, multiplier
+from janus_pl.task import JanusTask, TrainingPass, is_last_epoch, training_samples
+
+
+class DeepReLUClassifier(JanusTask):
+    r"""Weight-normalized deep ReLU network with labels +1/-1, trained by SGD or full-batch GD.
+
+    f_W(x) = rho_learned (prod_k g_k) f_V(x) with all V_k of unit Frobenius norm and the gains g_k
+    frozen at their initial values (Section D.5, Fig. A.8b). GD is SGD with `data.batch_size: full`.
+
+    One step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of
+    `data.micro_batch_size` samples where the batch is large; the optimizer adds the weight decay.
+
+    Args:
+        loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, or `logistic` (Eq. 16).
+        learning_rate: eta at the start.
+        weight_decay: the paper's lambda.
+        decay: what lambda acts on. `all`: gradient lambda w for every learned parameter w, v_k and
+            rho (PyTorch's `weight_decay` = lambda); `rho`: Eq. 12, lambda rho^2 in the loss, so
+            gradient 2 lambda rho for rho alone (PyTorch's `weight_decay` = 2 lambda).
+        schedule: `cosine` (over the run), `constant` or `inverse_sqrt`, or a PyTorch scheduler as
+            `class_path` and `init_args`; it steps once an epoch.
+        optimizer: a PyTorch optimizer as `class_path` and `init_args`, called with the parameters
+            and the learning rate; momentum is given here, weight decay is not.
+        strides: the strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
+        channels: the output channels of the four convolutions.
+        hidden: the width of the first dense layer.
+        image_size: height and width of the images, in pixels.
+        init_scale: the standard deviation of the entries of v_k at the start.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    trainer_owned = ("optimizer", "schedule")
+
+    def __init__(
+        self,
+        loss: Literal["square", "cross_entropy", "logistic"] = "square",
+        learning_rate: float = 0.03,
+        weight_decay: float = 1e-3,
+        decay: Literal["all", "rho"] = "all",
+        schedule: ScheduleName | Callable[[Optimizer], LRScheduler] = "cosine",
+        optimizer: Callable[[Iterable, float], Optimizer] = lambda params, lr: torch.optim.SGD(
+            params, lr, momentum=0.9, fused=True
+        ),
+        strides: Sequence[int] = (1, 2, 1, 2),
+        channels: Sequence[int] = (32, 64, 128, 128),
+        hidden: int = 1024,
+        image_size: int = 32,
+        init_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        _check("model.learning_rate", learning_rate, learning_rate > 0, "a finite number above 0")
+        _check("model.weight_decay", weight_decay, weight_decay >= 0, "a finite number from 0 up")
+        _check("model.init_scale", init_scale, init_scale > 0, "a finite number above 0")
+        if loss not in LOSSES:
+            raise UsageError("model.loss", loss, ", ".join(LOSSES))
+        if decay not in ("all", "rho"):
+            raise UsageError("model.decay", decay, "all, rho")
+        self.save_hyperparameters(ignore=list(self.trainer_owned), logger=False)
+        self.automatic_optimization = False
+        self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
+        self.loss_name = loss
+        self.losses = LOSSES[loss]
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.decay = decay
+        self.schedule = schedule
+        self.make_optimizer = optimizer
+        self.eta_t = 0.0
+        self.progress: dict[str, float] = {}
+        self.held_out_loss = MeanMetric(nan_strategy="disable")
+        self.held_out_accuracy = BinaryAccuracy(validate_args=False)
+        self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
+        self._pass: TrainingPass | None = None
+        self._optimizer()  # so that a mistake in its options shows before anything has started
+
+    # The contract of JanusTask
+
+    def directions(self) -> dict[str, Tensor]:
+        vs = {k: v.detach() for k, (_, v) in self._weights.items()}
+        return {k: v.flatten(1) / frobenius_norm(v) for k, v in vs.items()}
+
+    def scale(self) -> Tensor:
+        gains = torch.stack([g for g, _ in self._weights.values()])
+        return self.network.rho.detach().abs() * gains.prod()
+
+    def velocities(self) -> dict[str, Tensor]:
+        return {k: direction_velocity(v.detach(), _grad(v)) for k, (_, v) in self._weights.items()}
+
+    def velocity_norms(self) -> Tensor:
+        # ||V dot|| = ||v|| ||dLoss/dv||: two reads of the weights instead of a new set of them.
+        vs = [v for _, v in self._weights.values()]
+        return _norms([v.detach() for v in vs]) * _norms([_grad(v) for v in vs])
+
+    def full_velocity_norms(self) -> Tensor:
+        vs = [v for _, v in self._weights.values()]
+        total = [torch.zeros_like(v) for v in vs]
+        count = 0
+        with torch.enable_grad():
+            for x, y in training_samples(self.trainer):
+                loss = self.losses(self(x), y).sum()
+                torch._foreach_add_(total, torch.autograd.grad(loss, vs))
+                count += len(y)
+        return _norms([v.detach() for v in vs]) * _norms(total) / count
+
+    def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return output_margins(outputs, y)
+
+    @torch.no_grad()
+    def training_pass(self) -> TrainingPass:
+        step = self.trainer.global_step
+        if self._pass is None or self._pass.step < step - self._whole_batch:
+            pieces, labels = [], []
+            with parametrize.cached():
+                for x, y in training_samples(self.trainer):
+                    pieces.append(self(x))
+                    labels.append(y)
+            self._pass = self._summarize(torch.cat(pieces), torch.cat(labels), step)
+        return self._pass
+
+    # Training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        pieces = []
+        for x, y in batch.split():
+            outputs = self(x)
+            self.manual_backward(self.losses(outputs, y).sum() / len(batch.y))
+            pieces.append(outputs.detach())
+        outputs = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+        losses = self.losses(outputs, batch.y)
+        if self._whole_batch:
+            self._pass = self._summarize(outputs, batch.y, self.trainer.global_step)
+        self.guard.step(optimizer, losses.mean())
+        self._running[0] += losses.sum()
+        self._running[1] += (self.output_margins(outputs, batch.y) <= 0).sum()
+        self._seen += len(batch.y)
+        self.eta_t += optimizer.param_groups[0]["lr"]
+
+    def on_fit_start(self) -> None:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        self.guard = UpdateGuard(trained, self.trainer.global_step)
+
+    def on_train_start(self) -> None:
+        self._running = torch.zeros(2, device=self.device)
+        if self.trainer.global_step == 0:
+            self._finish_row(epoch=0)
+
+    def on_train_epoch_start(self) -> None:
+        self._running.zero_()
+        self._seen = 0
+
+    def on_train_epoch_end(self) -> None:
+        bad, sound, loss, wrong = torch.cat((self.guard.state(), self._running.double())).tolist()
+        epoch = self.trainer.current_epoch + 1
+        if bad:
+            raise DivergenceError(self._divergence(epoch, int(sound)))
+        if is_last_epoch(self.trainer):
+            self.training_pass()
+        self.row["train/loss_running"] = loss / self._seen
+        self.row["train/error_running"] = wrong / self._seen
+        self.row["learning_rate"] = self.optimizers().param_groups[0]["lr"]
+        self._finish_row(epoch)
+        self.lr_schedulers().step()
+
+    def on_train_end(self) -> None:
+        if self.row:  # what callbacks found out when the run ended before its last planned epoch
+            self._finish_row(self.trainer.current_epoch)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._optimizer()
+        if not isinstance(self.schedule, str):
+            return [optimizer], [self.schedule(optimizer)]
+        return [optimizer], [LambdaLR(optimizer, multiplier(self.schedule, self._epochs()))]
+
+    # Held-out data
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._hold_out(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._hold_out(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self.margins(batch)
+
+    def on_validation_epoch_end(self) -> None:
+        self._held_out_results("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._held_out_results("test")
+
+    # State
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["eta_t"] = self.eta_t
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.eta_t = checkpoint["eta_t"]
+
+    # Parts
+
+    def _optimizer(self) -> Optimizer:
+        """Two groups of parameters, the v_k and rho, each with its own weight decay."""
+        lam = self.weight_decay
+        groups = [
+            {"params": [v for _, v in self._weights.values()], "weight_decay": self._decay_v()},
+            {"params": [self.network.rho], "weight_decay": lam if self.decay == "all" else 2 * lam},
+        ]
+        try:
+            optimizer = self.make_optimizer(groups, self.learning_rate)
+        except (TypeError, ValueError, RuntimeError) as error:
+            name = getattr(self.make_optimizer, "__name__", "optimizer")
+            raise UsageError("model.optimizer", name, f"valid options ({error})") from error
+        if optimizer.defaults.get("weight_decay"):
+            given = optimizer.defaults["weight_decay"]
+            raise UsageError("model.optimizer.weight_decay", given, "0 (use model.weight_decay)")
+        return optimizer
+
+    def _decay_v(self) -> float:
+        return self.weight_decay if self.decay == "all" else 0.0
+
+    def _lambda_rho(self) -> float:
+        """The coefficient of rho^2 in the loss: half of PyTorch's weight decay on rho."""
+        return self.weight_decay / 2 if self.decay == "all" else self.weight_decay
+
+    def _epochs(self) -> int:
+        trainer = self.trainer
+        if trainer.max_epochs is not None and trainer.max_epochs > 0:
+            return trainer.max_epochs
+        if trainer.max_steps > 0:
+            return math.ceil(trainer.max_steps / trainer.num_training_batches)
+        if self.schedule == "cosine":
+            raise UsageError("trainer.max_epochs", trainer.max_epochs, "an end, for the cosine")
+        return 1
+
+    @property
+    def _whole_batch(self) -> bool:
+        loader = self.trainer.train_dataloader
+        return isinstance(loader, InMemoryBatches) and loader.whole
+
+    def _summarize(self, outputs: Tensor, y: Tensor, step: int) -> TrainingPass:
+        rho = self.scale()
+        margins = self.output_margins(outputs, y) / rho
+        error = (margins <= 0).to(margins).mean()
+        loss = self.losses(outputs, y).mean()
+        common_mode = outputs.mean(dim=1).square().mean()
+        learned = self.network.rho.detach().clone()
+        return TrainingPass(margins, loss, error, common_mode, rho, learned, step)
+
+    def _finish_row(self, epoch: int) -> None:
+        """The numbers that need no pass, and those of the pass where there was one."""
+        step = self.trainer.global_step
+        seen = self._pass if self._pass and self._pass.step >= step - self._whole_batch else None
+        numbers = {"rho": self.scale(), "rho_learned": self.network.rho.detach()}
+        if seen:
+            numbers = {"rho": seen.rho, "rho_learned": seen.rho_learned}
+            numbers |= {"train/loss": seen.loss, "train/error": seen.error}
+            numbers |= self._equilibrium(seen)
+            self.row["measured_step"] = seen.step
+        # One transfer, for each makes the host wait.
+        values = torch.stack([value.double() for value in numbers.values()]).tolist()
+        self.row.update(zip(numbers, values, strict=True))
+        axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self.eta_t}
+        self.progress = {k: float(v) for k, v in self.row.items() if isinstance(v, int | float)}
+        self.write_row(axes)
+
+    def _equilibrium(self, seen: TrainingPass) -> dict[str, Tensor]:
+        r"""mu - (M + lambda) rho in the units of the learned rho, for the square loss alone.
+
+        Its value where drho/dt = 0 is the common mode's part rho mean(mbar^2), which the square loss
+        over two outputs has and the paper's scalar loss has not; it is recorded beside it.
+        """
+        if self.loss_name != "square":
+            return {}
+        learned = seen.rho_learned.abs()
+        statistics = margin_statistics(seen.margins * (seen.rho / learned))
+        mu, second_moment = statistics.mean, statistics.second_moment
+        residual = equilibrium_residual(mu, second_moment, learned, self._lambda_rho())
+        return {
+            "equilibrium/residual": residual,
+            "equilibrium/common_mode": seen.common_mode / learned,
+        }
+
+    def _hold_out(self, batch: Batch) -> None:
+        x, y = batch[:2]
+        outputs = self(x)
+        correct = (self.output_margins(outputs, y) > 0).int()
+        self.held_out_loss.update(self.losses(outputs, y))
+        self.held_out_accuracy.update(correct, torch.ones_like(correct))
+
+    def _held_out_results(self, split: str) -> None:
+        loss = float(self.held_out_loss.compute())
+        error = 1 - float(self.held_out_accuracy.compute())
+        self.held_out_loss.reset()
+        self.held_out_accuracy.reset()
+        results = {f"{split}/loss": loss, f"{split}/error": error}
+        if self.trainer.state.fn == "fit":
+            self.row.update(results)
+        else:
+            self.log_dict(results)
+
+    def _divergence(self, epoch: int, step: int) -> str:
+        eta = self.optimizers().param_groups[0]["lr"]
+        return (
+            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, "
+            f"learning rate {eta:g}, lambda {self.weight_decay:g}; the weights are those of step {step}"
+        )
+
+
+def _check(field: str, value: float, inside: bool, allowed: str) -> None:
+    if not (inside and math.isfinite(value)):
+        raise UsageError(field, value, allowed)
+
+
+def _parameters(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
+    """(g, v) of a weight-normalized layer."""
+    prefix = "parametrizations.weight.original"
+    return layer.get_parameter(f"{prefix}0"), layer.get_parameter(f"{prefix}1")
+
+
+def _grad(parameter: Tensor) -> Tensor:
+    if parameter.grad is None:
+        raise RuntimeError("velocities need the gradients of a backward pass")
+    return parameter.grad
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack([frobenius_norm(tensor) for tensor in tensors])

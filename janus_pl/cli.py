@@ -1,0 +1,168 @@
+"""The command line: `python -m janus_pl fit|validate|test|predict --config sgd.yaml`.
+
+Exit codes: 0 done, 1 defect, 2 usage, 3 diverged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+
+from janus_pl.cli_errors import explain, usage_error
+from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.runtime import wandb_run
+
+DONE, USAGE, DIVERGED = 0, 2, 3
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
+OPTIONS = ("model", "data", "trainer", "config", "seed_everything", "ckpt_path", *RUN_OPTIONS)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command line and return its exit code.
+
+    Args:
+        args: the arguments, without the program's name; None takes them from the command line.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    _quiet_advertisements()
+    code = 1
+    try:
+        JanusCLI(find_configs(args))
+        code = DONE
+    except (UsageError, argparse.ArgumentError) as error:
+        code = _fail(USAGE, explain(error, OPTIONS))
+    except ValueError as error:
+        if usage_error(error) is None:
+            raise
+        code = _fail(USAGE, explain(error))
+    except DivergenceError as error:
+        code = _fail(DIVERGED, str(error))
+    except SystemExit as stop:  # --help and --print_config end this way
+        code = stop.code if isinstance(stop.code, int) else 1
+    finally:
+        wandb_run.finish(code)
+    return code
+
+
+class JanusCLI(LightningCLI):
+    """LightningCLI with our defaults: base.yaml first, one folder a run, errors in one line."""
+
+    def __init__(self, args: list[str]) -> None:
+        parser_kwargs = {
+            "exit_on_error": False,
+            "allow_abbrev": False,
+            "default_config_files": [str(CONFIGS / "base.yaml")],
+        }
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={
+                "exit_on_error": False,
+                "allow_abbrev": False,
+                "prog": "python -m janus_pl",
+                "description": "SGD against GD: train, and look at margins, velocities and ranks.",
+                **{name: dict(parser_kwargs) for name in SUBCOMMANDS},
+            },
+            args=args,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the W&B run.")
+        parser.add_argument("--project", type=str, default="janus_pl", help="W&B project.")
+        parser.add_argument("--group", type=str | None, default=None, help="W&B group.")
+        parser.add_argument("--tags", type=list[str], default=[], help="W&B tags.")
+        parser.add_argument(
+            "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        # LightningCLI would warn of arguments given here beside those of the process.
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        options = self._get(self.config_init, "trainer")
+        if options.logger in (None, True):
+            options.logger = self._logger() if self.subcommand == "fit" else False
+        return super().instantiate_trainer(**kwargs)
+
+    def _logger(self) -> wandb_run.RunLogger:
+        return wandb_run.RunLogger(**{k: self._get(self.config_init, k) for k in RUN_OPTIONS})
+
+    def _check_data(self) -> None:
+        """Read the data before the trainer makes a run folder, so that a mistake leaves none."""
+        if self.datamodule is not None:
+            self.datamodule.prepare_data()
+            self.datamodule.setup(self.subcommand)
+
+    before_fit = before_validate = before_test = before_predict = _check_data
+
+    def after_fit(self) -> None:
+        logger = self.trainer.logger
+        if isinstance(logger, wandb_run.RunLogger) and self.trainer.is_global_zero:
+            print(f"Run folder: {logger.folder}\nLook at it: wandb leet {logger.record}")
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the resolved config to the run's folder, and nested and once to W&B."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        logger = trainer.logger
+        if isinstance(logger, wandb_run.RunLogger):
+            text = self.parser.dump(self.config, skip_none=False)
+            run = logger.experiment  # makes the folder
+            (logger.folder / "config.yaml").write_text(text, encoding="utf-8")
+            run.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+def find_configs(args: Sequence[str]) -> list[str]:
+    """The arguments with every `--config NAME` looked up here and then among the shipped configs.
+
+    Raises:
+        UsageError: a config file that does not exist, with the places looked in.
+    """
+    found = list(args)
+    for i, arg in enumerate(args):
+        if arg in ("--config", "-c") and i + 1 < len(args):
+            found[i + 1] = _find_config(args[i + 1])
+        elif arg.startswith("--config="):
+            found[i] = f"--config={_find_config(arg.removeprefix('--config='))}"
+    return found
+
+
+def _find_config(name: str) -> str:
+    places = [Path(name), CONFIGS / name]
+    for place in places:
+        if place.is_file():
+            return str(place)
+    looked = " or ".join(str(place.absolute()) for place in places)
+    raise UsageError("--config", name, f"an existing file, looked for as {looked}")
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _quiet_advertisements() -> None:
+    """Lightning advertises its services at every start; researchers read the other lines."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    logger.addFilter(lambda entry: "Tip:" not in entry.getMessage())

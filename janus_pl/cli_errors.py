@@ -1,0 +1,132 @@
+"""One line for a mistake on the command line or in a config file."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+from collections.abc import Iterable
+from importlib import import_module
+
+from lightning.pytorch import Trainer
+
+from janus_pl.errors import UsageError
+
+
+def explain(error: BaseException, options: Iterable[str] = ()) -> str:
+    """A parser's message, which runs over twenty lines, as field, value and what is allowed.
+
+    Args:
+        error: what the parser or the construction of a class raised.
+        options: the top-level options of the command line, for a hint at the nearest one.
+    """
+    if usage := usage_error(error):
+        return str(usage)
+    text = str(error)
+    return (
+        _unknown_option(text)
+        or _unknown_key(text, options)
+        or _not_importable(text)
+        or _wrong_value(text)
+        or " ".join(text.split())
+    )
+
+
+def usage_error(error: BaseException | None) -> UsageError | None:
+    """The UsageError behind an error: jsonargparse wraps what a constructor raises."""
+    while error is not None:
+        if isinstance(error, UsageError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The valid key that is most like an unknown one.
+
+    >>> nearest("batchsize", ["batch_size", "order"])
+    'a valid key, the nearest is batch_size'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"a valid key, the nearest is {close[0]}" if close else f"one of {', '.join(known)}"
+
+
+def _unknown_option(text: str) -> str | None:
+    """A key that a class does not take: "Problem with given class_path 'C': Option 'x' is not ..."."""
+    if not (match := re.search(r"Option '([^']+)' is not accepted", text)):
+        return None
+    before_and_line = text[: text.find("\n", match.end())]
+    classes = re.findall(r"class_path(?: |=)'([^']+)'", before_and_line)
+    field = ".".join([*_keys(before_and_line), match[1]])
+    known = _arguments(classes[-1]) - {match[1]}  # a name may be taken by the program itself
+    return f"{field}: unknown key, allowed: {nearest(match[1], known)}"
+
+
+def _unknown_key(text: str, options: Iterable[str]) -> str | None:
+    match = re.search(r"does not accept option '([^']+)'|unrecognized arguments: (\S+)", text)
+    if not match:
+        return None
+    field = (match[1] or match[2]).lstrip("-").split("=")[0]
+    known = set(options)
+    if field.startswith("trainer."):
+        known = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
+    return f"{field}: unknown key, allowed: {nearest(field, known - {'trainer.self'})}"
+
+
+def _not_importable(text: str) -> str | None:
+    reason = re.search(
+        r"class_path '([^']+)':\s+((?:module '([^']+)' has no attribute|No module named).*)", text
+    )
+    if bare := re.search(r"Expected a dot import path string: (\S+)", text):
+        return f"{'.'.join(_keys(text))}: got {bare[1]!r}, allowed: a class as module.Name"
+    if not reason:
+        return None
+    field = ".".join(_keys(text[: reason.start()]))
+    hint = ""
+    if reason[3]:
+        name = reason[1].rsplit(".", 1)[-1]
+        hint = f"; {nearest(name, getattr(import_module(reason[3]), '__all__', []))}"
+    return f"{field}: got {reason[1]!r}, allowed: a class that can be imported ({reason[2]}{hint})"
+
+
+def _wrong_value(text: str) -> str | None:
+    keys = _keys(text)
+    given = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value:.*)?$", text, re.MULTILINE)
+    if not keys or not given:
+        return None
+    inner = text[: given.start()]
+    expected = re.findall(
+        r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]+\]|[^.\n]+)", inner
+    )
+    allowed = dict.fromkeys(_readable(kind) for kind in expected)
+    return f"{'.'.join(keys)}: got {given[1]!r}, allowed: {' or '.join(allowed) or 'see --help'}"
+
+
+def _keys(text: str) -> list[str]:
+    return re.findall(r'Parser key "([^"]+)"', text)
+
+
+def _readable(kind: str) -> str:
+    """The name of a type as a user would say it.
+
+    >>> _readable("<class 'int'>"), _readable("typing.Literal['a', 'b']")
+    ('int', "'a', 'b'")
+    """
+    kind = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind)
+    kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
+    return {"NoneType": "null", "Sequence": "list"}.get(kind, kind)
+
+
+def _arguments(class_path: str) -> set[str]:
+    """The names that a class and its bases take on construction."""
+    module, name = class_path.rsplit(".", 1)
+    bases = inspect.getmro(getattr(import_module(module), name))
+    names = {
+        parameter.name
+        for base in bases
+        if "__init__" in vars(base)
+        for parameter in inspect.signature(base.__init__).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    return names - {"self"}

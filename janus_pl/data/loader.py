@@ -1,0 +1,205 @@
+"""In-memory minibatches: the data live on the training device, and a batch is one gather."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from janus_pl.errors import UsageError
+
+BatchSize = int | Literal["full"]
+Order = Literal["shuffle", "sequential", "with_replacement"]
+
+DEFAULT_MICRO_BATCH = 250
+
+
+class Batch(NamedTuple):
+    """One minibatch.
+
+    Attributes:
+        x: Inputs, (B, C, H, W) in channels_last memory, or (B, d).
+        y: Targets in the dtype of x: labels +1/-1 of shape (B,), or (B, m) for regression.
+        micro_batch_size: The number of samples that go through the network at a time.
+    """
+
+    x: Tensor
+    y: Tensor
+    micro_batch_size: int
+
+    def split(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x, y) of at most `micro_batch_size` samples, the remainder last; views, no copy.
+
+        >>> [len(y) for _, y in Batch(torch.zeros(5, 2), torch.zeros(5), 2).split()]
+        [2, 2, 1]
+        """
+        return _slices(self.x, self.y, self.micro_batch_size)
+
+
+class InMemoryBatches:
+    """Minibatches of tensors that live on the training device.
+
+    Images are stored as a contiguous (N, H, W, C) tensor, so that gathering samples gives a batch
+    of shape (B, C, H, W) in channels_last memory. Where a batch is a run of the data (`order`
+    "sequential", or the whole set), it is a view of the stored tensor, with no copy.
+
+    The order of an epoch depends on (seed, epoch) alone; no global random state is read or moved.
+    The epoch is read when the first batch is asked for, not when the iterator is made: Lightning
+    makes its first iterator before it sets the epoch.
+
+    Args:
+        x: Inputs, (N, C, H, W) or (N, d).
+        y: Targets, (N,) or (N, m), on the device of x.
+        batch_size: Samples in a batch, 1 to N, the last batch of an epoch may be smaller; or
+            "full" for the whole set in data order, whatever the `order`.
+        micro_batch_size: Samples that go through the network at a time, 1 to the batch size.
+            None: the batch size, at most 250.
+        order: "shuffle" (a new permutation every epoch), "sequential" (data order) or
+            "with_replacement" (N independent draws an epoch, cut into batches).
+        seed: Integer >= 0.
+
+    Attributes:
+        num_samples: N.
+        whole: Whether a batch is the whole set, every sample once, in data order.
+
+    Raises:
+        UsageError: An option is out of its range.
+        ValueError: x and y differ in length, or hold no sample.
+
+    >>> loader = InMemoryBatches(torch.zeros(10, 3), torch.ones(10), batch_size=4)
+    >>> [len(batch.y) for batch in loader]
+    [4, 4, 2]
+    """
+
+    # Lightning reads this from every loader that has a `sampler`.
+    batch_sampler = None
+
+    def __init__(
+        self,
+        x: Tensor,
+        y: Tensor,
+        batch_size: BatchSize,
+        micro_batch_size: int | None = None,
+        order: Order = "shuffle",
+        seed: int = 0,
+    ) -> None:
+        check_batch_options(batch_size, micro_batch_size, order, seed)
+        if len(x) != len(y) or len(x) == 0:
+            raise ValueError(f"x and y hold {len(x)} and {len(y)} samples, not the same number > 0")
+        check_batch_fits(batch_size, micro_batch_size, len(x))
+        self.num_samples = len(x)
+        self.batch_size = self.num_samples if batch_size == "full" else batch_size
+        self.micro_batch_size = micro_batch_size or min(self.batch_size, DEFAULT_MICRO_BATCH)
+        self.order = order
+        self.seed = seed
+        self.epoch = 0
+        self._images = x.dim() == 4
+        self._stored = x.permute(0, 2, 3, 1).contiguous() if self._images else x
+        self.x = self._nchw(self._stored)
+        self.y = y
+        visits_all = order != "with_replacement"
+        self.whole = batch_size == "full" or (visits_all and self.batch_size == self.num_samples)
+        self._in_data_order = self.whole or order == "sequential"
+
+    def __len__(self) -> int:
+        return math.ceil(self.num_samples / self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self._in_data_order:
+            for x, y in self.in_order(self.batch_size):
+                yield Batch(x, y, self.micro_batch_size)
+            return
+        order = self.indices(self.epoch).to(self.device)
+        for index in torch.split(order, self.batch_size):
+            x = self._nchw(self._stored.index_select(0, index))
+            yield Batch(x, self.y.index_select(0, index), self.micro_batch_size)
+
+    @property
+    def sampler(self) -> InMemoryBatches:
+        """Itself: Lightning calls `dataloader.sampler.set_epoch` at the start of every epoch."""
+        return self
+
+    @property
+    def device(self) -> torch.device:
+        """Where the data live."""
+        return self.y.device
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, counted from 0, whose order the next pass follows."""
+        self.epoch = epoch
+
+    def indices(self, epoch: int) -> Tensor:
+        """The order of an epoch: int64 indices of shape (N,) on the CPU, cut into batches in turn.
+
+        Data order where a batch is the whole set: a permutation would only cost a copy.
+        """
+        if self._in_data_order:
+            return torch.arange(self.num_samples)
+        # numpy, since torch's CPU generator keeps only 32 bits of its seed.
+        rng = np.random.default_rng((self.seed, epoch))
+        if self.order == "with_replacement":
+            return torch.from_numpy(rng.integers(self.num_samples, size=self.num_samples))
+        return torch.from_numpy(rng.permutation(self.num_samples))
+
+    def in_order(self, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x, y) of at most `chunk` samples in data order, every sample once; views."""
+        return _slices(self.x, self.y, chunk)
+
+    def _nchw(self, rows: Tensor) -> Tensor:
+        return rows.permute(0, 3, 1, 2) if self._images else rows
+
+
+def check_batch_options(
+    batch_size: object, micro_batch_size: object, order: object, seed: object
+) -> None:
+    """Check what can be checked before N is known.
+
+    Raises:
+        UsageError: Naming data.batch_size, data.micro_batch_size, data.order or data.seed.
+    """
+    if batch_size != "full" and not is_integer(batch_size, at_least=1):
+        raise UsageError("data.batch_size", batch_size, 'an integer from 1 to N, or "full"')
+    if micro_batch_size is not None:
+        limit = None if batch_size == "full" else batch_size
+        _check_micro_batch(micro_batch_size, limit)
+    if order not in get_args(Order):
+        raise UsageError("data.order", order, ", ".join(get_args(Order)))
+    if not is_integer(seed, at_least=0):
+        raise UsageError("data.seed", seed, "an integer >= 0")
+
+
+def check_batch_fits(batch_size: BatchSize, micro_batch_size: int | None, num_samples: int) -> None:
+    """Check options that passed `check_batch_options` against the number of samples N.
+
+    Raises:
+        UsageError: Naming data.batch_size or data.micro_batch_size.
+    """
+    if batch_size != "full" and batch_size > num_samples:
+        allowed = f'an integer from 1 to {num_samples} (the number of samples), or "full"'
+        raise UsageError("data.batch_size", batch_size, allowed)
+    if micro_batch_size is not None:
+        _check_micro_batch(micro_batch_size, num_samples if batch_size == "full" else batch_size)
+
+
+def is_integer(value: object, at_least: int) -> bool:
+    """Whether a value is an integer, no bool, and not below a bound."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def _check_micro_batch(value: object, limit: object) -> None:
+    """`limit` is the batch size, or None while a full batch's size is not known."""
+    above = isinstance(value, int) and isinstance(limit, int) and value > limit
+    if above or not is_integer(value, at_least=1):
+        upper = "N" if limit is None else limit
+        raise UsageError(
+            "data.micro_batch_size", value, f"an integer from 1 to {upper} (the batch size)"
+        )
+
+
+def _slices(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(0, len(y), size):
+        yield x[start : start + size], y[start : start + size]

@@ -1,0 +1,6 @@
+"""Networks and parametrizations; they know torch alone."""
+
+from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.nn.weight_norm import FrobeniusWeightNorm, weight_norm
+
+__all__ = ["DeepReLU", "FrobeniusWeightNorm", "weight_norm"]

@@ -1,0 +1,95 @@
+"""The paper's network: four convolutions and two dense layers, all without bias (Section D.5)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from janus_pl.errors import UsageError
+from janus_pl.nn.weight_norm import weight_norm
+
+KERNEL = 3
+
+
+class DeepReLU(nn.Module):
+    r"""f_W(x) = rho_learned W_6 relu(W_5 relu(... relu(W_1 x))), W_k = g_k v_k/||v_k||.
+
+    Four 3x3 convolutions (padding 0) and two dense layers with ReLU between, positively
+    homogeneous: f_W = rho f_V with rho = |rho_learned| prod_k g_k and V_k = v_k/||v_k||
+    (Fig. A.8b). The gains g_k are frozen at the initial Frobenius norms, v_k ~ N(0, init_scale^2)
+    and rho_learned starts at 1.
+
+    Strides (1, 2, 1, 2) give the paper's 3,519,335 parameters and its 3200 features before the
+    first dense layer; (2, 2, 2, 2), the strides it prints, give 128 features and cost a tenth.
+
+    Args:
+        strides: the strides of the four convolutions.
+        channels: the output channels of the four convolutions.
+        hidden: the width of the first dense layer.
+        image_size: height and width of the input images, in pixels.
+        init_scale: the standard deviation of the entries of v at the start.
+
+    Raises:
+        UsageError: strides that are not four positive integers, or that leave no pixel.
+    """
+
+    def __init__(
+        self,
+        strides: Sequence[int] = (1, 2, 1, 2),
+        channels: Sequence[int] = (32, 64, 128, 128),
+        hidden: int = 1024,
+        image_size: int = 32,
+        init_scale: float = 0.1,
+    ) -> None:
+        super().__init__()
+        features = channels[-1] * output_size(strides, image_size) ** 2
+        widths = [3, *channels]
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        for k, stride in enumerate(strides, start=1):
+            layers[f"conv{k}"] = nn.Conv2d(
+                widths[k - 1], widths[k], KERNEL, stride=stride, bias=False
+            )
+            layers[f"relu{k}"] = nn.ReLU()
+        layers["flatten"] = nn.Flatten()
+        layers["fc1"] = nn.Linear(features, hidden, bias=False)
+        layers["relu5"] = nn.ReLU()
+        layers["fc2"] = nn.Linear(hidden, 2, bias=False)
+        self.layers = nn.Sequential(layers)
+        for layer in self.weight_layers().values():
+            nn.init.normal_(layer.get_parameter("weight"), std=init_scale)
+            weight_norm(layer)
+        self.rho = nn.Parameter(torch.ones(()))
+        # Convolutions are a quarter faster on a CPU when weights and images are channels-last.
+        self.to(memory_format=torch.channels_last)
+
+    def weight_layers(self) -> dict[str, nn.Module]:
+        """The layers that hold a weight, in depth order: conv1 ... conv4, fc1, fc2."""
+        return {
+            name: layer
+            for name, layer in self.layers.named_children()
+            if isinstance(layer, nn.Conv2d | nn.Linear)
+        }
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The two outputs (B, 2) of images (B, 3, H, W)."""
+        return self.rho * self.layers(x)
+
+
+def output_size(strides: Sequence[int], image_size: int) -> int:
+    """Height and width after one unpadded 3x3 convolution for each stride.
+
+    >>> output_size((1, 2, 1, 2), 32), output_size((2, 2, 2, 2), 32)
+    (5, 1)
+    """
+    if len(strides) != 4 or any(not isinstance(s, int) or s < 1 for s in strides):
+        raise UsageError("model.strides", list(strides), "four integers of at least 1")
+    size = image_size
+    for stride in strides:
+        if size < KERNEL:
+            allowed = f"strides that leave a pixel of an image of {image_size} x {image_size}"
+            raise UsageError("model.strides", list(strides), allowed)
+        size = (size - KERNEL) // stride + 1
+    return size

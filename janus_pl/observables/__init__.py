@@ -1,0 +1,1 @@
+"""What the paper measures, as pure functions: tensors in, tensors out."""

@@ -1,0 +1,74 @@
+r"""Margins fbar_n = y_n f_V(x_n) and their statistics (Section C)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class MarginStatistics(NamedTuple):
+    """Mean mu, standard deviation sigma, minimum and second moment M of margins; shapes ()."""
+
+    mean: Tensor
+    std: Tensor
+    min: Tensor
+    second_moment: Tensor
+
+
+def output_margins(outputs: Tensor, y: Tensor) -> Tensor:
+    r"""y_n f_W(x_n) with the scalar output f = (f_1 - f_0)/2, still to be divided by the scale rho.
+
+    Shapes: outputs (B, 2), y (B,) of +1/-1; returns (B,).
+
+    >>> output_margins(torch.tensor([[-1.0, 3.0]]), torch.tensor([-1.0]))
+    tensor([-2.])
+    """
+    return y * (outputs[:, 1] - outputs[:, 0]) / 2
+
+
+def margin_statistics(margins: Tensor) -> MarginStatistics:
+    r"""mu = (1/N) sum fbar_n, M = (1/N) sum fbar_n^2, sigma^2 = M - mu^2 (Section C), and the minimum.
+
+    In float64, for margins of unit-norm V_k are small (1e-8 and below). sigma is computed from the
+    centred margins, which is the same number without the cancellation. Shape of margins: (N,).
+
+    >>> s = margin_statistics(torch.tensor([1.0, 3.0]))
+    >>> float(s.mean), float(s.std), float(s.min), float(s.second_moment)
+    (2.0, 1.0, 1.0, 5.0)
+    """
+    margins = margins.double()
+    mean = margins.mean()
+    std = (margins - mean).square().mean().sqrt()
+    return MarginStatistics(mean, std, margins.min(), margins.square().mean())
+
+
+def margin_histogram(
+    margins: Tensor, bins: int = 64
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Counts (bins,) and edges (bins + 1,) of margins (N,) between their extremes; counts sum to N.
+
+    The margins must be finite.
+    """
+    values = margins.double().cpu().numpy()
+    low, high = float(values.min()), float(values.max())
+    if not high - low > 1e-9 * max(abs(low), abs(high)):
+        # numpy needs a range that float64 can divide into bins; one value gets a bin of its own.
+        pad = max(abs(low), abs(high)) * 1e-6 or 1.0
+        low, high = low - pad, high + pad
+    counts, edges = np.histogram(values, bins=bins, range=(low, high))
+    return counts.astype(np.int64), edges
+
+
+def equilibrium_residual(mu: Tensor, second_moment: Tensor, rho: Tensor, lam: float) -> Tensor:
+    r"""mu - (M + lambda) rho, zero where drho/dt = 0 under the square loss (Section 2.1).
+
+    All in the units of the learned rho: margins y_n f_W(x_n)/rho_learned, and lambda the
+    coefficient of rho^2 in the loss, which is half of PyTorch's `weight_decay` on rho.
+
+    >>> float(equilibrium_residual(torch.tensor(2.0), torch.tensor(4.0), torch.tensor(0.4), 1.0))
+    0.0
+    """
+    return mu - (second_moment + lam) * rho
