@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -12,9 +13,7 @@ from torch import Tensor, nn
 
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
-from janus_pl.task import JanusTask, is_last_epoch, record
-
-Value = object
+from janus_pl.task import JanusTask, Value, is_last_epoch, record
 
 
 class Observer(Callback, ABC):
@@ -72,7 +71,7 @@ def check_count(field: str, value: object, least: int) -> None:
         raise UsageError(f"callbacks.{field}", value, f"an integer from {least} up")
 
 
-def weight_layers(module: LightningModule) -> dict[str, nn.Module]:
+def weight_layers(module: LightningModule) -> dict[str, Any]:
     """The layers of any module whose weight is a matrix out x rest: `nn.Linear` and `nn.Conv*d`.
 
     Keys are the modules' names, with underscores for dots.

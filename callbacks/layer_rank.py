@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks._observer import Observer, Value, check_count, directions, say_layers
+from callbacks._observer import Observer, check_count, directions, say_layers
 from janus_pl.errors import UsageError
 from janus_pl.observables.rank import (
     effective_rank,
@@ -17,7 +17,7 @@ from janus_pl.observables.rank import (
     singular_values,
     stable_rank,
 )
-from janus_pl.task import Histogram, Table, is_last_epoch
+from janus_pl.task import Histogram, Table, Value, is_last_epoch
 
 DECADES = 8
 
@@ -35,8 +35,8 @@ class LayerRank(Observer):
     Any LightningModule is served: every `nn.Linear` and `nn.Conv*d`, its weight normalized.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and at
-            the last one; 0 is off.
+        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
+            at the last one; 0 is off.
         tolerance: of `rank/<layer>`. The paper gives none; its group's public code counts
             sigma_i > 1e-3.
         tolerances: further tolerances, absolute and relative.

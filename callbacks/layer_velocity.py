@@ -10,19 +10,19 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks._observer import Observer, Value, check_count, say_layers, weight_layers
+from callbacks._observer import Observer, check_count, say_layers, weight_layers
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
 from janus_pl.observables.velocity import weight_velocity
-from janus_pl.task import JanusTask
+from janus_pl.task import JanusTask, Value
 
 
 class LayerVelocity(Observer):
     r"""Logs `velocity/<layer>`: the mean of ||V_k dot||_F over the epoch's minibatches (Eq. 15).
 
-    V_k dot comes from the gradients that the backward pass left, so it costs no backward pass of its
-    own. `velocity_full/<layer>`, on request, is the norm for the gradient over the whole training
-    set at the weights of the epoch's end: a pass forward and back.
+    V_k dot comes from the gradients that the backward pass left, so it costs no backward pass of
+    its own. `velocity_full/<layer>`, on request, is the norm for the gradient over the whole
+    training set at the weights of the epoch's end: a pass forward and back.
 
     Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight:
     V dot = -||W|| (G - <G, V> V); velocities only, since its loss is its own.

@@ -9,9 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from callbacks._observer import Observer, Value, check_count
+from callbacks._observer import Observer, check_count
 from janus_pl.observables.margins import margin_histogram, margin_statistics
-from janus_pl.task import Histogram, JanusTask, training_samples
+from janus_pl.task import Histogram, JanusTask, Value, training_samples
 
 
 class MarginHistogram(Observer):
@@ -24,13 +24,13 @@ class MarginHistogram(Observer):
     GD takes its margins from the training forward, at no cost, so before the update:
     `measured_step` in the record is the number of steps behind the weights that were measured.
 
-    Any other LightningModule whose batches are (x, y) is served with the margins of its raw outputs:
-    f_y - max of the others, halved, for class indices y, and y f for labels +1/-1; not divided by a
-    scale, for which only a JanusTask answers.
+    Any other LightningModule whose batches are (x, y) is served with the margins of its raw
+    outputs: f_y - max of the others, halved, for class indices y, and y f for labels +1/-1; not
+    divided by a scale, for which only a JanusTask answers.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and at
-            the last one; 0 is off.
+        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
+            at the last one; 0 is off.
         bins: the bins of the histogram.
     """
 
@@ -73,7 +73,7 @@ def raw_margins(trainer: Trainer, module: LightningModule) -> Tensor:
     """Margins of any classifier's outputs over its training set; shape (N,).
 
     Raises:
-        ValueError: batches that are not pairs (x, y), or outputs and labels that do not go together.
+        ValueError: batches that are not pairs (x, y), or labels that are no class indices.
     """
     modes = {m: m.training for m in module.modules()}
     module.eval()

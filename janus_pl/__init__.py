@@ -2,6 +2,6 @@
 
 from janus_pl.classifier import DeepReLUClassifier
 from janus_pl.task import JanusTask
+from janus_pl.version import __version__
 
-__version__ = "0.1.0"
-__all__ = ["DeepReLUClassifier", "JanusTask"]
+__all__ = ["DeepReLUClassifier", "JanusTask", "__version__"]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 
@@ -22,8 +23,13 @@ from janus_pl.losses import LOSSES
 from janus_pl.nn.deep_relu import DeepReLU
 from janus_pl.observables.margins import equilibrium_residual, margin_statistics, output_margins
 from janus_pl.observables.velocity import direction_velocity
+from janus_pl.optimization import (
+    OptimizerFactory,
+    Schedule,
+    build_optimizer,
+    build_scheduler,
+)
 from janus_pl.runtime.guard import UpdateGuard
-from janus_pl.schedules import ScheduleName, multiplier
 from janus_pl.task import JanusTask, TrainingPass, is_last_epoch, training_samples
 
 
@@ -65,8 +71,8 @@ class DeepReLUClassifier(JanusTask):
         learning_rate: float = 0.03,
         weight_decay: float = 1e-3,
         decay: Literal["all", "rho"] = "all",
-        schedule: ScheduleName | Callable[[Optimizer], LRScheduler] = "cosine",
-        optimizer: Callable[[Iterable, float], Optimizer] = lambda params, lr: torch.optim.SGD(
+        schedule: Schedule = "cosine",
+        optimizer: OptimizerFactory = lambda params, lr: torch.optim.SGD(
             params, lr, momentum=0.9, fused=True
         ),
         strides: Sequence[int] = (1, 2, 1, 2),
@@ -99,7 +105,7 @@ class DeepReLUClassifier(JanusTask):
         self.held_out_accuracy = BinaryAccuracy(validate_args=False)
         self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
         self._pass: TrainingPass | None = None
-        self._optimizer()  # so that a mistake in its options shows before anything has started
+        self._build_optimizer()  # a mistake in its options shows before anything has started
 
     # The contract of JanusTask
 
@@ -151,7 +157,7 @@ class DeepReLUClassifier(JanusTask):
         return self.network(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimizer = self.optimizers()
+        optimizer = self._optimizer
         optimizer.zero_grad()
         pieces = []
         for x, y in batch.split():
@@ -190,19 +196,19 @@ class DeepReLUClassifier(JanusTask):
             self.training_pass()
         self.row["train/loss_running"] = loss / self._seen
         self.row["train/error_running"] = wrong / self._seen
-        self.row["learning_rate"] = self.optimizers().param_groups[0]["lr"]
+        self.row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         self._finish_row(epoch)
-        self.lr_schedulers().step()
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LRScheduler)
+        scheduler.step()
 
     def on_train_end(self) -> None:
         if self.row:  # what callbacks found out when the run ended before its last planned epoch
             self._finish_row(self.trainer.current_epoch)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._optimizer()
-        if not isinstance(self.schedule, str):
-            return [optimizer], [self.schedule(optimizer)]
-        return [optimizer], [LambdaLR(optimizer, multiplier(self.schedule, self._epochs()))]
+        optimizer = self._build_optimizer()
+        return [optimizer], [build_scheduler(self.schedule, optimizer, self.trainer)]
 
     # Held-out data
 
@@ -231,39 +237,25 @@ class DeepReLUClassifier(JanusTask):
 
     # Parts
 
-    def _optimizer(self) -> Optimizer:
-        """Two groups of parameters, the v_k and rho, each with its own weight decay."""
-        lam = self.weight_decay
-        groups = [
-            {"params": [v for _, v in self._weights.values()], "weight_decay": self._decay_v()},
-            {"params": [self.network.rho], "weight_decay": lam if self.decay == "all" else 2 * lam},
-        ]
-        try:
-            optimizer = self.make_optimizer(groups, self.learning_rate)
-        except (TypeError, ValueError, RuntimeError) as error:
-            name = getattr(self.make_optimizer, "__name__", "optimizer")
-            raise UsageError("model.optimizer", name, f"valid options ({error})") from error
-        if optimizer.defaults.get("weight_decay"):
-            given = optimizer.defaults["weight_decay"]
-            raise UsageError("model.optimizer.weight_decay", given, "0 (use model.weight_decay)")
+    @property
+    def _optimizer(self) -> LightningOptimizer:
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
         return optimizer
 
-    def _decay_v(self) -> float:
-        return self.weight_decay if self.decay == "all" else 0.0
+    def _build_optimizer(self) -> Optimizer:
+        """Two groups of parameters, the v_k and rho, each with its own weight decay."""
+        lam, on_all = self.weight_decay, self.decay == "all"
+        vs = [v for _, v in self._weights.values()]
+        groups = [
+            {"params": vs, "weight_decay": lam if on_all else 0.0},
+            {"params": [self.network.rho], "weight_decay": lam if on_all else 2 * lam},
+        ]
+        return build_optimizer(self.make_optimizer, groups, self.learning_rate)
 
     def _lambda_rho(self) -> float:
         """The coefficient of rho^2 in the loss: half of PyTorch's weight decay on rho."""
         return self.weight_decay / 2 if self.decay == "all" else self.weight_decay
-
-    def _epochs(self) -> int:
-        trainer = self.trainer
-        if trainer.max_epochs is not None and trainer.max_epochs > 0:
-            return trainer.max_epochs
-        if trainer.max_steps > 0:
-            return math.ceil(trainer.max_steps / trainer.num_training_batches)
-        if self.schedule == "cosine":
-            raise UsageError("trainer.max_epochs", trainer.max_epochs, "an end, for the cosine")
-        return 1
 
     @property
     def _whole_batch(self) -> bool:
@@ -299,8 +291,8 @@ class DeepReLUClassifier(JanusTask):
     def _equilibrium(self, seen: TrainingPass) -> dict[str, Tensor]:
         r"""mu - (M + lambda) rho in the units of the learned rho, for the square loss alone.
 
-        Its value where drho/dt = 0 is the common mode's part rho mean(mbar^2), which the square loss
-        over two outputs has and the paper's scalar loss has not; it is recorded beside it.
+        Its value where drho/dt = 0 is the common mode's part rho mean(mbar^2), which the square
+        loss over two outputs has and the paper's scalar loss has not; it is recorded beside it.
         """
         if self.loss_name != "square":
             return {}
@@ -332,10 +324,10 @@ class DeepReLUClassifier(JanusTask):
             self.log_dict(results)
 
     def _divergence(self, epoch: int, step: int) -> str:
-        eta = self.optimizers().param_groups[0]["lr"]
+        eta = self._optimizer.param_groups[0]["lr"]
         return (
-            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, "
-            f"learning rate {eta:g}, lambda {self.weight_decay:g}; the weights are those of step {step}"
+            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g}, "
+            f"lambda {self.weight_decay:g}; the weights are those of step {step}"
         )
 
 

@@ -53,7 +53,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def _unknown_option(text: str) -> str | None:
-    """A key that a class does not take: "Problem with given class_path 'C': Option 'x' is not ..."."""
+    """A key that a class does not take."""
     if not (match := re.search(r"Option '([^']+)' is not accepted", text)):
         return None
     before_and_line = text[: text.find("\n", match.end())]
@@ -126,7 +126,7 @@ def _arguments(class_path: str) -> set[str]:
         parameter.name
         for base in bases
         if "__init__" in vars(base)
-        for parameter in inspect.signature(base.__init__).parameters.values()
+        for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
     return names - {"self"}

@@ -20,4 +20,4 @@ class UsageError(ValueError):
 
 
 class DivergenceError(ArithmeticError):
-    """Training met a loss or gradient that is not finite; the command line ends with exit code 3."""
+    """Training met a loss or gradient that is not finite; the exit code is 3."""

@@ -3,7 +3,7 @@ r"""The contract between a task, which owns the mathematics, and the callbacks, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "JanusTask",
     "Table",
     "TrainingPass",
+    "Value",
     "is_last_epoch",
     "record",
     "training_samples",
@@ -95,7 +96,7 @@ class JanusTask(LightningModule, ABC):
         """Margins, loss and error over the whole training set, computed once for each step."""
 
     @torch.no_grad()
-    def margins(self, batch: tuple[Tensor, ...]) -> Tensor:
+    def margins(self, batch: Sequence[Any]) -> Tensor:
         """fbar_n = y_n f_W(x_n)/rho of a batch (x, y, ...); shape (B,)."""
         x, y = batch[:2]
         with parametrize.cached():
@@ -140,7 +141,7 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
     The state of the random generators is as before when the pass has ended: training goes on
     bitwise as if nobody had looked.
     """
-    loader = trainer.train_dataloader
+    loader: Any = trainer.train_dataloader
     if hasattr(loader, "in_order"):
         yield from loader.in_order(chunk)
         return

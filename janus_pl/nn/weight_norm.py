@@ -25,14 +25,14 @@ class _Normalize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, g: Tensor, v: Tensor) -> Tensor:  # type: ignore[no-untyped-def,override]
+    def forward(ctx, g: Tensor, v: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         norm = frobenius_norm(v)
         ctx.save_for_backward(g, v, norm)
         return v * (g / norm)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def,override]
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[no-untyped-def]
         g, v, norm = ctx.saved_tensors
         needs_g, needs_v = ctx.needs_input_grad
         inner = torch.dot(grad.reshape(-1), v.reshape(-1))
@@ -57,7 +57,7 @@ class FrobeniusWeightNorm(nn.Module):
         return _Normalize.apply(g, v)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a weight apart: g is its norm and v the weight itself, so that W starts unchanged."""
+        """Take a weight apart: g is its norm, v the weight itself, so that W starts unchanged."""
         return frobenius_norm(weight), weight
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 def singular_values(matrix: Tensor) -> Tensor:
     r"""The singular values (min(m, n),) of a matrix (m, n), in float64, largest first.
 
-    sigma_i = sqrt(eigenvalue_i) of the Gram matrix of the smaller side, formed in float64: a quarter
-    of the time of float32 SVD. Values down to 1e-7 of the largest keep their rank; below about 1e-8
-    they are rounding. (A Gram matrix formed in float32 would be wrong from 1e-4 on.)
+    sigma_i = sqrt(eigenvalue_i) of the Gram matrix of the smaller side, formed in float64: a
+    quarter of the time of float32 SVD. Values down to 1e-7 of the largest keep their rank; below
+    4e-8 they are rounding. (A Gram matrix formed in float32 would be wrong from 1e-4 on.)
 
     >>> singular_values(torch.diag(torch.tensor([3.0, 4.0])))
     tensor([4., 3.], dtype=torch.float64)
@@ -43,7 +43,7 @@ def numerical_rank(values: Tensor, tolerance: float, relative: bool = True) -> T
 
 
 def stable_rank(values: Tensor) -> Tensor:
-    r"""sum_i sigma_i^2/sigma_1^2 = 1/sigma_1^2 at unit Frobenius norm; from 1 to the rank, shape ().
+    r"""sum_i sigma_i^2/sigma_1^2 = 1/sigma_1^2 at unit norm; from 1 to the rank, shape ().
 
     >>> float(stable_rank(torch.tensor([2.0, 2.0, 0.0])))
     2.0

@@ -1,4 +1,4 @@
-"""Keeps a loss or gradient that is not finite out of the weights, without waiting for the device."""
+"""Keeps a loss or gradient that is not finite out of the weights; never waits for the device."""
 
 from __future__ import annotations
 

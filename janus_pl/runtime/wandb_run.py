@@ -1,4 +1,4 @@
-"""One W&B run in one folder, `RUN_DIR/PROJECT/ID/`, online where there is an account, else offline."""
+"""One W&B run in one folder, `RUN_DIR/PROJECT/ID/`; online with an account, else offline."""
 
 from __future__ import annotations
 

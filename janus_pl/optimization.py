@@ -1,0 +1,92 @@
+r"""Optimizers and learning-rate schedules, given by a config.
+
+A schedule is eta(e) = eta_0 m(e), e the epochs completed; it steps once an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Literal
+
+from lightning.pytorch import Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from janus_pl.errors import UsageError
+
+ScheduleName = Literal["cosine", "constant", "inverse_sqrt"]
+Schedule = ScheduleName | Callable[[Optimizer], LRScheduler]
+OptimizerFactory = Callable[[Iterable, float], Optimizer]
+
+
+def cosine(epoch: int, epochs: int) -> float:
+    r"""Cosine annealing over the run (Section D.5): m(e) = (1 + cos(pi e/E))/2.
+
+    >>> cosine(0, 10), cosine(5, 10), cosine(10, 10)
+    (1.0, 0.5, 0.0)
+    """
+    return round((1 + math.cos(math.pi * epoch / epochs)) / 2, 15)
+
+
+def constant(epoch: int) -> float:
+    """m(e) = 1."""
+    return 1.0
+
+
+def inverse_sqrt(epoch: int) -> float:
+    r"""m(e) = 1/sqrt(e + 1), with epoch e + 1 the paper's t (Section 3.3).
+
+    >>> inverse_sqrt(0), inverse_sqrt(3)
+    (1.0, 0.5)
+    """
+    return 1 / math.sqrt(epoch + 1)
+
+
+def multiplier(name: ScheduleName, epochs: int) -> Callable[[int], float]:
+    """The schedule of a name, for a run of so many epochs."""
+    if name == "cosine":
+        return partial(cosine, epochs=epochs)
+    return {"constant": constant, "inverse_sqrt": inverse_sqrt}[name]
+
+
+def build_optimizer(
+    factory: OptimizerFactory, groups: list[dict[str, Any]], learning_rate: float
+) -> Optimizer:
+    """The optimizer of a config, with the weight decay that each group of parameters brings.
+
+    Raises:
+        UsageError: options that the optimizer refuses, or a weight decay of its own.
+    """
+    try:
+        optimizer = factory(groups, learning_rate)
+    except (TypeError, ValueError, RuntimeError) as error:
+        name = getattr(factory, "__name__", type(factory).__name__)
+        allowed = f"options that it accepts ({error})"
+        raise UsageError("model.optimizer", name, allowed) from error
+    if given := optimizer.defaults.get("weight_decay"):
+        raise UsageError("model.optimizer.weight_decay", given, "0; set model.weight_decay instead")
+    return optimizer
+
+
+def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
+    """The scheduler of a config for the length of this trainer's run.
+
+    Raises:
+        UsageError: a cosine without an end.
+    """
+    if not isinstance(schedule, str):
+        return schedule(optimizer)
+    return LambdaLR(optimizer, multiplier(schedule, planned_epochs(trainer, schedule)))
+
+
+def planned_epochs(trainer: Trainer, schedule: ScheduleName) -> int:
+    """The number of epochs that the trainer will run."""
+    if trainer.max_epochs is not None and trainer.max_epochs > 0:
+        return trainer.max_epochs
+    if trainer.max_steps > 0:
+        return math.ceil(trainer.max_steps / trainer.num_training_batches)
+    if schedule == "cosine":
+        raise UsageError("trainer.max_epochs", trainer.max_epochs, "at least 1 for a cosine")
+    return 1
