@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from numpy.typing import NDArray
 from torch import Tensor
 
 from callbacks._observer import Observer, check_count, directions, say_layers
@@ -63,15 +64,24 @@ class LayerRank(Observer):
         say_layers("LayerRank", pl_module)
 
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        spectra = {k: singular_values(v).cpu() for k, v in directions(module).items()}
-        values: dict[str, Value] = {}
+        spectra = {k: singular_values(v) for k, v in directions(module).items()}
+        # One transfer for all layers; the ranks are then counted on the host.
+        sizes = [len(sigma) for sigma in spectra.values()]
+        parts = torch.cat(list(spectra.values())).cpu().split(sizes)
+        spectra = dict(zip(spectra, parts, strict=True))
+        ranks = {
+            f"{name}/{layer}": rank
+            for layer, sigma in spectra.items()
+            for name, rank in self._ranks(sigma).items()
+        }
+        values: dict[str, Value] = dict(
+            zip(ranks, torch.stack([*ranks.values()]).tolist(), strict=True)
+        )
         for layer, sigma in spectra.items():
-            for name, rank in self._ranks(sigma).items():
-                values[f"{name}/{layer}"] = float(rank)
-            if torch.isfinite(sigma).all():
-                values[f"spectrum/{layer}"] = self._histogram(sigma)
+            if np.isfinite(sigma.numpy()).all():
+                values[f"spectrum/{layer}"] = self._histogram(sigma.numpy())
         if is_last_epoch(trainer):
-            rows = [(k, i, float(s)) for k, sigma in spectra.items() for i, s in enumerate(sigma)]
+            rows = [(k, i, s) for k, sigma in spectra.items() for i, s in enumerate(sigma.tolist())]
             values["spectrum_table"] = Table(("layer", "index", "sigma"), rows)
         return values
 
@@ -86,6 +96,6 @@ class LayerRank(Observer):
             ranks[f"rank_relative_{t:.0e}"] = numerical_rank(sigma, t, relative=True)
         return ranks
 
-    def _histogram(self, sigma: Tensor) -> Histogram:
-        logarithms = np.log10(sigma.clamp(10.0**-DECADES, 1.0).numpy())
+    def _histogram(self, sigma: NDArray[np.float64]) -> Histogram:
+        logarithms = np.log10(sigma.clip(10.0**-DECADES, 1.0))
         return Histogram(*np.histogram(logarithms, bins=self.bins, range=(-DECADES, 0)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
@@ -45,13 +46,13 @@ class MarginHistogram(Observer):
         if margins is None:
             return {}
         margins = margins.double().cpu()  # the one wait for the device
-        if not torch.isfinite(margins).all():
+        if not np.isfinite(margins.numpy()).all():
             return {}
-        statistics = margin_statistics(margins)
+        mean, std, least, _ = torch.stack(margin_statistics(margins)).tolist()
         return {
-            "margin/mean": float(statistics.mean),
-            "margin/std": float(statistics.std),
-            "margin/min": float(statistics.min),
+            "margin/mean": mean,
+            "margin/std": std,
+            "margin/min": least,
             "margin/hist": Histogram(*margin_histogram(margins, self.bins)),
         }
 
@@ -62,7 +63,7 @@ class MarginHistogram(Observer):
             return None
         try:
             return raw_margins(trainer, module)
-        except (TypeError, ValueError) as error:
+        except ValueError as error:
             self._refused = True
             rank_zero_warn(f"MarginHistogram logs nothing for {type(module).__name__}: {error}")
             return None

@@ -326,8 +326,8 @@ class DeepReLUClassifier(JanusTask):
     def _divergence(self, epoch: int, step: int) -> str:
         eta = self._optimizer.param_groups[0]["lr"]
         return (
-            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g}, "
-            f"lambda {self.weight_decay:g}; the weights are those of step {step}"
+            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g},"
+            f" lambda {self.weight_decay:g}; the weights are those of step {step}"
         )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, IterableDataset
 
+from janus_pl.data.loader import InMemoryBatches
 from janus_pl.runtime.record import Histogram, Table, Value, pend_objects, write_row
 
 EVALUATION_CHUNK = 500
@@ -142,7 +143,7 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
     bitwise as if nobody had looked.
     """
     loader: Any = trainer.train_dataloader
-    if hasattr(loader, "in_order"):
+    if isinstance(loader, InMemoryBatches):
         yield from loader.in_order(chunk)
         return
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):

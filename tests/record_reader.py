@@ -1,0 +1,32 @@
+"""Reads a W&B record back with W&B's own reader, as nested rows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+Rows = list[dict[str, Any]]
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """All records of the only run below a folder, in the order they were written."""
+    (run,) = folder.glob("**/offline-run-*")
+    wandb = Path(sys.executable).with_name("wandb")
+    command = [str(wandb), "leet", "inspect", "--json", str(run)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def read_rows(folder: Path) -> Rows:
+    """The history: one flat dictionary a row, nested keys joined by dots."""
+    records = read_records(folder)
+    return [r["history"]["item"] for r in records if r["type"] == "history"]
+
+
+def exit_code(folder: Path) -> int:
+    """What the run told W&B when it ended."""
+    (code,) = [r["exit"].get("exit_code", 0) for r in read_records(folder) if r["type"] == "exit"]
+    return code
