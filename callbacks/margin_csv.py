@@ -3,40 +3,58 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
 SPLITS = ("train", "test")
 
 
-class MarginCSV(BasePredictionWriter):
-    """Writes `split,index,margin` for every sample that `predict` passed, in data order.
+class MarginCSV(Callback):
+    """Writes `split,index,margin` for every sample that `predict` passes, in data order.
 
     Args:
-        path: the file to write; an existing one is replaced.
+        path: the file to write; an existing one is replaced. Not set: `margins.csv` in the folder
+            of the run whose checkpoint was given, or else in the working directory.
     """
 
-    def __init__(self, path: str = "margins.csv") -> None:
-        super().__init__(write_interval="epoch")
-        self.path = Path(path)
+    def __init__(self, path: str | None = None) -> None:
+        self.path = path
+        self._margins: list[tuple[str, Tensor]] = []
 
-    def write_on_epoch_end(
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._margins = []
+
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        predictions: Sequence[Any],
-        batch_indices: Sequence[Any],
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("w", newline="", encoding="utf-8") as file:
+        self._margins.append((SPLITS[dataloader_idx], outputs))
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        path = self._path(trainer)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(("split", "index", "margin"))
-            for split, batches in zip(SPLITS, predictions, strict=False):
-                margins = [m for batch in batches for m in batch.tolist()]
-                writer.writerows((split, i, m) for i, m in enumerate(margins))
-        rank_zero_info(f"Margins written to {self.path}")
+            for split in SPLITS:
+                margins = [
+                    m for name, part in self._margins if name == split for m in part.tolist()
+                ]
+                writer.writerows((split, i, margin) for i, margin in enumerate(margins))
+        rank_zero_info(f"Margins written to {path}")
+
+    def _path(self, trainer: Trainer) -> Path:
+        if self.path is not None:
+            return Path(self.path).expanduser()
+        if trainer.ckpt_path:  # RUN/checkpoints/last.ckpt
+            return Path(trainer.ckpt_path).parent.parent / "margins.csv"
+        return Path("margins.csv")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
@@ -23,6 +25,11 @@ class RunCheckpoint(ModelCheckpoint):
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # `predict` and `test` read a checkpoint of a folder that is not theirs to write to.
+        if state_dict.get("dirpath") == self.dirpath:
+            super().load_state_dict(state_dict)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # ModelCheckpoint would leave out the last epochs of a run that n does not divide.

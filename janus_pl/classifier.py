@@ -99,7 +99,8 @@ class DeepReLUClassifier(JanusTask):
         self.decay = decay
         self.schedule = schedule
         self.make_optimizer = optimizer
-        self.eta_t = 0.0
+        self._epoch = _Epoch()
+        self._whole_batch = False
         self.progress: dict[str, float] = {}
         self.held_out_loss = MeanMetric(nan_strategy="disable")
         self.held_out_accuracy = BinaryAccuracy(validate_args=False)
@@ -143,12 +144,10 @@ class DeepReLUClassifier(JanusTask):
     def training_pass(self) -> TrainingPass:
         step = self.trainer.global_step
         if self._pass is None or self._pass.step < step - self._whole_batch:
-            pieces, labels = [], []
             with parametrize.cached():
-                for x, y in training_samples(self.trainer):
-                    pieces.append(self(x))
-                    labels.append(y)
-            self._pass = self._summarize(torch.cat(pieces), torch.cat(labels), step)
+                forwards = [(self(x), y) for x, y in training_samples(self.trainer)]
+            outputs, y = (torch.cat(parts) for parts in zip(*forwards, strict=True))
+            self._pass = self._summarize(outputs, self.losses(outputs, y), y, step)
         return self._pass
 
     # Training
@@ -157,45 +156,46 @@ class DeepReLUClassifier(JanusTask):
         return self.network(x)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        optimizer = self._optimizer
-        optimizer.zero_grad()
-        pieces = []
+        count, parts = len(batch.y), []
+        self.guard.clear_gradients()
         for x, y in batch.split():
             outputs = self(x)
-            self.manual_backward(self.losses(outputs, y).sum() / len(batch.y))
-            pieces.append(outputs.detach())
-        outputs = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        losses = self.losses(outputs, batch.y)
+            losses = self.losses(outputs, y)
+            part = losses.sum() / count
+            self.manual_backward(part)
+            parts.append(part.detach())
+            self._epoch.forwards.append((outputs.detach(), losses.detach(), y))
         if self._whole_batch:
-            self._pass = self._summarize(outputs, batch.y, self.trainer.global_step)
-        self.guard.step(optimizer, losses.mean())
-        self._running[0] += losses.sum()
-        self._running[1] += (self.output_margins(outputs, batch.y) <= 0).sum()
-        self._seen += len(batch.y)
-        self.eta_t += optimizer.param_groups[0]["lr"]
+            self._pass = self._summarize(*self._epoch.together(), self.trainer.global_step)
+        optimizer = self._optimizer
+        self._epoch.eta_t += optimizer.param_groups[0]["lr"]
+        self.guard.step(optimizer, *parts)
 
     def on_fit_start(self) -> None:
         trained = [p for p in self.parameters() if p.requires_grad]
         self.guard = UpdateGuard(trained, self.trainer.global_step)
 
     def on_train_start(self) -> None:
-        self._running = torch.zeros(2, device=self.device)
+        loader = self.trainer.train_dataloader
+        self._whole_batch = isinstance(loader, InMemoryBatches) and loader.whole
         if self.trainer.global_step == 0:
             self._finish_row(epoch=0)
 
     def on_train_epoch_start(self) -> None:
-        self._running.zero_()
-        self._seen = 0
+        self._epoch.forwards.clear()
 
     def on_train_epoch_end(self) -> None:
-        bad, sound, loss, wrong = torch.cat((self.guard.state(), self._running.double())).tolist()
+        outputs, losses, y = self._epoch.together()
+        errors = (self.output_margins(outputs, y) <= 0).to(losses)
+        running = torch.stack((losses.mean(), errors.mean())).double()
+        bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
         epoch = self.trainer.current_epoch + 1
         if bad:
             raise DivergenceError(self._divergence(epoch, int(sound)))
         if is_last_epoch(self.trainer):
             self.training_pass()
-        self.row["train/loss_running"] = loss / self._seen
-        self.row["train/error_running"] = wrong / self._seen
+        self.row["train/loss_running"] = loss
+        self.row["train/error_running"] = error
         self.row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
         self._finish_row(epoch)
         scheduler = self.lr_schedulers()
@@ -230,10 +230,10 @@ class DeepReLUClassifier(JanusTask):
     # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["eta_t"] = self.eta_t
+        checkpoint["eta_t"] = self._epoch.eta_t
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self.eta_t = checkpoint["eta_t"]
+        self._epoch.eta_t = checkpoint["eta_t"]
 
     # Parts
 
@@ -257,19 +257,13 @@ class DeepReLUClassifier(JanusTask):
         """The coefficient of rho^2 in the loss: half of PyTorch's weight decay on rho."""
         return self.weight_decay / 2 if self.decay == "all" else self.weight_decay
 
-    @property
-    def _whole_batch(self) -> bool:
-        loader = self.trainer.train_dataloader
-        return isinstance(loader, InMemoryBatches) and loader.whole
-
-    def _summarize(self, outputs: Tensor, y: Tensor, step: int) -> TrainingPass:
+    def _summarize(self, outputs: Tensor, losses: Tensor, y: Tensor, step: int) -> TrainingPass:
         rho = self.scale()
         margins = self.output_margins(outputs, y) / rho
         error = (margins <= 0).to(margins).mean()
-        loss = self.losses(outputs, y).mean()
         common_mode = outputs.mean(dim=1).square().mean()
         learned = self.network.rho.detach().clone()
-        return TrainingPass(margins, loss, error, common_mode, rho, learned, step)
+        return TrainingPass(margins, losses.mean(), error, common_mode, rho, learned, step)
 
     def _finish_row(self, epoch: int) -> None:
         """The numbers that need no pass, and those of the pass where there was one."""
@@ -284,7 +278,7 @@ class DeepReLUClassifier(JanusTask):
         # One transfer, for each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
         self.row.update(zip(numbers, values, strict=True))
-        axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self.eta_t}
+        axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
         self.progress = {k: float(v) for k, v in self.row.items() if isinstance(v, int | float)}
         self.write_row(axes)
 
@@ -329,6 +323,22 @@ class DeepReLUClassifier(JanusTask):
             f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g},"
             f" lambda {self.weight_decay:g}; the weights are those of step {step}"
         )
+
+
+class _Epoch:
+    """What the steps of an epoch leave behind: nothing is summed up before it has ended.
+
+    A plain object, for setting an attribute of a module costs as much as an operation on a tensor.
+    """
+
+    def __init__(self) -> None:
+        self.eta_t = 0.0
+        self.forwards: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def together(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs (n, 2), losses (n,) and labels (n,) of all samples seen in this epoch."""
+        outputs, losses, y = (torch.cat(parts) for parts in zip(*self.forwards, strict=True))
+        return outputs, losses, y
 
 
 def _check(field: str, value: float, inside: bool, allowed: str) -> None:

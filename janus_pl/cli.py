@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,9 @@ from typing import Any
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
 
-from janus_pl.cli_errors import explain, usage_error
+from janus_pl.cli_errors import explain, usage_message
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.runtime import wandb_run
 
@@ -34,15 +37,15 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the arguments, without the program's name; None takes them from the command line.
     """
     args = list(sys.argv[1:] if args is None else args)
-    _quiet_advertisements()
+    _quiet_lightning()
     code = 1
     try:
-        JanusCLI(find_configs(args))
+        JanusCLI(find_configs(join_negative_numbers(args)))
         code = DONE
     except (UsageError, argparse.ArgumentError) as error:
         code = _fail(USAGE, explain(error, OPTIONS))
     except ValueError as error:
-        if usage_error(error) is None:
+        if usage_message(error) is None:
             raise
         code = _fail(USAGE, explain(error))
     except DivergenceError as error:
@@ -112,6 +115,8 @@ class JanusCLI(LightningCLI):
         if self.datamodule is not None:
             self.datamodule.prepare_data()
             self.datamodule.setup(self.subcommand)
+        if self.subcommand != "fit" and not self._get(self.config, "ckpt_path"):
+            rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
     before_fit = before_validate = before_test = before_predict = _check_data
 
@@ -148,6 +153,21 @@ def find_configs(args: Sequence[str]) -> list[str]:
     return found
 
 
+def join_negative_numbers(args: Sequence[str]) -> list[str]:
+    """`--key -1e-3` as `--key=-1e-3`: argparse would take -1e-3 for an option.
+
+    >>> join_negative_numbers(["fit", "--model.weight_decay", "-1e-3"])
+    ['fit', '--model.weight_decay=-1e-3']
+    """
+    joined: list[str] = []
+    for arg in args:
+        if re.fullmatch(r"-[\d.]+e[-+]?\d+", arg) and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    return joined
+
+
 def _find_config(name: str) -> str:
     places = [Path(name), CONFIGS / name]
     for place in places:
@@ -162,7 +182,13 @@ def _fail(code: int, message: str) -> int:
     return code
 
 
-def _quiet_advertisements() -> None:
-    """Lightning advertises its services at every start; researchers read the other lines."""
+def _quiet_lightning() -> None:
+    """Leave out what Lightning says of its services and of its own deprecated calls."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    logger.addFilter(lambda entry: "Tip:" not in entry.getMessage())
+    if not logger.filters:
+        logger.addFilter(_is_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+
+
+def _is_no_advertisement(entry: logging.LogRecord) -> bool:
+    return "Tip:" not in entry.getMessage()

@@ -20,8 +20,8 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
         error: what the parser or the construction of a class raised.
         options: the top-level options of the command line, for a hint at the nearest one.
     """
-    if usage := usage_error(error):
-        return str(usage)
+    if usage := usage_message(error):
+        return usage
     text = str(error)
     return (
         _unknown_option(text)
@@ -32,13 +32,16 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
     )
 
 
-def usage_error(error: BaseException | None) -> UsageError | None:
-    """The UsageError behind an error: jsonargparse wraps what a constructor raises."""
-    while error is not None:
-        if isinstance(error, UsageError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+def usage_message(error: BaseException) -> str | None:
+    """What a UsageError behind an error says: jsonargparse wraps what a constructor raises."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, UsageError):
+            return str(link)
+        link = link.__cause__ or link.__context__
+    # Where several types were tried, only its text is left, as one line among theirs.
+    quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
+    return quoted[1] if quoted else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -79,7 +82,9 @@ def _not_importable(text: str) -> str | None:
         r"class_path '([^']+)':\s+((?:module '([^']+)' has no attribute|No module named).*)", text
     )
     if bare := re.search(r"Expected a dot import path string: (\S+)", text):
-        return f"{'.'.join(_keys(text))}: got {bare[1]!r}, allowed: a class as module.Name"
+        names = [f"{choices}, or " for choices in re.findall(r"typing\.Literal\[(.*?)\]", text)]
+        allowed = "".join(dict.fromkeys(names)) + "a class as module.Name"
+        return f"{'.'.join(_keys(text))}: got {bare[1]!r}, allowed: {allowed}"
     if not reason:
         return None
     field = ".".join(_keys(text[: reason.start()]))

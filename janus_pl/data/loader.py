@@ -37,6 +37,8 @@ class Batch(NamedTuple):
         >>> [len(y) for _, y in Batch(torch.zeros(5, 2), torch.zeros(5), 2).split()]
         [2, 2, 1]
         """
+        if len(self.y) <= self.micro_batch_size:
+            return iter(((self.x, self.y),))
         return _slices(self.x, self.y, self.micro_batch_size)
 
 

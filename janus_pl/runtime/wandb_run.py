@@ -50,7 +50,8 @@ class RunLogger(WandbLogger):
             tags=list(tags),
             config={},
         )
-        self._wandb_init["dir"] = str(self.folder)
+        # Absolute, for W&B's service may have been started in another working directory.
+        self._wandb_init["dir"] = str(self.folder.absolute())
 
     @property
     @rank_zero_experiment

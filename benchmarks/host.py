@@ -1,0 +1,119 @@
+"""Host time: a training step of a ten-parameter model, and the start of the program."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.common import fit_seconds, seconds_of, side_by_side
+from callbacks import LayerRank, LayerVelocity, MarginHistogram
+from janus_pl import DeepReLUClassifier
+from janus_pl.classifier import _parameters
+from janus_pl.data import InMemoryBatches
+from janus_pl.losses import square
+from janus_pl.nn import weight_norm
+
+STEPS, B, D = 500, 4, 4
+
+
+class TinyNet(nn.Module):
+    """Eight weights, one gain, one rho."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = weight_norm(nn.Linear(D, 2, bias=False))
+        self.rho = nn.Parameter(torch.ones(()))
+
+    def weight_layers(self) -> dict[str, nn.Module]:
+        return {"fc1": self.layer}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rho * self.layer(x)
+
+
+class TinyTask(DeepReLUClassifier):
+    """The project's own task around it."""
+
+    def __init__(self) -> None:
+        super().__init__(strides=(1, 1, 1, 1), channels=(1, 1, 1, 1), hidden=1, image_size=9)
+        self.network = TinyNet()  # type: ignore[assignment]
+        self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
+        assert sum(p.numel() for p in self.parameters()) == 10
+
+
+class DefaultTask(LightningModule):
+    """The same model as a tutorial would write it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = TinyNet()
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        loss = square(self.network(x), y).mean()
+        self.log("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        trained = [p for p in self.parameters() if p.requires_grad]
+        return torch.optim.SGD(trained, 0.03, momentum=0.9, weight_decay=1e-3)
+
+
+def main(rounds: int = 5) -> None:
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    x, y = torch.randn(STEPS * B, D), torch.sign(torch.randn(STEPS * B))
+    ours = InMemoryBatches(x, y, B)
+    usual = DataLoader(TensorDataset(x, y), batch_size=B, shuffle=True)
+
+    def fit_ours() -> float:
+        observers = [MarginHistogram(), LayerVelocity(), LayerRank()]
+        return fit_seconds(TinyTask(), ours, 2, observers)
+
+    def fit_default() -> float:
+        with TemporaryDirectory() as folder:
+            return fit_seconds(
+                DefaultTask(),
+                usual,
+                2,
+                logger=CSVLogger(folder),
+                enable_checkpointing=True,
+                enable_progress_bar=True,
+                log_every_n_steps=1,
+                default_root_dir=folder,
+            )
+
+    seconds = side_by_side({"fit": fit_ours, "default Trainer": fit_default}, rounds)
+    print(f"Ten parameters, {STEPS} steps an epoch, one thread")
+    for name, value in seconds.items():
+        print(f"  {name:<16} {1e6 * value / STEPS:6.0f} us a step")
+    print(f"  ratio {seconds['fit'] / seconds['default Trainer']:.3f}  (at most 0.50)")
+    help_time(rounds)
+
+
+def help_time(rounds: int) -> None:
+    def process(*args: str) -> float:
+        return seconds_of(lambda: subprocess.run([sys.executable, *args], capture_output=True))
+
+    seconds = side_by_side(
+        {
+            "--help": lambda: process("-m", "janus_pl", "--help"),
+            "import lightning": lambda: process("-c", "import lightning.pytorch"),
+        },
+        rounds,
+    )
+    ratio = seconds["--help"] / seconds["import lightning"]
+    print(f"python -m janus_pl --help / importing lightning: {ratio:.3f}  (at most 1.30)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,342 @@
+"""The command line, run in-process through `main`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import ROOT
+from record_reader import exit_code, read_records, read_rows
+
+from janus_pl.cli import CONFIGS, main
+
+SHIPPED = sorted(CONFIGS.glob("*.yaml"))
+DIGITS = ["--data", "janus_pl.data.DigitsPair"]
+SMALL = [
+    "--model.strides",
+    "[2, 2, 2, 2]",
+    "--model.hidden",
+    "8",
+    "--model.channels",
+    "[2, 3, 4, 4]",
+]
+NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+# A list on the command line replaces the one of base.yaml, and with it the progress bar.
+OBSERVERS = (
+    "--trainer.callbacks="
+    '[{"class_path": "callbacks.MarginHistogram"}, {"class_path": "callbacks.LayerVelocity"},'
+    ' {"class_path": "callbacks.LayerRank"}, {"class_path": "callbacks.RunCheckpoint"},'
+    ' {"class_path": "callbacks.MarginCSV"}]'
+)
+FIT = ["fit", "--config", "sgd.yaml", *DIGITS, *SMALL, OBSERVERS, *NO_BAR]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["janus_pl"])
+    return tmp_path
+
+
+def run_folder(base: str = "runs/janus_pl") -> Path:
+    (folder,) = Path(base).iterdir()
+    return folder
+
+
+# What works
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
+def test_fast_dev_run_of_every_shipped_config(config: Path) -> None:
+    assert main(["fit", "--config", config.name, *DIGITS, "--trainer.fast_dev_run", "true"]) == 0
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("config", SHIPPED, ids=lambda path: path.stem)
+def test_every_shipped_config_says_claim_cost_and_command(config: Path) -> None:
+    head = config.read_text().splitlines()[:3]
+    assert all(line.startswith("# ") for line in head)
+    if config.stem != "base":
+        assert [line.split(":")[0] for line in head] == ["# Claim", "# Cost", "# Command"]
+        assert f"python -m janus_pl fit --config {config.name}" in head[2]
+
+
+def test_gd_differs_from_sgd_in_the_batch_size_and_the_name_alone() -> None:
+    sgd, gd = (yaml.safe_load((CONFIGS / f"{name}.yaml").read_text()) for name in ("sgd", "gd"))
+    assert sgd.pop("name") == "sgd"
+    assert gd.pop("name") == "gd"
+    assert sgd["data"]["init_args"].pop("batch_size") == 128
+    assert gd["data"]["init_args"].pop("batch_size") == "full"
+    assert sgd == gd
+
+
+def test_the_papers_setting() -> None:
+    """Figures 1 to 5, as the notes have them; resolved, with base.yaml below."""
+
+    def resolved(name: str) -> dict[str, Any]:
+        base = yaml.safe_load((CONFIGS / "base.yaml").read_text())
+        return merge(base, yaml.safe_load((CONFIGS / name).read_text()))
+
+    sgd = resolved("sgd.yaml")
+    assert sgd["trainer"]["max_epochs"] == 2000
+    assert sgd["model"]["init_args"]["weight_decay"] == 1e-3
+    assert sgd["model"]["init_args"]["learning_rate"] == 0.03
+    assert sgd["model"]["init_args"]["schedule"] == "cosine"
+    assert sgd["model"]["init_args"]["optimizer"]["init_args"]["momentum"] == 0.9
+    converged = resolved("gd_converged.yaml")
+    assert converged["trainer"]["max_epochs"] == 5000
+    assert converged["data"]["init_args"]["batch_size"] == "full"
+    assert converged["model"]["init_args"]["learning_rate"] == 0.05
+    assert converged["model"]["init_args"]["schedule"] == "constant"
+    assert resolved("sgd_cross_entropy.yaml")["model"]["init_args"]["loss"] == "cross_entropy"
+
+
+def merge(base: Any, difference: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(difference, dict)):
+        return difference
+    return {
+        k: merge(base.get(k), difference[k]) if k in difference else base[k]
+        for k in base.keys() | difference.keys()
+    }
+
+
+def test_fit_leaves_config_checkpoint_and_record(capsys: pytest.CaptureFixture) -> None:
+    assert main([*FIT, "--trainer.max_epochs", "3", "--model.weight_decay", "0.002"]) == 0
+    folder = run_folder()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["init_args"]["weight_decay"] == 0.002
+    assert config["model"]["init_args"]["learning_rate"] == 0.03  # of base.yaml
+    assert (folder / "checkpoints" / "last.ckpt").is_file()
+    assert [row["epoch"] for row in read_rows(folder)] == [0, 1, 2, 3]
+    assert exit_code(folder) == 0
+    out = capsys.readouterr().out
+    assert f"Run folder: {folder}" in out
+    assert "wandb leet" in out
+
+    updates = [r["config"]["update"] for r in read_records(folder) if r["type"] == "config"]
+    sent = [update for update in updates if "model" in update]
+    assert len(sent) == 1
+    assert sent[0]["model"]["init_args"]["weight_decay"] == 0.002
+    keys = {key for update in updates for key in update} - {"_wandb"}
+    assert not [key for key in keys if "/" in key or "." in key or key.startswith("__")]
+    assert str(ROOT) not in json.dumps(sent)
+
+
+def test_a_run_can_be_repeated_from_its_own_config() -> None:
+    assert main([*FIT, "--trainer.max_epochs", "2"]) == 0
+    first = run_folder()
+    assert main(["fit", "--config", str(first / "config.yaml"), "--run_dir", "again"]) == 0
+    second = run_folder("again/janus_pl")
+
+    def numbers(folder: Path) -> list[dict[str, Any]]:
+        # W&B's own columns and the names of its files differ from run to run.
+        own = ("_", "spectrum_table")
+        return [
+            {k: v for k, v in row.items() if not k.startswith(own)} for row in read_rows(folder)
+        ]
+
+    assert numbers(first) == numbers(second)
+
+
+def test_predict_writes_every_margin() -> None:
+    assert main([*FIT, "--trainer.max_epochs", "2"]) == 0
+    folder = run_folder()
+    checkpoint = folder / "checkpoints" / "last.ckpt"
+    config = str(folder / "config.yaml")
+    assert main(["predict", "--config", config, "--ckpt_path", str(checkpoint)]) == 0
+    with (folder / "margins.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    train = [float(row["margin"]) for row in rows if row["split"] == "train"]
+    assert [row["index"] for row in rows[: len(train)]] == [str(i) for i in range(len(train))]
+    assert (len(train), len(rows)) == (285, 357)
+    last = read_rows(folder)[-1]
+    assert sum(train) / len(train) == pytest.approx(last["margin/mean"], rel=1e-5)
+    assert min(train) == pytest.approx(last["margin/min"], rel=1e-5)
+
+
+@pytest.mark.parametrize("subcommand", ["validate", "test"])
+def test_validate_and_test_print_loss_and_error(
+    subcommand: str, capsys: pytest.CaptureFixture
+) -> None:
+    args = [arg for arg in FIT[1:] if arg != "fit"]
+    assert main([subcommand, *args]) == 0
+    out = capsys.readouterr().out
+    name = {"validate": "val", "test": "test"}[subcommand]
+    assert f"{name}/loss" in out
+    assert f"{name}/error" in out
+    assert not Path("runs").exists()
+
+
+def test_full_batch_is_one_step_an_epoch() -> None:
+    assert main([*FIT, "--data.batch_size", "full", "--trainer.max_epochs", "4"]) == 0
+    rows = read_rows(run_folder())
+    assert [row["trainer/global_step"] for row in rows] == [0, 1, 2, 3, 4]
+
+
+def test_callbacks_can_be_appended_and_optimizers_replaced() -> None:
+    """The list of base.yaml stays; the optimizer and the scheduler come from the command line."""
+    Path("more.yaml").write_text(
+        "trainer:\n  callbacks+:\n    - class_path: callbacks.LayerRank\n"
+        "      init_args: {every_n_epochs: 1}\n"
+    )
+    args = ["fit", "--config", "sgd.yaml", *DIGITS, *SMALL, *NO_BAR[2:], "--config", "more.yaml"]
+    args += ["--model.optimizer", "torch.optim.Adam", "--model.optimizer.eps", "1e-6"]
+    args += [
+        "--model.schedule",
+        "torch.optim.lr_scheduler.StepLR",
+        "--model.schedule.step_size",
+        "1",
+    ]
+    assert main([*args, "--trainer.max_epochs", "3"]) == 0
+    folder = run_folder()
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    names = [callback["class_path"] for callback in config["trainer"]["callbacks"]]
+    assert names[0] == "callbacks.MarginHistogram"
+    assert names.count("callbacks.LayerRank") == 2
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["eps"] == 1e-6
+    rates = [row["learning_rate"] for row in read_rows(folder)[1:]]
+    assert rates == pytest.approx([0.03, 0.003, 0.0003])
+
+
+def test_without_an_account_the_run_is_offline_and_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert main([*FIT, "--trainer.max_epochs", "1"]) == 0
+    assert len(read_rows(run_folder())) == 2
+    said = [r.getMessage() for r in caplog.records if "no account" in r.getMessage()]
+    (line,) = said
+    assert "\n" not in line
+    assert "wandb sync" in line
+
+
+def test_help_names_the_subcommands() -> None:
+    """The one test of `python -m janus_pl` itself, in a process of its own."""
+    command = [sys.executable, "-m", "janus_pl", "--help"]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    for name in ("fit", "validate", "test", "predict"):
+        assert name in output
+
+
+# What bad input gets
+
+
+def bad_files(tmp_path: Path) -> None:
+    """Folders of images with something missing, and config files with something wrong."""
+    from PIL import Image
+
+    for folder, classes in {"good": ("a", "b"), "lonely": ("a",), "empty": ("a", "b")}.items():
+        for split in ("train", "test"):
+            for name in classes:
+                path = tmp_path / folder / split / name
+                path.mkdir(parents=True)
+                if (folder, name) != ("empty", "b"):
+                    Image.new("RGB", (32, 32), (9, 200, 30)).save(path / "1.png")
+    shutil.copytree(tmp_path / "good", tmp_path / "broken")
+    (tmp_path / "broken" / "train" / "b" / "2.jpg").write_bytes(b"no image")
+    (tmp_path / "unknown.yaml").write_text("data:\n  init_args:\n    batchsize: 3\n")
+    (tmp_path / "top.yaml").write_text("modle:\n  loss: square\n")
+    (tmp_path / "syntax.yaml").write_text("model: [1,\n")
+
+
+FOLDER = ["--data", "janus_pl.data.ImageFolderPair", "--data.batch_size", "1", "--data.root"]
+BAD = [
+    ("--data.batchsize 3", "data.batchsize", "batch_size"),
+    ("--config unknown.yaml", "data.batchsize", "batch_size"),
+    ("--config top.yaml", "modle.loss", "model"),
+    ("--config syntax.yaml", "config", "parsing"),
+    ("--trainer.max_epoch 3", "trainer.max_epoch", "trainer.max_epochs"),
+    ("--model.lerning_rate 3", "model.lerning_rate", "learning_rate"),
+    ("--model.optimizer.lr 3", "model.optimizer.lr", "momentum"),
+    ("--modle.loss square", "modle.loss", "model"),
+    ("--config nowhere.yaml", "--config", "configs/nowhere.yaml"),
+    ("--data.batch_size 0", "data.batch_size", '1 to N, or "full"'),
+    ("--data.batch_size -3", "data.batch_size", '1 to N, or "full"'),
+    ("--data.batch_size 286", "data.batch_size", "285"),
+    ("--data.batch_size half", "data.batch_size", "int or 'full'"),
+    ("--data.batch_size 1.5", "data.batch_size", "int or 'full'"),
+    ("--data.micro_batch_size 129", "data.micro_batch_size", "128"),
+    ("--data.micro_batch_size 0", "data.micro_batch_size", "1"),
+    ("--data.batch_size full --data.micro_batch_size 286", "data.micro_batch_size", "285"),
+    ("--data.order random", "data.order", "with_replacement"),
+    ("--data.seed -1", "data.seed", "0"),
+    ("--data.num_train 1", "data.num_train", "2"),
+    ("--data.num_train 9999", "data.num_train", "279"),
+    ("--data.classes [3,3]", "data.classes", "two different digits"),
+    ("--data.classes [3,12]", "data.classes", "0 to 9"),
+    ("--model.weight_decay -1e-3", "model.weight_decay", "from 0 up"),
+    ("--model.weight_decay much", "model.weight_decay", "float"),
+    ("--model.learning_rate -0.1", "model.learning_rate", "above 0"),
+    ("--model.learning_rate 0", "model.learning_rate", "above 0"),
+    ("--model.loss hinge", "model.loss", "'square'"),
+    ("--model.decay v", "model.decay", "'rho'"),
+    ("--model.schedule linear", "model.schedule", "'cosine'"),
+    ("--model.strides [3,3,3,3]", "model.strides", "leave a pixel"),
+    ("--model.strides [1,2]", "model.strides", "four"),
+    ("--model.strides [1,2,0,2]", "model.strides", "at least 1"),
+    ("--model.optimizer.momentum -1", "model.optimizer", "momentum"),
+    ("--model.optimizer.weight_decay 0.1", "model.optimizer.weight_decay", "model.weight_decay"),
+    ("--model.optimizer Adm", "model.optimizer", "Adm"),
+    ("--model nowhere.Model", "model", "nowhere"),
+    ("--model janus_pl.Classifier", "model", "DeepReLUClassifier"),
+    ("--data janus_pl.data.CIFARPair", "data", "CIFAR10Pair"),
+    ("--trainer.callbacks callbacks.LayerRnk", "trainer.callbacks", "LayerRank"),
+    ("--trainer.max_epochs many", "trainer.max_epochs", "int"),
+    (
+        '--trainer.callbacks={"class_path":"callbacks.LayerRank",'
+        '"init_args":{"every_n_epochs":-1}}',
+        "callbacks.LayerRank.every_n_epochs",
+        "0 up",
+    ),
+    ("--data janus_pl.data.CIFAR10Pair --data.classes [1,1]", "data.classes", "different"),
+    ("--data janus_pl.data.CIFAR10Pair --data.classes [1,cow]", "data.classes", "automobile"),
+    (
+        "--data janus_pl.data.CIFAR10Pair --data.root none --data.download false",
+        "data.root",
+        "janus_pl.data.ImageFolderPair --data.root",
+    ),
+    (" ".join([*FOLDER, "nowhere"]), "data.root", "nowhere"),
+    (" ".join([*FOLDER, "lonely"]), "data.classes", "two"),
+    (" ".join([*FOLDER, "empty"]), "data.root", "empty/train/b"),
+    (" ".join([*FOLDER, "broken"]), "data.root", "broken/train/b/2.jpg"),
+    (" ".join([*FOLDER, "good", "--data.classes", "[a,c]"]), "data.classes", "a, b"),
+]
+
+
+@pytest.mark.parametrize(("args", "field", "allowed"), BAD, ids=[case[0] for case in BAD])
+def test_a_mistake_gets_one_line_and_no_run_folder(
+    args: str, field: str, allowed: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bad_files(tmp_path)
+    before = {path for path in tmp_path.rglob("*") if path.name != "wandb"}
+    assert main(["fit", "--config", "sgd.yaml", *DIGITS, OBSERVERS, *args.split()]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    (line,) = errors
+    assert field in line
+    assert allowed in line
+    assert {path for path in tmp_path.rglob("*") if path.name != "wandb"} == before
+
+
+@pytest.mark.parametrize("args", [[], ["fitt"], ["fit", "--config"]])
+def test_a_line_that_is_no_command(args: list[str], capsys: pytest.CaptureFixture) -> None:
+    assert main(args) == 2
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    assert "fit" in line or "--config" in line
+
+
+def test_divergence_exits_3_and_marks_the_run_failed(capsys: pytest.CaptureFixture) -> None:
+    args = [*FIT, "--trainer.max_epochs", "30", "--model.learning_rate", "1e20"]
+    assert main(args) == 3
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    for part in ("not finite", "epoch", "step", "learning rate 1e+20", "lambda 0.001"):
+        assert part in line
+    assert exit_code(run_folder()) == 3
