@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, IterableDataset
 
-from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.data.loader import InMemoryBatches
 from janus_pl.runtime.record import Histogram, Table, Value, pend_objects, write_row
 
 EVALUATION_CHUNK = 500
@@ -95,14 +95,6 @@ class JanusTask(LightningModule, ABC):
     @abstractmethod
     def training_pass(self) -> TrainingPass:
         """Margins, loss and error over the whole training set, computed once for each step."""
-
-    def transfer_batch_to_device(
-        self, batch: Any, device: torch.device, dataloader_idx: int
-    ) -> Any:
-        # The data are there already: walking through the batch would take as long as a forward.
-        if isinstance(batch, Batch) and batch.y.device == device:
-            return batch
-        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     @torch.no_grad()
     def margins(self, batch: Sequence[Any]) -> Tensor:

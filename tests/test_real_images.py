@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from record_reader import read_rows
 
 from janus_pl.cli import main
@@ -19,7 +18,6 @@ def test_sgd_reaches_zero_error_and_leaves_the_whole_record(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["janus_pl"])
-    torch.set_num_threads(2)
     args = ["fit", "--config", "sgd.yaml", "--data", "janus_pl.data.ImageFolderPair"]
     args += ["--data.root", str(real_images), "--data.num_train", "1000", "--data.batch_size", "32"]
     args += ["--model.strides", "[2,2,2,2]", "--trainer.max_epochs", "100"]
