@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -50,6 +50,20 @@ class TinyTask(DeepReLUClassifier):
         assert sum(p.numel() for p in self.parameters()) == 10
 
 
+class TinyData(LightningDataModule):
+    """Batches that are on the device already, as in the project's own data modules."""
+
+    def __init__(self, loader: InMemoryBatches) -> None:
+        super().__init__()
+        self.loader = loader
+
+    def train_dataloader(self) -> InMemoryBatches:
+        return self.loader
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        return batch
+
+
 class DefaultTask(LightningModule):
     """The same model as a tutorial would write it."""
 
@@ -72,7 +86,7 @@ def main(rounds: int = 5) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     x, y = torch.randn(STEPS * B, D), torch.sign(torch.randn(STEPS * B))
-    ours = InMemoryBatches(x, y, B)
+    ours = TinyData(InMemoryBatches(x, y, B))
     usual = DataLoader(TensorDataset(x, y), batch_size=B, shuffle=True)
 
     def fit_ours() -> float:

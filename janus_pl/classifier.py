@@ -159,7 +159,7 @@ class DeepReLUClassifier(JanusTask):
         count, parts = len(batch.y), []
         self.guard.clear_gradients()
         for x, y in batch.split():
-            outputs = self(x)
+            outputs = self.network(x)
             losses = self.losses(outputs, y)
             part = losses.sum() / count
             self.manual_backward(part)
@@ -167,7 +167,7 @@ class DeepReLUClassifier(JanusTask):
             self._epoch.forwards.append((outputs.detach(), losses.detach(), y))
         if self._whole_batch:
             self._pass = self._summarize(*self._epoch.together(), self.trainer.global_step)
-        optimizer = self._optimizer
+        optimizer = self._epoch.optimizer
         self._epoch.eta_t += optimizer.param_groups[0]["lr"]
         self.guard.step(optimizer, *parts)
 
@@ -178,6 +178,9 @@ class DeepReLUClassifier(JanusTask):
     def on_train_start(self) -> None:
         loader = self.trainer.train_dataloader
         self._whole_batch = isinstance(loader, InMemoryBatches) and loader.whole
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        self._epoch.optimizer = optimizer
         if self.trainer.global_step == 0:
             self._finish_row(epoch=0)
 
@@ -196,7 +199,7 @@ class DeepReLUClassifier(JanusTask):
             self.training_pass()
         self.row["train/loss_running"] = loss
         self.row["train/error_running"] = error
-        self.row["learning_rate"] = self._optimizer.param_groups[0]["lr"]
+        self.row["learning_rate"] = self._epoch.optimizer.param_groups[0]["lr"]
         self._finish_row(epoch)
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LRScheduler)
@@ -236,12 +239,6 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.eta_t = checkpoint["eta_t"]
 
     # Parts
-
-    @property
-    def _optimizer(self) -> LightningOptimizer:
-        optimizer = self.optimizers()
-        assert isinstance(optimizer, LightningOptimizer)
-        return optimizer
 
     def _build_optimizer(self) -> Optimizer:
         """Two groups of parameters, the v_k and rho, each with its own weight decay."""
@@ -318,7 +315,7 @@ class DeepReLUClassifier(JanusTask):
             self.log_dict(results)
 
     def _divergence(self, epoch: int, step: int) -> str:
-        eta = self._optimizer.param_groups[0]["lr"]
+        eta = self._epoch.optimizer.param_groups[0]["lr"]
         return (
             f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g},"
             f" lambda {self.weight_decay:g}; the weights are those of step {step}"
@@ -326,12 +323,13 @@ class DeepReLUClassifier(JanusTask):
 
 
 class _Epoch:
-    """What the steps of an epoch leave behind: nothing is summed up before it has ended.
+    """The optimizer, and what the steps of an epoch leave behind until it has ended.
 
     A plain object, for setting an attribute of a module costs as much as an operation on a tensor.
     """
 
     def __init__(self) -> None:
+        self.optimizer: LightningOptimizer
         self.eta_t = 0.0
         self.forwards: list[tuple[Tensor, Tensor, Tensor]] = []
 
