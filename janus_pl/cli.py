@@ -37,7 +37,6 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the arguments, without the program's name; None takes them from the command line.
     """
     args = list(sys.argv[1:] if args is None else args)
-    _quiet_lightning()
     code = 1
     try:
         JanusCLI(find_configs(join_negative_numbers(args)))
@@ -61,6 +60,7 @@ class JanusCLI(LightningCLI):
     """LightningCLI with our defaults: base.yaml first, one folder a run, errors in one line."""
 
     def __init__(self, args: list[str]) -> None:
+        _quiet_lightning()
         parser_kwargs = {
             "exit_on_error": False,
             "allow_abbrev": False,

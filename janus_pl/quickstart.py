@@ -48,6 +48,7 @@ def main(extra: Sequence[str] = ()) -> int:
 def train(name: str, batch_size: str, extra: Sequence[str] = ()) -> dict[str, float]:
     """One run; returns the numbers of its last row."""
     args = ["fit", "--config", "quickstart.yaml", "--name", f"quickstart-{name.lower()}"]
+    args += ["--trainer.enable_model_summary", "false"]
     cli = JanusCLI(find_configs([*args, "--data.batch_size", batch_size, *extra]))
     wandb_run.finish()
     return {key: float(value) for key, value in cli.trainer.callback_metrics.items()}

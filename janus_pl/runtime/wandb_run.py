@@ -50,6 +50,8 @@ class RunLogger(WandbLogger):
             tags=list(tags),
             config={},
         )
+        # WandbLogger hands it over even where it is not set, and W&B then warns.
+        del self._wandb_init["anonymous"]
         # Absolute, for W&B's service may have been started in another working directory.
         self._wandb_init["dir"] = str(self.folder.absolute())
 
@@ -68,7 +70,7 @@ class RunLogger(WandbLogger):
                 import wandb
 
                 # The end of `fit` says where the run lies; 60 sparklines beside it say less.
-                self._wandb_init["settings"] = wandb.Settings(quiet=True)
+                self._wandb_init["settings"] = wandb.Settings(silent=True)
         return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
     @property
