@@ -23,6 +23,7 @@ def output_margins(outputs: Tensor, y: Tensor) -> Tensor:
 
     Shapes: outputs (B, 2), y (B,) of +1/-1; returns (B,).
 
+    >>> import torch
     >>> output_margins(torch.tensor([[-1.0, 3.0]]), torch.tensor([-1.0]))
     tensor([-2.])
     """
@@ -35,6 +36,7 @@ def margin_statistics(margins: Tensor) -> MarginStatistics:
     In float64, for margins of unit-norm V_k are small (1e-8 and below). sigma is computed from the
     centred margins, which is the same number without the cancellation. Shape of margins: (N,).
 
+    >>> import torch
     >>> s = margin_statistics(torch.tensor([1.0, 3.0]))
     >>> float(s.mean), float(s.std), float(s.min), float(s.second_moment)
     (2.0, 1.0, 1.0, 5.0)
@@ -68,6 +70,7 @@ def equilibrium_residual(mu: Tensor, second_moment: Tensor, rho: Tensor, lam: fl
     All in the units of the learned rho: margins y_n f_W(x_n)/rho_learned, and lambda the
     coefficient of rho^2 in the loss, which is half of PyTorch's `weight_decay` on rho.
 
+    >>> import torch
     >>> float(equilibrium_residual(torch.tensor(2.0), torch.tensor(4.0), torch.tensor(0.4), 1.0))
     0.0
     """

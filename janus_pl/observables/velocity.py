@@ -17,6 +17,7 @@ def weight_velocity(weight: Tensor, gradient: Tensor) -> Tensor:
 
     Shapes: weight and gradient (out, ...); returns (out, rest), the tangent vector at V.
 
+    >>> import torch
     >>> weight_velocity(torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 1.0]]))
     tensor([[-0., -2.]])
     """
