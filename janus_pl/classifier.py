@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -28,6 +29,7 @@ from janus_pl.optimization import (
     Schedule,
     build_optimizer,
     build_scheduler,
+    check_end,
 )
 from janus_pl.runtime.guard import UpdateGuard
 from janus_pl.task import JanusTask, TrainingPass, is_last_epoch, training_samples
@@ -208,6 +210,9 @@ class DeepReLUClassifier(JanusTask):
     def on_train_end(self) -> None:
         if self.row:  # what callbacks found out when the run ended before its last planned epoch
             self._finish_row(self.trainer.current_epoch)
+
+    def check_run(self, trainer: Trainer) -> None:
+        check_end(self.schedule, trainer)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self._build_optimizer()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 import warnings
@@ -18,10 +19,12 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli_errors import explain, usage_message
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.runtime import wandb_run
+from janus_pl.task import JanusTask
 
 DONE, USAGE, DIVERGED = 0, 2, 3
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -47,6 +50,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if usage_message(error) is None:
             raise
         code = _fail(USAGE, explain(error))
+    except MisconfigurationException as error:  # Lightning's word for options of the trainer
+        code = _fail(USAGE, f"trainer: {' '.join(str(error).split())}")
     except DivergenceError as error:
         code = _fail(DIVERGED, str(error))
     except SystemExit as stop:  # --help and --print_config end this way
@@ -110,15 +115,19 @@ class JanusCLI(LightningCLI):
     def _logger(self) -> wandb_run.RunLogger:
         return wandb_run.RunLogger(**{k: self._get(self.config_init, k) for k in RUN_OPTIONS})
 
-    def _check_data(self) -> None:
-        """Read the data before the trainer makes a run folder, so that a mistake leaves none."""
+    def _check(self) -> None:
+        """Look before the trainer makes a run folder, so that a mistake leaves none."""
+        check_checkpoint(self._get(self.config, "ckpt_path"))
+        check_run_dir(self._get(self.config, "run_dir"))
+        if isinstance(self.model, JanusTask):
+            self.model.check_run(self.trainer)
         if self.datamodule is not None:
             self.datamodule.prepare_data()
             self.datamodule.setup(self.subcommand)
         if self.subcommand != "fit" and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
-    before_fit = before_validate = before_test = before_predict = _check_data
+    before_fit = before_validate = before_test = before_predict = _check
 
     def after_fit(self) -> None:
         logger = self.trainer.logger
@@ -136,6 +145,20 @@ class SaveRunConfig(SaveConfigCallback):
             run = logger.experiment  # makes the folder
             (logger.folder / "config.yaml").write_text(text, encoding="utf-8")
             run.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+def check_checkpoint(path: str | None) -> None:
+    """A checkpoint that is named has to be there."""
+    if path not in (None, "last", "best") and not Path(path).is_file():
+        raise UsageError("--ckpt_path", path, "an existing checkpoint file")
+
+
+def check_run_dir(path: str) -> None:
+    """The folder of runs has to be one, or there has to be room to make it."""
+    folder = Path(path).absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError("--run_dir", path, f"a folder; {str(existing)!r} is none to write to")
 
 
 def find_configs(args: Sequence[str]) -> list[str]:

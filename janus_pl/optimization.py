@@ -71,22 +71,26 @@ def build_optimizer(
 
 
 def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
-    """The scheduler of a config for the length of this trainer's run.
-
-    Raises:
-        UsageError: a cosine without an end.
-    """
+    """The scheduler of a config for the length of this trainer's run."""
     if not isinstance(schedule, str):
         return schedule(optimizer)
-    return LambdaLR(optimizer, multiplier(schedule, planned_epochs(trainer, schedule)))
+    epochs = planned_epochs(trainer) if schedule == "cosine" else 1
+    return LambdaLR(optimizer, multiplier(schedule, epochs))
 
 
-def planned_epochs(trainer: Trainer, schedule: ScheduleName) -> int:
-    """The number of epochs that the trainer will run."""
-    if trainer.max_epochs is not None and trainer.max_epochs > 0:
-        return trainer.max_epochs
-    if trainer.max_steps > 0:
-        return math.ceil(trainer.max_steps / trainer.num_training_batches)
-    if schedule == "cosine":
-        raise UsageError("trainer.max_epochs", trainer.max_epochs, "at least 1 for a cosine")
-    return 1
+def check_end(schedule: Schedule, trainer: Trainer) -> None:
+    """A cosine needs to know its end.
+
+    Raises:
+        UsageError: neither epochs nor steps are limited.
+    """
+    if schedule == "cosine" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        allowed = "a number of epochs or of trainer.max_steps, for schedule: cosine"
+        raise UsageError("trainer.max_epochs", -1, allowed)
+
+
+def planned_epochs(trainer: Trainer) -> int:
+    """The number of epochs that the trainer will run, at least 1."""
+    trainer.fit_loop.setup_data()  # only then is the number of batches known
+    steps = trainer.estimated_stepping_batches
+    return max(1, math.ceil(steps / max(1, trainer.num_training_batches)))

@@ -96,6 +96,9 @@ class JanusTask(LightningModule, ABC):
     def training_pass(self) -> TrainingPass:
         """Margins, loss and error over the whole training set, computed once for each step."""
 
+    def check_run(self, trainer: Trainer) -> None:
+        """Raise a UsageError for options that do not go together, before anything has started."""
+
     @torch.no_grad()
     def margins(self, batch: Sequence[Any]) -> Tensor:
         """fbar_n = y_n f_W(x_n)/rho of a batch (x, y, ...); shape (B,)."""
@@ -144,10 +147,12 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
     """
     loader: Any = trainer.train_dataloader
     if isinstance(loader, InMemoryBatches):
-        yield from loader.in_order(chunk)
+        for pair in loader.in_order(chunk):
+            yield trainer.precision_plugin.convert_input(pair)
         return
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         loader = DataLoader(loader.dataset, batch_size=chunk, collate_fn=loader.collate_fn)
     with isolate_rng():
         for batch in loader:
+            batch = trainer.precision_plugin.convert_input(batch)
             yield trainer.strategy.batch_to_device(batch)

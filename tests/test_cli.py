@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,21 @@ def test_full_batch_is_one_step_an_epoch() -> None:
     assert [row["trainer/global_step"] for row in rows] == [0, 1, 2, 3, 4]
 
 
+def test_a_limit_in_steps_ends_the_cosine() -> None:
+    """40 steps are 14 epochs of 3 steps: the rate of the last epoch is that of a cosine over 14."""
+    assert main([*FIT, "--trainer.max_epochs", "-1", "--trainer.max_steps", "40"]) == 0
+    last = read_rows(run_folder())[-1]
+    assert last["trainer/global_step"] == 40
+    assert last["epoch"] == 14
+    assert last["learning_rate"] == pytest.approx(0.03 * (1 + math.cos(math.pi * 13 / 14)) / 2)
+
+
+def test_double_precision() -> None:
+    assert main([*FIT, "--trainer.max_epochs", "2", "--trainer.precision", "64-true"]) == 0
+    rows = read_rows(run_folder())
+    assert rows[-1]["margin/mean"] * rows[-1]["rho"] < 1
+
+
 def test_callbacks_can_be_appended_and_optimizers_replaced() -> None:
     """The list of base.yaml stays; the optimizer and the scheduler come from the command line."""
     Path("more.yaml").write_text(
@@ -299,6 +315,11 @@ BAD = [
     ),
     ("--data janus_pl.data.CIFAR10Pair --data.classes [1,1]", "data.classes", "different"),
     ("--data janus_pl.data.CIFAR10Pair --data.classes [1,cow]", "data.classes", "automobile"),
+    ("--trainer.max_epochs -1", "trainer.max_epochs", "trainer.max_steps"),
+    ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),
+    ("--trainer.gradient_clip_val 1.0", "trainer", "gradient_clip_val"),
+    ("--ckpt_path none.ckpt", "--ckpt_path", "existing"),
+    ("--run_dir syntax.yaml/runs", "--run_dir", "a folder"),
     (
         "--data janus_pl.data.CIFAR10Pair --data.root none --data.download false",
         "data.root",
