@@ -16,6 +16,8 @@ ALLOWED = {
     "janus_pl/errors.py": (set(), set()),
     "janus_pl/linalg.py": (TORCH_ONLY, set()),
     "janus_pl/losses.py": (TORCH_ONLY, set()),
+    "janus_pl/linear.py": (TORCH_ONLY | {"numba"}, set()),
+    "janus_pl/theory.py": (TORCH_ONLY, {"janus_pl.linear"}),
     "janus_pl/nn": (TORCH_ONLY, {"janus_pl.nn", "janus_pl.linalg", "janus_pl.errors"}),
     "janus_pl/observables": (TORCH_ONLY, {"janus_pl.observables", "janus_pl.linalg"}),
     "janus_pl/data/loader.py": (TORCH_ONLY, {"janus_pl.errors"}),
