@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
-from janus_pl.task import JanusTask, Value, is_last_epoch, record
+from janus_pl.task import JanusTask, Value, is_last_epoch, record, write_row
 
 
 class Observer(Callback, ABC):
@@ -33,6 +33,9 @@ class Observer(Callback, ABC):
         check_count(f"{type(self).__name__}.every_n_epochs", every_n_epochs, 0)
         self.every_n_epochs = every_n_epochs
         self._last_seen = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._last_seen = -1  # of an earlier fit
 
     @abstractmethod
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
@@ -59,16 +62,24 @@ class Observer(Callback, ABC):
         late = self.every_n_epochs > 0 and self._last_seen < trainer.current_epoch
         if late and isinstance(pl_module, JanusTask):
             self._look(trainer, pl_module, trainer.current_epoch)
+        elif late:  # Lightning logs nothing more: a row of its own
+            axes = {"epoch": trainer.current_epoch - 1, "trainer/global_step": trainer.global_step}
+            write_row(trainer, {**self.observe(trainer, pl_module), **axes})
 
     def _look(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_seen = epoch
         record(trainer, module, self.observe(trainer, module))
 
 
-def check_count(field: str, value: object, least: int) -> None:
+BINS = 512  # the most that W&B keeps of a histogram
+
+
+def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
     """An integer option that counts something."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"callbacks.{field}", value, f"an integer from {least} up")
+    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
+    if not whole or (most is not None and value > most):  # type: ignore[operator]
+        allowed = f"an integer from {least} up" if most is None else f"{least} to {most}"
+        raise UsageError(f"callbacks.{field}", value, allowed)
 
 
 def weight_layers(module: LightningModule) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks._observer import Observer, check_count, directions, say_layers
+from callbacks._observer import BINS, Observer, check_count, directions, say_layers
 from janus_pl.errors import UsageError
 from janus_pl.observables.rank import (
     effective_rank,
@@ -52,7 +52,7 @@ class LayerRank(Observer):
         bins: int = 64,
     ) -> None:
         super().__init__(every_n_epochs)
-        check_count("LayerRank.bins", bins, 1)
+        check_count("LayerRank.bins", bins, 1, BINS)
         for value in (tolerance, *tolerances):
             if not 0 <= value < 1:
                 raise UsageError("callbacks.LayerRank.tolerance(s)", value, "0 up to below 1")
@@ -65,6 +65,8 @@ class LayerRank(Observer):
 
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
         spectra = {k: singular_values(v) for k, v in directions(module).items()}
+        if not spectra:
+            return {}
         # One transfer for all layers; the ranks are then counted on the host.
         sizes = [len(sigma) for sigma in spectra.values()]
         parts = torch.cat(list(spectra.values())).cpu().split(sizes)

@@ -55,6 +55,10 @@ class LayerVelocity(Observer):
                 f"LayerVelocity skips {', '.join(sorted(lost))}: weights with a parametrization"
             )
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self.full.setup(trainer, pl_module, stage)
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.full.on_train_start(trainer, pl_module)
 
@@ -64,7 +68,7 @@ class LayerVelocity(Observer):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if not self.every_n_epochs:
+        if not self.every_n_epochs or not (isinstance(pl_module, JanusTask) or self._layers):
             return
         norms = self._norms(pl_module)
         self._sum = norms if self._sum is None else self._sum + norms

@@ -55,6 +55,7 @@ class MarginCSV(Callback):
     def _path(self, trainer: Trainer) -> Path:
         if self.path is not None:
             return Path(self.path).expanduser()
-        if trainer.ckpt_path:  # RUN/checkpoints/last.ckpt
-            return Path(trainer.ckpt_path).parent.parent / "margins.csv"
+        folder = Path(trainer.ckpt_path or "").parent
+        if folder.name == "checkpoints":  # RUN/checkpoints/last.ckpt
+            return folder.parent / "margins.csv"
         return Path("margins.csv")

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from callbacks._observer import Observer, check_count
+from callbacks._observer import BINS, Observer, check_count
 from janus_pl.observables.margins import margin_histogram, margin_statistics
 from janus_pl.task import Histogram, JanusTask, Value, training_samples
 
@@ -37,7 +37,7 @@ class MarginHistogram(Observer):
 
     def __init__(self, every_n_epochs: int = 10, bins: int = 64) -> None:
         super().__init__(every_n_epochs)
-        check_count("MarginHistogram.bins", bins, 1)
+        check_count("MarginHistogram.bins", bins, 1, BINS)
         self.bins = bins
         self._refused = False
 
@@ -79,13 +79,17 @@ def raw_margins(trainer: Trainer, module: LightningModule) -> Tensor:
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:
-        pieces = []
+        pieces: list[tuple[Tensor, Tensor]] = []
         for batch in training_samples(trainer):
             if not isinstance(batch, tuple | list) or len(batch) != 2:
                 raise ValueError("its batches are not pairs (x, y)")
             x, y = batch
-            pieces.append(_output_margins(module(x), y))
-        return torch.cat(pieces)
+            outputs = module(x)
+            if not isinstance(outputs, Tensor) or not isinstance(y, Tensor):
+                raise ValueError("its outputs or labels are no tensors")
+            pieces.append((outputs, y))
+        outputs, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
+        return _output_margins(outputs, y)
     finally:
         for child, mode in modes.items():
             child.training = mode
@@ -95,10 +99,13 @@ def _output_margins(outputs: Tensor, y: Tensor) -> Tensor:
     outputs = outputs.flatten(1) if outputs.dim() > 1 else outputs[:, None]
     if outputs.shape[1] == 1:
         sign = y.to(outputs).flatten()
-        if sign.min() >= 0:  # labels 0 and 1
+        values = set(sign.unique().tolist())
+        if values <= {0.0, 1.0}:
             sign = 2 * sign - 1
+        elif not values <= {-1.0, 1.0}:
+            raise ValueError("its labels are neither 0 and 1 nor -1 and +1")
         return sign * outputs[:, 0]
-    if y.dim() != 1 or y.is_floating_point():
+    if y.dim() != 1 or y.is_floating_point() or y.min() < 0 or y.max() >= outputs.shape[1]:
         raise ValueError("its labels are not class indices")
     own = outputs.gather(1, y[:, None])[:, 0]
     others = outputs.scatter(1, y[:, None], -torch.inf).amax(dim=1)

@@ -8,8 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 SHOWN = {
-    "loss": ("train/loss", "train/loss_running"),
-    "error": ("train/error", "train/error_running"),
+    "loss": ("train/loss_running", "train/loss"),
+    "error": ("train/error_running", "train/error"),
     "rho": ("rho",),
     "margin": ("margin/mean",),
 }

@@ -30,6 +30,7 @@ from janus_pl.optimization import (
     build_optimizer,
     build_scheduler,
     check_end,
+    check_schedule,
 )
 from janus_pl.runtime.guard import UpdateGuard
 from janus_pl.task import JanusTask, TrainingPass, is_last_epoch, training_samples
@@ -94,6 +95,7 @@ class DeepReLUClassifier(JanusTask):
         self.save_hyperparameters(ignore=list(self.trainer_owned), logger=False)
         self.automatic_optimization = False
         self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
+        self.image_size = image_size
         self.loss_name = loss
         self.losses = LOSSES[loss]
         self.learning_rate = learning_rate
@@ -108,7 +110,8 @@ class DeepReLUClassifier(JanusTask):
         self.held_out_accuracy = BinaryAccuracy(validate_args=False)
         self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
         self._pass: TrainingPass | None = None
-        self._build_optimizer()  # a mistake in its options shows before anything has started
+        self._axes: dict[str, float] | None = None
+        check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
 
     # The contract of JanusTask
 
@@ -173,6 +176,13 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.eta_t += optimizer.param_groups[0]["lr"]
         self.guard.step(optimizer, *parts)
 
+    def setup(self, stage: str) -> None:
+        # What an earlier fit of this object left is of other data or other weights.
+        self._pass, self._axes = None, None
+        self.row = {}
+        self._epoch.forwards.clear()
+        self._epoch.eta_t = 0.0
+
     def on_fit_start(self) -> None:
         trained = [p for p in self.parameters() if p.requires_grad]
         self.guard = UpdateGuard(trained, self.trainer.global_step)
@@ -184,9 +194,11 @@ class DeepReLUClassifier(JanusTask):
         assert isinstance(optimizer, LightningOptimizer)
         self._epoch.optimizer = optimizer
         if self.trainer.global_step == 0:
-            self._finish_row(epoch=0)
+            self._complete_row(epoch=0)
+            self._write_row()
 
     def on_train_epoch_start(self) -> None:
+        self._write_row()
         self._epoch.forwards.clear()
 
     def on_train_epoch_end(self) -> None:
@@ -202,17 +214,26 @@ class DeepReLUClassifier(JanusTask):
         self.row["train/loss_running"] = loss
         self.row["train/error_running"] = error
         self.row["learning_rate"] = self._epoch.optimizer.param_groups[0]["lr"]
-        self._finish_row(epoch)
+        self._complete_row(epoch)
+        if not self.trainer.early_stopping_callbacks:
+            self._write_row()  # early stopping decides later, and the last row holds a last look
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LRScheduler)
         scheduler.step()
 
     def on_train_end(self) -> None:
-        if self.row:  # what callbacks found out when the run ended before its last planned epoch
-            self._finish_row(self.trainer.current_epoch)
+        if self._axes is not None:
+            self._complete_row(self.trainer.current_epoch)
+            self._write_row()
 
-    def check_run(self, trainer: Trainer) -> None:
+    def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_end(self.schedule, trainer)
+        if trainer.val_check_interval != 1.0:
+            allowed = "1.0: a row is an epoch, and so are its val/loss and val/error"
+            raise UsageError("trainer.val_check_interval", trainer.val_check_interval, allowed)
+        image_size = getattr(data, "image_size", self.image_size)
+        if image_size != self.image_size:
+            raise UsageError("model.image_size", self.image_size, f"{image_size}, as the data")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self._build_optimizer()
@@ -267,7 +288,13 @@ class DeepReLUClassifier(JanusTask):
         learned = self.network.rho.detach().clone()
         return TrainingPass(margins, losses.mean(), error, common_mode, rho, learned, step)
 
-    def _finish_row(self, epoch: int) -> None:
+    def _write_row(self) -> None:
+        """Write the row that is complete, if there is one."""
+        if self._axes is not None:
+            self.write_row(self._axes)
+            self._axes = None
+
+    def _complete_row(self, epoch: int) -> None:
         """The numbers that need no pass, and those of the pass where there was one."""
         step = self.trainer.global_step
         seen = self._pass if self._pass and self._pass.step >= step - self._whole_batch else None
@@ -280,9 +307,9 @@ class DeepReLUClassifier(JanusTask):
         # One transfer, for each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
         self.row.update(zip(numbers, values, strict=True))
-        axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
+        self._axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
         self.progress = {k: float(v) for k, v in self.row.items() if isinstance(v, int | float)}
-        self.write_row(axes)
+        self.announce()
 
     def _equilibrium(self, seen: TrainingPass) -> dict[str, Tensor]:
         r"""mu - (M + lambda) rho in the units of the learned rho, for the square loss alone.
@@ -314,6 +341,8 @@ class DeepReLUClassifier(JanusTask):
         self.held_out_loss.reset()
         self.held_out_accuracy.reset()
         results = {f"{split}/loss": loss, f"{split}/error": error}
+        if self.trainer.sanity_checking:
+            return  # a few batches are not the split
         if self.trainer.state.fn == "fit":
             self.row.update(results)
         else:

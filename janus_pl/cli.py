@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -29,6 +30,10 @@ from janus_pl.task import JanusTask
 DONE, USAGE, DIVERGED = 0, 2, 3
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
+HELPED = {
+    "--model.help": "janus_pl.DeepReLUClassifier",
+    "--data.help": "janus_pl.data.CIFAR10Pair",
+}
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 OPTIONS = ("model", "data", "trainer", "config", "seed_everything", "ckpt_path", *RUN_OPTIONS)
 
@@ -42,7 +47,7 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     code = 1
     try:
-        JanusCLI(find_configs(join_negative_numbers(args)))
+        JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))))
         code = DONE
     except (UsageError, argparse.ArgumentError) as error:
         code = _fail(USAGE, explain(error, OPTIONS))
@@ -103,6 +108,12 @@ class JanusCLI(LightningCLI):
         # LightningCLI would warn of arguments given here beside those of the process.
         self.config = parser.parse_args(args)
 
+    def _set_seed(self) -> None:
+        seed = self._get(self.config, "seed_everything")
+        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise UsageError("seed_everything", seed, "an integer from 0 to 4294967295")
+        super()._set_seed()
+
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
 
@@ -110,6 +121,12 @@ class JanusCLI(LightningCLI):
         options = self._get(self.config_init, "trainer")
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
+        elif options.logger is False and self.subcommand == "fit":
+            # Checkpoints still go to a folder of their own, and never over those of another run.
+            options.default_root_dir = options.default_root_dir or str(self._logger().folder)
+        if options.enable_progress_bar is False and options.callbacks:
+            bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
+            options.callbacks = [c for c in options.callbacks if c not in bars]
         return super().instantiate_trainer(**kwargs)
 
     def _logger(self) -> wandb_run.RunLogger:
@@ -119,11 +136,11 @@ class JanusCLI(LightningCLI):
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
         check_checkpoint(self._get(self.config, "ckpt_path"))
         check_run_dir(self._get(self.config, "run_dir"))
-        if isinstance(self.model, JanusTask):
-            self.model.check_run(self.trainer)
         if self.datamodule is not None:
             self.datamodule.prepare_data()
             self.datamodule.setup(self.subcommand)
+        if isinstance(self.model, JanusTask):
+            self.model.check_run(self.trainer, self.datamodule)
         if self.subcommand != "fit" and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
@@ -132,7 +149,9 @@ class JanusCLI(LightningCLI):
     def after_fit(self) -> None:
         logger = self.trainer.logger
         if isinstance(logger, wandb_run.RunLogger) and self.trainer.is_global_zero:
-            print(f"Run folder: {logger.folder}\nLook at it: wandb leet {logger.record}")
+            print(f"Run folder: {logger.folder}")
+            if not logger.experiment.disabled:
+                print(f"Look at it: wandb leet {logger.record}")
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -189,6 +208,18 @@ def join_negative_numbers(args: Sequence[str]) -> list[str]:
         else:
             joined.append(arg)
     return joined
+
+
+def name_helped_classes(args: Sequence[str]) -> list[str]:
+    """A bare `--model.help` or `--data.help` asks for the class that base.yaml names.
+
+    >>> name_helped_classes(["fit", "--model.help"])
+    ['fit', '--model.help', 'janus_pl.DeepReLUClassifier']
+    """
+    named = list(args)
+    if named and named[-1] in HELPED:
+        named.append(HELPED[named[-1]])
+    return named
 
 
 def _find_config(name: str) -> str:

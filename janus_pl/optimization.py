@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import Trainer
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from janus_pl.errors import UsageError
 
@@ -76,6 +76,23 @@ def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) 
         return schedule(optimizer)
     epochs = planned_epochs(trainer) if schedule == "cosine" else 1
     return LambdaLR(optimizer, multiplier(schedule, epochs))
+
+
+def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
+    """Try a PyTorch scheduler on an optimizer that is thrown away.
+
+    Raises:
+        UsageError: options that it refuses, or one that needs a metric.
+    """
+    if isinstance(schedule, str):
+        return
+    name = getattr(schedule, "__name__", type(schedule).__name__)
+    try:
+        scheduler = schedule(optimizer)
+    except (TypeError, ValueError) as error:
+        raise UsageError("model.schedule", name, f"options that it accepts ({error})") from error
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise UsageError("model.schedule", name, "a scheduler that needs no metric")
 
 
 def check_end(schedule: Schedule, trainer: Trainer) -> None:

@@ -40,9 +40,13 @@ def main(extra: Sequence[str] = ()) -> int:
     for name in RUNS:
         table.add_column(name, justify="right")
     for label, key in ROWS.items():
-        table.add_row(label, *(f"{final[key]:.4g}" for final in finals.values()))
+        table.add_row(label, *(_shown(final.get(key)) for final in finals.values()))
     Console().print(table)
     return 0
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"
 
 
 def train(name: str, batch_size: str, extra: Sequence[str] = ()) -> dict[str, float]:

@@ -27,6 +27,7 @@ __all__ = [
     "is_last_epoch",
     "record",
     "training_samples",
+    "write_row",
 ]
 
 
@@ -96,7 +97,7 @@ class JanusTask(LightningModule, ABC):
     def training_pass(self) -> TrainingPass:
         """Margins, loss and error over the whole training set, computed once for each step."""
 
-    def check_run(self, trainer: Trainer) -> None:
+    def check_run(self, trainer: Trainer, data: object = None) -> None:
         """Raise a UsageError for options that do not go together, before anything has started."""
 
     @torch.no_grad()
@@ -107,15 +108,19 @@ class JanusTask(LightningModule, ABC):
             return self.output_margins(self(x), y) / self.scale()
 
     def write_row(self, values: Mapping[str, Value]) -> None:
-        """Complete the row with values and the three x axes, write it, and start the next one.
-
-        Other callbacks (checkpoints, early stopping) can monitor every number of the row.
-        """
+        """Complete the row with values and the three x axes, write it, and start the next one."""
         row = {**self.row, **values}
         self.row = {}
-        numbers = {k: torch.tensor(v) for k, v in row.items() if isinstance(v, int | float)}
-        self.trainer.callback_metrics.update(numbers)
         write_row(self.trainer, row)
+
+    def announce(self) -> None:
+        """Let checkpoints and early stopping monitor the numbers of this row.
+
+        A number that is not of every epoch keeps its last value between two looks, as Lightning's
+        own metrics do: monitor one of every epoch, such as `train/loss_running`.
+        """
+        numbers = {k: torch.tensor(v) for k, v in self.row.items() if isinstance(v, int | float)}
+        self.trainer.callback_metrics.update(numbers)
 
 
 def record(trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:

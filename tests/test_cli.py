@@ -235,6 +235,29 @@ def test_without_an_account_the_run_is_offline_and_says_so_once(
     assert "wandb sync" in line
 
 
+def test_model_help_lists_the_options(capsys: pytest.CaptureFixture) -> None:
+    assert main(["fit", "--model.help"]) == 0
+    assert "--model.weight_decay" in capsys.readouterr().out
+
+
+def test_without_a_logger_runs_do_not_overwrite_each_other() -> None:
+    for _ in range(2):
+        assert main([*FIT, "--trainer.max_epochs", "1", "--trainer.logger", "false"]) == 0
+    assert len(list(Path("runs/janus_pl").glob("*/checkpoints/last.ckpt"))) == 2
+    assert not Path("checkpoints").exists()
+
+
+def test_online_without_an_account_never_asks(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    assert main([*FIT, "--trainer.max_epochs", "1"]) == 2
+    assert "WANDB_MODE: got 'online'" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def test_help_names_the_subcommands() -> None:
     """The one test of `python -m janus_pl` itself, in a process of its own."""
     command = [sys.executable, "-m", "janus_pl", "--help"]
@@ -315,6 +338,16 @@ BAD = [
     ),
     ("--data janus_pl.data.CIFAR10Pair --data.classes [1,1]", "data.classes", "different"),
     ("--data janus_pl.data.CIFAR10Pair --data.classes [1,cow]", "data.classes", "automobile"),
+    ("--model.channels [2,3]", "model.channels", "four"),
+    ("--model.hidden 0", "model.hidden", "at least 1"),
+    ("--model.init_scale 0", "model.init_scale", "above 0"),
+    (
+        "--model.schedule torch.optim.lr_scheduler.ReduceLROnPlateau",
+        "model.schedule",
+        "no metric",
+    ),
+    ("--seed_everything -1", "seed_everything", "0"),
+    ("--trainer.val_check_interval 0.5", "trainer.val_check_interval", "1.0"),
     ("--trainer.max_epochs -1", "trainer.max_epochs", "trainer.max_steps"),
     ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),
     ("--trainer.gradient_clip_val 1.0", "trainer", "gradient_clip_val"),

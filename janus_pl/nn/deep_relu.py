@@ -45,6 +45,10 @@ class DeepReLU(nn.Module):
         init_scale: float = 0.1,
     ) -> None:
         super().__init__()
+        if len(channels) != 4 or any(not isinstance(c, int) or c < 1 for c in channels):
+            raise UsageError("model.channels", list(channels), "four integers of at least 1")
+        if not isinstance(hidden, int) or hidden < 1:
+            raise UsageError("model.hidden", hidden, "an integer of at least 1")
         features = channels[-1] * output_size(strides, image_size) ** 2
         widths = [3, *channels]
         layers: OrderedDict[str, nn.Module] = OrderedDict()

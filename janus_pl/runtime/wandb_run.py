@@ -15,6 +15,8 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
+from janus_pl.errors import UsageError
+
 
 class RunLogger(WandbLogger):
     """W&B logger whose run lies in a folder of its own.
@@ -59,6 +61,9 @@ class RunLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
+            if os.environ.get("WANDB_MODE") == "online" and not has_account():
+                # W&B would ask for a key and wait.
+                raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
             self.folder.mkdir(parents=True, exist_ok=True)
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"

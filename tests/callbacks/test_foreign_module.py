@@ -10,6 +10,7 @@ import pytest
 import torch
 import wandb
 from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EarlyStopping
 from record_reader import read_rows
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -149,3 +150,36 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, fit: Any) -> None:
         fit(module, loader, 1, [MarginHistogram(1)])
     with pytest.raises(UsageError, match="full_every_n_epochs"):
         fit(module, loader, 1, [LayerVelocity(full_every_n_epochs=1)])
+
+
+def test_labels_that_are_no_classes_are_declined(fit: Any) -> None:
+    class Regression(Foreign):
+        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+            x, y = batch
+            return (self(x)[:, 0] - y).square().mean()
+
+    data = TensorDataset(torch.randn(6, 5), 7 * torch.randn(6))
+    module = Regression(nn.Linear(5, 1))
+    with pytest.warns(UserWarning, match="neither 0 and 1 nor -1"):
+        fit(module, DataLoader(data, batch_size=3), 1, [MarginHistogram(1)])
+
+
+def test_a_module_without_layers_is_left_alone(fit: Any) -> None:
+    class Scale(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a = nn.Parameter(torch.ones(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.a * x.flatten(1)[:, :4]
+
+    trainer = fit(Foreign(Scale()), data(), 1, [LayerVelocity(), LayerRank(1)])
+    assert trainer.global_step == 2
+
+
+def test_the_epoch_of_early_stopping_is_recorded(tmp_path: Path, fit: Any) -> None:
+    stop = EarlyStopping("loss", patience=2, min_delta=1e9)
+    module = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)))
+    _, rows = observed(tmp_path, fit, module, [LayerRank(100), stop], epochs=50)
+    assert module.trainer.current_epoch == 3
+    assert rows[-1]["rank/network_1"] == 4

@@ -9,6 +9,8 @@ import numpy as np
 import oracles
 import pytest
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from record_reader import read_rows
 
@@ -160,8 +162,6 @@ def test_the_last_epoch_is_always_recorded(
 def test_a_weight_that_is_not_finite_is_missing_and_never_low_rank(
     tmp_path: Path, fit: Any, small_task: Any, small_loader: Any
 ) -> None:
-    from lightning.pytorch import Callback
-
     class Break(Callback):
         def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
             layer = pl_module.network.weight_layers()["conv2"]
@@ -185,18 +185,47 @@ def test_other_loggers_get_the_numbers(
     assert not [key for key in header if "." in key]
 
 
-def test_a_checkpoint_can_monitor_a_number_of_the_row(
+def test_early_stopping_sees_the_row_and_its_epoch_is_recorded_whole(
     tmp_path: Path, fit: Any, small_task: Any, small_loader: Any
 ) -> None:
-    from lightning.pytorch.callbacks import EarlyStopping
-
-    # No loss falls by 1e9, so it stops when its patience is over.
-    stop = EarlyStopping("train/loss_running", patience=1, min_delta=1e9)
-    callbacks = [MarginHistogram(100), stop]
+    # No loss falls by 1e9, so it stops when its patience is over: at epoch 3, which is not due.
+    stop = EarlyStopping("train/loss_running", patience=2, min_delta=1e9)
+    callbacks = [MarginHistogram(100), LayerRank(100), stop]
     rows = wandb_rows(tmp_path, fit, small_task(), small_loader(), callbacks, epochs=50)
-    last = {k: v for row in rows if row["epoch"] == rows[-1]["epoch"] for k, v in row.items()}
-    assert rows[-1]["epoch"] == 2
-    assert "margin/mean" in last
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert {"margin/mean", "rank/fc1", "train/loss", "learning_rate"} <= set(rows[-1])
+    assert rows[-1]["trainer/global_step"] == rows[-1]["measured_step"] == 9
+
+
+def test_a_second_fit_starts_afresh(fit: Any, small_task: Any, small_loader: Any) -> None:
+    """The same object on other data: nothing of the first fit is left in the record."""
+
+    def first_margins(task: Any) -> Any:
+        kept: list[Any] = []
+
+        class Keep(Callback):
+            def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+                kept.append(pl_module.training_pass())
+
+        fit(task, small_loader(n=12), 1, [Keep()])
+        return kept[0]
+
+    used, fresh = small_task(), small_task()
+    fit(used, small_loader(n=20), 2, [MarginHistogram(1)])
+    fresh.load_state_dict(used.state_dict())
+    again, expected = first_margins(used), first_margins(fresh)
+    assert again.step == expected.step == 0
+    assert torch.equal(again.margins, expected.margins)
+    assert used._epoch.eta_t == fresh._epoch.eta_t
+
+
+def test_a_sanity_check_is_no_validation(
+    tmp_path: Path, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    held_out = small_loader(n=16, batch_size=4, order="sequential")
+    options = {"val_loader": held_out, "num_sanity_val_steps": 1}
+    rows = wandb_rows(tmp_path, fit, small_task(), small_loader(), [], epochs=2, **options)
+    assert ["val/error" in row for row in rows] == [False, True, True]
 
 
 @pytest.mark.parametrize(
@@ -205,6 +234,7 @@ def test_a_checkpoint_can_monitor_a_number_of_the_row(
         (lambda: MarginHistogram(-1), "callbacks.MarginHistogram.every_n_epochs"),
         (lambda: MarginHistogram(1.5), "callbacks.MarginHistogram.every_n_epochs"),
         (lambda: MarginHistogram(bins=0), "callbacks.MarginHistogram.bins"),
+        (lambda: LayerRank(bins=600), "callbacks.LayerRank.bins"),
         (lambda: LayerVelocity(1, -1), "callbacks.LayerVelocity.full_every_n_epochs"),
         (lambda: LayerRank(tolerance=1.0), "callbacks.LayerRank.tolerance"),
         (lambda: LayerRank(tolerances=(-1e-3,)), "callbacks.LayerRank.tolerance"),
