@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -76,8 +77,8 @@ BINS = 512  # the most that W&B keeps of a histogram
 
 def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
     """An integer option that counts something."""
-    whole = isinstance(value, int) and not isinstance(value, bool) and value >= least
-    if not whole or (most is not None and value > most):  # type: ignore[operator]
+    upper = math.inf if most is None else most
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= upper:
         allowed = f"an integer from {least} up" if most is None else f"{least} to {most}"
         raise UsageError(f"callbacks.{field}", value, allowed)
 
