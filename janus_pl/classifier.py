@@ -309,7 +309,7 @@ class DeepReLUClassifier(JanusTask):
         self.row.update(zip(numbers, values, strict=True))
         self._axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
         self.progress = {k: float(v) for k, v in self.row.items() if isinstance(v, int | float)}
-        self.announce()
+        self.announce(self._axes)
 
     def _equilibrium(self, seen: TrainingPass) -> dict[str, Tensor]:
         r"""mu - (M + lambda) rho in the units of the learned rho, for the square loss alone.

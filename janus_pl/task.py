@@ -113,13 +113,14 @@ class JanusTask(LightningModule, ABC):
         self.row = {}
         write_row(self.trainer, row)
 
-    def announce(self) -> None:
+    def announce(self, values: Mapping[str, Value]) -> None:
         """Let checkpoints and early stopping monitor the numbers of this row.
 
         A number that is not of every epoch keeps its last value between two looks, as Lightning's
         own metrics do: monitor one of every epoch, such as `train/loss_running`.
         """
-        numbers = {k: torch.tensor(v) for k, v in self.row.items() if isinstance(v, int | float)}
+        row = {**self.row, **values}
+        numbers = {k: torch.tensor(v) for k, v in row.items() if isinstance(v, int | float)}
         self.trainer.callback_metrics.update(numbers)
 
 
