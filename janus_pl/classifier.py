@@ -66,8 +66,6 @@ class DeepReLUClassifier(JanusTask):
         UsageError: a value outside its range.
     """
 
-    trainer_owned = ("optimizer", "schedule")
-
     def __init__(
         self,
         loss: Literal["square", "cross_entropy", "logistic"] = "square",
@@ -92,7 +90,7 @@ class DeepReLUClassifier(JanusTask):
             raise UsageError("model.loss", loss, ", ".join(LOSSES))
         if decay not in ("all", "rho"):
             raise UsageError("model.decay", decay, "all, rho")
-        self.save_hyperparameters(ignore=list(self.trainer_owned), logger=False)
+        self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
         self.automatic_optimization = False
         self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
         self.image_size = image_size

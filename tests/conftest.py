@@ -78,6 +78,7 @@ def fit(tmp_path: Path) -> Callable[..., Trainer]:
         val_loader: Any = None,
         **options: Any,
     ) -> Trainer:
+        checkpoint = options.pop("ckpt_path", None)
         trainer = Trainer(
             **{
                 "max_epochs": epochs,
@@ -94,7 +95,7 @@ def fit(tmp_path: Path) -> Callable[..., Trainer]:
                 **options,
             }
         )
-        trainer.fit(task, loader, val_loader)
+        trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
         return trainer
 
     return run

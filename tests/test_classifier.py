@@ -250,3 +250,30 @@ def test_schedules(small_task: Any, small_loader: Any, fit: Any) -> None:
     assert rates("inverse_sqrt") == pytest.approx([0.4, 0.28284271247462, 0.23094010767585, 0.2])
     halve = lambda optimizer: torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.5)  # noqa: E731
     assert rates(halve) == [0.4, 0.2, 0.1, 0.05]
+
+
+def test_the_contract_agrees_with_itself(small_task: Any, small_loader: Any) -> None:
+    """Unit directions, tangent velocities, and their norms formed in the two ways."""
+    task, loader = small_task().double(), small_loader(dtype=torch.float64)
+    task.losses(task(loader.x), loader.y).mean().backward()
+    directions, velocities = task.directions(), task.velocities()
+    assert list(directions) == list(velocities) == list(task.network.weight_layers())
+    for norm, v, dot in zip(
+        task.velocity_norms(), directions.values(), velocities.values(), strict=True
+    ):
+        assert v.shape == dot.shape
+        assert float(v.norm()) == pytest.approx(1, rel=1e-12)
+        assert float(dot.norm()) == pytest.approx(float(norm), rel=1e-12)
+        assert abs(float((v * dot).sum())) < 1e-12 * float(norm)
+
+
+def test_a_resumed_run_goes_on_with_weights_and_eta_t(
+    small_task: Any, small_loader: Any, fit: Any, tmp_path: Any
+) -> None:
+    straight, half, resumed = small_task(), small_task(), small_task()
+    fit(straight, small_loader(), 4)
+    fit(half, small_loader(), 2).save_checkpoint(tmp_path / "half.ckpt")
+    fit(resumed, small_loader(), 4, ckpt_path=tmp_path / "half.ckpt")
+    assert resumed._epoch.eta_t == pytest.approx(straight._epoch.eta_t, rel=1e-12)
+    assert half._epoch.eta_t == pytest.approx(straight._epoch.eta_t / 2, rel=1e-12)
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(straight), strict=True))
