@@ -10,7 +10,9 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 from lightning.pytorch import Trainer
+from numpy.typing import NDArray
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
@@ -49,6 +51,18 @@ def multiplier(name: ScheduleName, epochs: int) -> Callable[[int], float]:
     if name == "cosine":
         return partial(cosine, epochs=epochs)
     return {"constant": constant, "inverse_sqrt": inverse_sqrt}[name]
+
+
+def multipliers(name: ScheduleName, first: int, last: int, epochs: int) -> NDArray[np.float64]:
+    """m(e) of epochs first to last - 1 of a run of so many, (last - first,): many at a time.
+
+    >>> multipliers("inverse_sqrt", 0, 4, 4).tolist()[::3], multipliers("cosine", 5, 6, 10).tolist()
+    ([1.0, 0.5], [0.5])
+    """
+    e = np.arange(first, last)
+    if name == "cosine":
+        return np.round((1 + np.cos(np.pi * e / epochs)) / 2, 15)
+    return np.ones(len(e)) if name == "constant" else 1 / np.sqrt(e + 1.0)
 
 
 def build_optimizer(

@@ -16,13 +16,13 @@ ALLOWED = {
     "janus_pl/errors.py": (set(), set()),
     "janus_pl/linalg.py": (TORCH_ONLY, set()),
     "janus_pl/losses.py": (TORCH_ONLY, set()),
-    "janus_pl/linear.py": (TORCH_ONLY | {"numba"}, set()),
-    "janus_pl/theory.py": (TORCH_ONLY, {"janus_pl.linear"}),
+    "janus_pl/linear": (TORCH_ONLY | {"numba"}, {"janus_pl.linear", "janus_pl.theory"}),
+    "janus_pl/theory": (TORCH_ONLY, {"janus_pl.theory"}),
     "janus_pl/nn": (TORCH_ONLY, {"janus_pl.nn", "janus_pl.linalg", "janus_pl.errors"}),
     "janus_pl/observables": (TORCH_ONLY, {"janus_pl.observables", "janus_pl.linalg"}),
     "janus_pl/data/loader.py": (TORCH_ONLY, {"janus_pl.errors"}),
     "janus_pl/data": (
-        TORCH_ONLY | {"lightning", "torchvision", "sklearn", "PIL"},
+        TORCH_ONLY | {"lightning", "torchvision", "sklearn", "PIL", "threadpoolctl"},
         {"janus_pl.data", "janus_pl.errors"},
     ),
     "janus_pl/task.py": (

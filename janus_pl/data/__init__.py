@@ -1,7 +1,8 @@
-"""Two-class image data and in-memory minibatches."""
+"""Two-class image data, linear regression problems, and in-memory minibatches."""
 
 from janus_pl.data.images import CIFAR10Pair, DigitsPair, ImageFolderPair, ImagePair
 from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.data.regression import LinearProblem
 
 __all__ = [
     "Batch",
@@ -10,4 +11,5 @@ __all__ = [
     "ImageFolderPair",
     "ImagePair",
     "InMemoryBatches",
+    "LinearProblem",
 ]

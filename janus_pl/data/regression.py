@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import csv
 import math
-import zipfile
-import zlib
-from contextlib import suppress
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple, final, get_args
+from typing import Any, Literal, NamedTuple, final, get_args
 
 import numpy as np
+import torch
 from lightning.pytorch import LightningDataModule
-from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from janus_pl.data.loader import BatchSize, check_batch_fits, check_batch_options, is_integer
+from janus_pl.data.linear_files import SOURCES, TOY, Floats, Given, check_asked, read_problem
+from janus_pl.data.loader import (
+    BatchSize,
+    InMemoryBatches,
+    Order,
+    check_batch_fits,
+    check_batch_options,
+    is_integer,
+)
 from janus_pl.errors import UsageError
 
-Floats = NDArray[np.float64]
 LinearOrder = Literal["sequential", "shuffle", "with_replacement", "online"]
 Init = Literal["zero", "gaussian", "given"]
-Given = tuple[Floats, Floats, Floats | None]  # X (d, N), Y (m, N), W0 (m, d)
 
 CHUNK = 4096  # samples of one generator; a sample depends on the seed and its own number alone
-SOURCES = '"gaussian", "toy", or an existing .npz or .csv file'
+EVAL_CHUNK = 500
 # Spawn keys: they set the streams apart from each other and from those of the epochs' orders.
 X_STREAM, Y_STREAM, W0_STREAM, TEACHER_STREAM = range(4)
-# Appendix A: its printed gradients, e1 e1^T and e2 e2^T, are 2 (W x_i - y_i) x_i^T for Y = I/2.
-TOY: Given = np.eye(3, 2), np.eye(2) / 2, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]])
 
 
 class Problem(NamedTuple):
@@ -108,6 +110,7 @@ class LinearProblem(LightningDataModule):
         self._asked_init, self.init_scale = init, init_scale
         self.batch_size: BatchSize = batch_size
         self._given: Given | None = None
+        self._minibatches: InMemoryBatches | None = None
         if source == "gaussian":
             self._settle(None)
 
@@ -122,6 +125,20 @@ class LinearProblem(LightningDataModule):
             self._settle(given)
             self._given = given
 
+    def train_dataloader(self) -> Iterable[Any]:
+        """`epochs_to_run()` of a module that has it and steps by itself, else minibatches.
+
+        These are replica 0's, in the order of `indices`: all N samples are held, online ones too.
+        """
+        module = None if self.trainer is None else self.trainer.lightning_module
+        own = getattr(module, "epochs_to_run", None)
+        return self._loader() if own is None else own()
+
+    def predict_dataloader(self) -> list[InMemoryBatches]:
+        """The samples of replica 0 in data order."""
+        x, y = self._loader().x, self._loader().y
+        return [InMemoryBatches(x, y, min(EVAL_CHUNK, len(y)), order="sequential")]
+
     @cached_property
     def problem(self) -> Problem:
         """All samples at once, made when first asked for; after `setup`."""
@@ -130,7 +147,9 @@ class LinearProblem(LightningDataModule):
     def w0(self) -> Floats:
         """The W to start from, (R, m, d)."""
         if self.init == "gaussian":
-            return self.init_scale * self._normal(W0_STREAM, (self.outputs, self.dim))
+            shape = self.outputs, self.dim
+            rngs = [_generator(self.seed + r, W0_STREAM) for r in range(self.replicas)]
+            return self.init_scale * np.stack([rng.standard_normal(shape) for rng in rngs])
         given = self._given[2] if self._given is not None and self.init == "given" else 0.0
         return np.full((self.replicas, self.outputs, self.dim), given)
 
@@ -138,8 +157,7 @@ class LinearProblem(LightningDataModule):
         """A of y = A x, (R, m, d); zero where y is drawn independently of x, or given."""
         a = np.zeros((self.replicas, self.outputs, self.dim))
         if self.informative is not None:
-            shape = self.outputs, self.informative
-            a[:, :, : self.informative] = self._normal(TEACHER_STREAM, shape)
+            a[:, :, : self.informative] = [self._coefficients(r) for r in range(self.replicas)]
         return a
 
     def stream(self, start: int, stop: int) -> tuple[Floats, Floats]:
@@ -147,21 +165,35 @@ class LinearProblem(LightningDataModule):
 
         The same, bitwise, however the samples are cut into calls. Memory is that of one call.
         """
-        if self._given is not None:
-            given_x, given_y = (a[None, :, start:stop] for a in self._given[:2])
-            return given_x.repeat(self.replicas, axis=0), given_y.repeat(self.replicas, axis=0)
         # Held a sample a row, as they are drawn and as compiled code reads them.
         x = np.zeros((self.replicas, stop - start, self.dim))
         y = np.zeros((self.replicas, stop - start, self.outputs))
-        teacher = self.teacher()
         for r in range(self.replicas):
-            _draw((self.seed + r, X_STREAM), start, x[r, :, : self.dim - self.empty])
-            if self.informative is None:
-                _draw((self.seed + r, Y_STREAM), start, y[r])
-            # No matrix product: its rounding would depend on the number of samples.
-            for k in range(self.informative or 0):
-                y[r] += x[r, :, k, None] * teacher[r, :, k]
+            self._fill(r, start, x[r], y[r])
         return x.swapaxes(1, 2), y.swapaxes(1, 2)
+
+    def compressed(self) -> tuple[Floats, Floats]:
+        """n = min(N, d + m) columns, x (R, d, n) and y (R, m, n), that stand for all N samples.
+
+        X X^T, Y X^T and Y Y^T are theirs, so that, for every W, the sum of ||W x_i - y_i||^2 over
+        the samples is ||W x - y||^2 over the columns; gradient, singular values and null space
+        follow. x and y themselves where N <= d + m. Made once, by one pass over the stream in
+        bounded memory.
+        """
+        return self._compressed
+
+    @cached_property
+    def _compressed(self) -> tuple[Floats, Floats]:
+        if self.num_train <= self.dim + self.outputs:
+            # What is online is never held as a whole.
+            return self.stream(0, self.num_train) if self.order == "online" else self.problem[:2]
+        # The replicas of a file differ in W0 alone.
+        different = self.replicas if self._given is None else 1
+        # Matrices so narrow are factored ten times as fast by one thread as by two.
+        with threadpool_limits(1, user_api="blas"):
+            columns = np.stack([self._factor(r, 0, self.num_train).T for r in range(different)])
+        columns = columns.repeat(self.replicas // different, axis=0)
+        return columns[:, : self.dim], columns[:, self.dim :]
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
         """The order of an epoch, counted from 0, (R, N), cut into minibatches in turn.
@@ -201,13 +233,8 @@ class LinearProblem(LightningDataModule):
         """Fix N, d, m and the kind of W0."""
         held = {"num_train": 10, "dim": 11, "outputs": 11}
         if given is not None:
-            held = {"num_train": given[0].shape[1], "dim": len(given[0]), "outputs": len(given[1])}
-            fixed = {**held, "informative": None, "empty": 0}
             asked = {**self._asked, "informative": self.informative, "empty": self.empty}
-            for name, value in asked.items():
-                if value not in (None, fixed[name]):
-                    allowed = f"{fixed[name]}, or not set: {self.source!r} decides it"
-                    raise UsageError(f"data.{name}", value, allowed)
+            held = check_asked(self.source, given, asked)
         self.num_train, self.dim, self.outputs = (self._asked[k] or v for k, v in held.items())
         has_w0 = given is not None and given[2] is not None
         self.init: Init = self._asked_init or ("given" if has_w0 else "gaussian")
@@ -221,63 +248,51 @@ class LinearProblem(LightningDataModule):
             raise UsageError("data.informative", self.informative, allowed)
         check_batch_fits(self.batch_size, None, self.num_train)
 
-    def _normal(self, stream: int, shape: tuple[int, int]) -> Floats:
-        rngs = (_generator(self.seed + r, stream) for r in range(self.replicas))
-        return np.stack([rng.standard_normal(shape) for rng in rngs])
+    def _loader(self) -> InMemoryBatches:
+        """Replica 0 on the training device; made once: the epoch count belongs to one loader."""
+        trainer, n = self.trainer, self.num_train
+        device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
+        if self._minibatches is None or self._minibatches.device != device:
+            x, y = np.zeros((n, self.dim)), np.zeros((n, self.outputs))
+            self._fill(0, 0, x, y)
+            tensors = torch.from_numpy(x).to(device), torch.from_numpy(y).to(device)
+            batch = n if self.batch_size == "full" else self.batch_size
+            order: Order = "sequential" if self.order == "online" else self.order
+            self._minibatches = InMemoryBatches(*tensors, self.batch_size, batch, order, self.seed)
+        return self._minibatches
 
+    def _fill(self, r: int, start: int, x: Floats, y: Floats) -> None:
+        """Add the samples of replica r from start on to x (n, d) and y (n, m), which hold zeros."""
+        if self._given is not None:
+            x[:], y[:] = (a[:, start : start + len(x)].T for a in self._given[:2])
+            return
+        _draw((self.seed + r, X_STREAM), start, x[:, : self.dim - self.empty])
+        if self.informative is None:
+            _draw((self.seed + r, Y_STREAM), start, y)
+            return
+        # No matrix product: its rounding would depend on the number of samples.
+        for k, coefficients in enumerate(self._coefficients(r).T):
+            y += x[:, k, None] * coefficients
 
-def read_problem(path: str) -> Given:
-    """Read and check the X, Y and W0 of an .npz, or the X and Y of a .csv; or a UsageError."""
-    read = _read_csv if path.endswith(".csv") else _read_npz
-    try:
-        x, y, w0 = read(Path(path).expanduser())
-        x, y = _real("X", x), _real("Y", y)
-        w0 = None if w0 is None else _real("W0", w0)
-        if x.shape[1] != y.shape[1]:
-            raise ValueError(f"X (d, N) is {x.shape} and Y (m, N) is {y.shape}: N differs")
-        if w0 is not None and w0.shape != (len(y), len(x)):
-            raise ValueError(f"W0 is {w0.shape}, but X and Y make it (m, d) = {len(y), len(x)}")
-        return x, y, w0
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, csv.Error) as error:
-        allowed = f"{SOURCES} ({' '.join(str(error).split())})"
-        raise UsageError("data.source", path, allowed) from error
+    def _coefficients(self, r: int) -> Floats:
+        """What replica r's y takes from the informative components of x, (m, informative)."""
+        shape = self.outputs, self.informative or 0
+        return _generator(self.seed + r, TEACHER_STREAM).standard_normal(shape)
 
+    def _factor(self, r: int, start: int, stop: int) -> Floats:
+        """R of [X^T Y^T] = Q R, (min(n, d + m), d + m), for n = stop - start samples of replica r.
 
-def _read_npz(path: Path) -> Given:
-    with open(path, "rb") as file, NpzFile(file) as held:
-        for name in ("X", "Y"):
-            if name not in held:
-                raise ValueError(f"it holds no {name}, but {', '.join(held) or 'nothing'}")
-        return held["X"], held["Y"], held.get("W0")
-
-
-def _read_csv(path: Path) -> Given:
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        header, *rows = [row for row in csv.reader(file) if row] or [[]]
-    d = sum(name.strip().startswith("x") for name in header)
-    names = [f"x{k + 1}" for k in range(d)] + [f"y{k + 1}" for k in range(len(header) - d)]
-    if not 0 < d < len(header) or [name.strip() for name in header] != names:
-        raise ValueError("its header is not x1,...,xd,y1,...,ym")
-    table = np.full((len(rows), len(names)), np.nan)
-    for i, row in enumerate(rows):
-        if len(row) != len(names):
-            raise ValueError(f"row {i + 1} has {len(row)} values, not {len(names)}")
-        for j, cell in enumerate(row):
-            with suppress(ValueError):
-                table[i, j] = float(cell)
-            if not math.isfinite(table[i, j]):
-                raise ValueError(f"row {i + 1}, column {names[j]} is {cell!r}, no finite number")
-    return table[:, :d].T, table[:, d:].T, None
-
-
-def _real(name: str, array: Floats) -> Floats:
-    if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "fiu":
-        kind = f"an array of shape {array.shape} and type {array.dtype}"
-        raise ValueError(f"{name} is {kind}, no matrix of real numbers")
-    array = array.astype(np.float64)
-    for row, column in np.argwhere(~np.isfinite(array)):
-        raise ValueError(f"{name} has {array[row, column]} in row {row + 1}, column {column + 1}")
-    return array
+        Summed up, Y Y^T would lose a residual far below the targets; R keeps it. Halves are
+        factored apart, so that rounding and memory grow as log N. A zero row of X stays one to the
+        last bit: every reflection maps a zero column to zero.
+        """
+        if stop - start > CHUNK:
+            middle = start + math.ceil((stop - start) / (2 * CHUNK)) * CHUNK
+            rows = np.vstack([self._factor(r, start, middle), self._factor(r, middle, stop)])
+        else:
+            rows = np.zeros((stop - start, self.dim + self.outputs))
+            self._fill(r, start, rows[:, : self.dim], rows[:, self.dim :])
+        return np.asarray(np.linalg.qr(rows, mode="r"))  # numpy declares a tuple
 
 
 def _draw(key: tuple[int, int], start: int, out: Floats) -> None:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import tracemalloc
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import linear_oracles as oracle
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonargparse import ArgumentParser
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from torch import Tensor
 
-from janus_pl.data import regression
-from janus_pl.data.regression import LinearProblem
+from janus_pl.data import Batch, InMemoryBatches, LinearProblem, regression
 from janus_pl.errors import UsageError
 
 ORDERS = ("sequential", "shuffle", "with_replacement", "online")
@@ -161,6 +165,201 @@ def test_npz_and_csv_are_read_as_they_are(tmp_path: Path) -> None:
         assert np.array_equal(part[0][1], x[:, 1:3]) and np.array_equal(part[1][0], y[:, 1:3])
     np.savez(tmp_path / "i.npz", X=np.eye(2, dtype=int), Y=np.ones((1, 2), np.float32))
     assert make(source=str(tmp_path / "i.npz")).problem.x.dtype == np.float64
+
+
+def squares(w: Any, x: Any, y: Any) -> Any:
+    """The sum of ||W x_i - y_i||^2 in extended precision."""
+    return ((w.astype(np.longdouble) @ x.astype(np.longdouble) - y) ** 2).sum()
+
+
+@pytest.mark.parametrize("num_train", [4, 8, 9, 10, 16, 17, 131])
+@pytest.mark.parametrize(
+    "options", [{}, {"informative": 3}, {"informative": 2, "empty": 2, "order": "online"}]
+)
+def test_compressed_columns_stand_for_all_samples(
+    num_train: int, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(regression, "CHUNK", 16)  # 131 samples are nine of them
+    data = make(num_train=num_train, dim=6, outputs=3, replicas=2, **options)
+    columns = data.compressed()
+    n = min(num_train, 9)
+    assert (columns[0].shape, columns[1].shape) == ((2, 6, n), (2, 3, n))
+    rng = np.random.default_rng(0)
+    for x, y, x_c, y_c in zip(data.problem.x, data.problem.y, *columns, strict=True):
+        for a, b, a_c, b_c in ((x, x, x_c, x_c), (y, x, y_c, x_c), (y, y, y_c, y_c)):
+            size = np.linalg.norm(a) * np.linalg.norm(b)
+            assert np.abs(a_c @ b_c.T - sum(map(np.outer, a.T, b.T))).max() < 1e-14 * size
+        for w in rng.standard_normal((5, 3, 6)):
+            assert abs(squares(w, x_c, y_c) / squares(w, x, y) - 1) < 1e-13
+        # One sample less is seen.
+        assert abs(squares(w, x_c, y_c) / squares(w, x[:, 1:], y[:, 1:]) - 1) > 1e-5
+
+
+def test_a_few_samples_are_not_compressed() -> None:
+    for order in ORDERS:
+        for num_train in (21, 22):
+            data = make(num_train=num_train, order=order)
+            found = data.compressed()
+            assert ("problem" in data.__dict__) == (order != "online")
+            assert np.array_equal(found[0], data.problem.x)
+            assert np.array_equal(found[1], data.problem.y)
+        assert not np.array_equal(make(num_train=23).compressed()[0], data.problem.x)
+
+
+@pytest.mark.parametrize(("distance", "accuracy"), [(1e-3, 1e-12), (1e-6, 1e-9)])
+def test_compressed_keeps_residuals_far_below_the_targets(distance: float, accuracy: float) -> None:
+    data = make(num_train=20_000, dim=8, outputs=4, informative=8, init_scale=distance)
+    x, y, w0 = (a[0] for a in data.problem)
+    w = data.teacher()[0] + w0
+    expected = np.sqrt(squares(w, x, y))
+    assert expected < 3 * distance * np.linalg.norm(y)
+    x_c, y_c = (a[0] for a in data.compressed())
+    assert abs(np.linalg.norm(w @ x_c - y_c) / expected - 1) < accuracy
+    # Where squares are summed first, the residual is a difference of large numbers.
+    difference = np.trace(w @ (x @ x.T) @ w.T - 2 * (y @ x.T) @ w.T + y @ y.T)
+    assert abs(np.sqrt(abs(difference)) / expected - 1) > 10 * accuracy
+    floor = np.linalg.norm(data.teacher()[0] @ x_c - y_c)
+    assert floor < 1e-14 * np.linalg.norm(y)
+
+
+@pytest.mark.parametrize("dim", [6, 70])  # LAPACK factors 70 columns in blocks
+def test_compressed_has_the_rank_of_x_and_its_zero_rows(tmp_path: Path, dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    x = rng.standard_normal((dim, 3)) @ rng.standard_normal((3, 9000))
+    x[2] = 0
+    np.savez(tmp_path / "p.npz", X=x, Y=rng.standard_normal((2, 9000)))
+    x_c = make(source=str(tmp_path / "p.npz"), replicas=2).compressed()[0]
+    assert np.array_equal(x_c[0], x_c[1])
+    assert np.flatnonzero(~x_c[0].any(axis=1)).tolist() == [2]
+    (u, sigma, _), (u_c, sigma_c, _) = (np.linalg.svd(a, full_matrices=False) for a in (x, x_c[0]))
+    assert np.allclose(sigma_c[:3], sigma[:3], rtol=1e-13, atol=0)
+    assert sigma_c[3] < 1e-13 * sigma_c[0] < sigma_c[2]
+    assert np.allclose(u_c[:, :3] @ u_c[:, :3].T, u[:, :3] @ u[:, :3].T, rtol=0, atol=1e-13)
+    drawn = make(num_train=9000, dim=dim, empty=2).compressed()[0][0]
+    assert drawn.any(axis=1).tolist() == [True] * (dim - 2) + [False] * 2
+    assert np.linalg.matrix_rank(drawn) == dim - 2
+
+
+def test_compressed_is_bitwise_that_of_each_replica_alone_and_made_once() -> None:
+    for order in ("shuffle", "online"):
+        together = make(seed=5, num_train=10_000, replicas=3, informative=2, order=order)
+        x, y = together.compressed()
+        assert together.compressed()[0] is x and "problem" not in together.__dict__
+        for r in range(3):
+            alone = make(seed=5 + r, num_train=10_000, informative=2).compressed()
+            assert np.array_equal(x[r], alone[0][0]) and np.array_equal(y[r], alone[1][0])
+        assert not np.array_equal(x[0], x[1])
+
+
+def test_compressing_takes_memory_that_does_not_grow_with_n() -> None:
+    peaks = []
+    for num_train in (20_000, 200_000):
+        data = make(num_train=num_train, dim=10, outputs=10, order="online")
+        tracemalloc.start()
+        data.compressed()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # All the samples: 3.2 and 32 MB.
+    assert peaks[0] < 3e6 and peaks[1] < 1.1 * peaks[0]
+
+
+class Recorder(LightningModule):
+    """A module of anybody's: keeps the batches that it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros((), dtype=torch.float64))
+        self.seen: list[list[Any]] = []
+
+    def on_train_epoch_start(self) -> None:
+        self.seen.append([])
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.seen[-1].append(batch)
+        return self.weight**2
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        return batch
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Stepper(Recorder):
+    """A module that says what its batches are."""
+
+    def epochs_to_run(self) -> list[int]:
+        return [7, 8]
+
+
+def lightning(tmp_path: Path, epochs: int) -> Trainer:
+    return Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        max_epochs=epochs,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+
+
+@pytest.mark.parametrize("batch_size", [3, 10, "full"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_any_module_sees_the_minibatches_of_indices(
+    order: Any, batch_size: Any, tmp_path: Path
+) -> None:
+    data, module = make(seed=4, order=order, batch_size=batch_size, replicas=2), Recorder()
+    lightning(tmp_path, epochs=3).fit(module, datamodule=data)
+    assert len(module.seen) == 3
+    size = 3 if batch_size == 3 else 10
+    for epoch, batches in enumerate(module.seen):
+        x, y = (a[0].T[data.indices(epoch)[0]] for a in data.problem[:2])
+        for i, batch in enumerate(batches):
+            assert isinstance(batch, Batch) and batch.micro_batch_size == size
+            assert batch.x.dtype == batch.y.dtype == torch.float64
+            assert np.array_equal(batch.x, x[size * i : size * (i + 1)])
+            assert np.array_equal(batch.y, y[size * i : size * (i + 1)])
+        assert len(batches) == data.steps_per_epoch
+    first = [module.seen[epoch][0].x.tolist() for epoch in (0, 1)]
+    assert (first[0] == first[1]) == data.in_data_order
+
+
+def test_a_module_that_steps_by_itself_says_what_its_batches_are(tmp_path: Path) -> None:
+    data, module = make(), Stepper()
+    lightning(tmp_path, epochs=2).fit(module, datamodule=data)
+    assert [[int(batch) for batch in epoch] for epoch in module.seen] == [[7, 8]] * 2
+    assert "problem" not in data.__dict__
+
+
+def test_predict_takes_the_samples_in_data_order(tmp_path: Path) -> None:
+    data = make(num_train=1200, order="shuffle", replicas=2)
+    batches: Any = lightning(tmp_path, epochs=1).predict(Recorder(), datamodule=data)
+    assert [len(batch.y) for batch in batches] == [500, 500, 200]
+    assert np.array_equal(torch.cat([batch.x for batch in batches]), data.problem.x[0].T)
+    assert np.array_equal(torch.cat([batch.y for batch in batches]), data.problem.y[0].T)
+    assert [len(batch.y) for batch in make().predict_dataloader()[0]] == [10]
+
+
+def test_loaders_need_no_trainer_and_follow_its_device() -> None:
+    data = make(source="toy", batch_size=1)
+    loader = data.train_dataloader()
+    assert isinstance(loader, InMemoryBatches) and loader is data.train_dataloader()
+    assert [batch.x.tolist() for batch in loader] == [[[1, 0, 0]], [[0, 1, 0]]]
+    assert [batch.y.tolist() for batch in loader] == [[[0.5, 0]], [[0, 0.5]]]
+    elsewhere: Any = SimpleNamespace(root_device=torch.device("meta"))
+    trainer: Any = SimpleNamespace(strategy=elsewhere, lightning_module=None)
+    data.trainer = trainer
+    for moved in (data.train_dataloader(), *data.predict_dataloader()):
+        assert isinstance(moved, InMemoryBatches)
+        assert moved.x.device.type == moved.y.device.type == "meta"
+
+
+def test_the_class_path_is_short() -> None:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    config = parser.parse_args(["--data=LinearProblem", "--data.batch_size=full"])
+    assert config.data.class_path == "janus_pl.data.LinearProblem"
 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [

@@ -8,24 +8,21 @@ import linear_oracles as oracle
 import numpy as np
 import pytest
 import torch
+from linear_oracles import D, M, N, problem, random_orders, relative
 
-from janus_pl.linear import full_batch_equivalent, reference_epoch, run_epochs, run_epochs_torch
-
-N, D, M = 10, 7, 3
-
-
-def problem(replicas: int = 1, n: int = N, d: int = D, m: int = M, seed: int = 0) -> Any:
-    rng = np.random.default_rng(seed)
-    w = 0.1 * rng.standard_normal((replicas, m, d))
-    return w, rng.standard_normal((replicas, d, n)), rng.standard_normal((replicas, m, n))
-
-
-def random_orders(epochs: int, seed: int = 1) -> Any:
-    return np.random.default_rng(seed).integers(N, size=(epochs, N))
+from janus_pl.linear import (
+    Watch,
+    full_batch_equivalent,
+    reference_epoch,
+    run_epochs,
+    run_epochs_torch,
+)
 
 
-def relative(a: Any, b: Any) -> float:
-    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+def watch_of(w: Any, steps: int, steps_per_epoch: int = 1, most: int = 512) -> Watch:
+    """A watch without probes."""
+    tensor = torch.from_numpy(w)
+    return Watch(tensor, tensor.new_zeros(len(w), 0, w.shape[2]), steps, steps_per_epoch, most)
 
 
 @pytest.mark.parametrize(
@@ -66,10 +63,12 @@ def test_reference_epoch_and_torch_equal_the_loop() -> None:
         for order, eta in zip(orders, etas, strict=True):
             stepped = reference_epoch(stepped, x[0], y[0], batch_size, eta, 0.03, order)
         assert relative(stepped, after[-1]) < 1e-14
-        tensors = [torch.from_numpy(a.copy()) for a in (w, x, y, orders)]
-        result = run_epochs_torch(*tensors, batch_size, etas, 0.03)
-        assert relative(tensors[0][0].numpy(), after[-1]) < 1e-13
-        assert float(result.velocity[0]) == pytest.approx(speeds[-1], rel=1e-10)
+        batched, *data, order = (torch.from_numpy(a.copy()) for a in (w, x, y, orders))
+        run_epochs_torch(batched, *data, order[:2], batch_size, etas[:2], 0.03)
+        watch = watch_of(w, steps=-(-N // batch_size))
+        run_epochs_torch(batched, *data, order[2:], batch_size, etas[2:], 0.03, watch=watch)
+        assert relative(batched[0].numpy(), after[-1]) < 1e-13
+        assert float(watch.speed[0]) == pytest.approx(speeds[-1], rel=1e-10)
 
 
 def test_data_order_is_the_default_and_full_is_gradient_descent() -> None:
@@ -92,19 +91,22 @@ def test_replicas_are_their_own_single_runs_bitwise(batch_size: int) -> None:
     lam, scale = np.linspace(0, 0.1, 5), np.linspace(0.5, 1.5, 5)
     orders = np.stack([random_orders(6, seed) for seed in range(5)])
     etas = 0.03 / np.arange(1, 7)
-    start = w.copy()
-    together = run_epochs(w, x, y, orders, batch_size, etas, lam, scale, threads=2)
+    start, steps = w.copy(), 6 * -(-N // batch_size)
+    together = watch_of(w, steps)
+    run_epochs(w, x, y, orders, batch_size, etas, lam, scale, watch=together, threads=2)
     batched = torch.from_numpy(start.copy())
     arrays = (torch.from_numpy(a) for a in (x, y, orders))
     rates = torch.from_numpy(lam), torch.from_numpy(scale)
-    result = run_epochs_torch(batched, *arrays, batch_size, etas, *rates)
+    on_device = watch_of(w, steps)
+    run_epochs_torch(batched, *arrays, batch_size, etas, *rates, watch=on_device)
     assert relative(batched.numpy(), w) < 1e-13
-    assert relative(result.velocity.numpy(), together.velocity) < 1e-10
+    assert relative(on_device.speed, together.speed) < 1e-10
     for r in range(5):
         one = [a[r : r + 1].copy() for a in (start, x, y, orders)]
-        alone = run_epochs(*one, batch_size, etas, lam[r], scale[r])
+        alone = watch_of(one[0], steps)
+        run_epochs(*one, batch_size, etas, lam[r], scale[r], watch=alone)
         assert np.array_equal(one[0][0], w[r])
-        assert alone.velocity[0] == together.velocity[r]
+        assert alone.speed[0] == together.speed[r]
         rates = scale[r] * etas
         expected = oracle.train(start[r], x[r], y[r], orders[r], batch_size, rates, lam[r])[0][-1]
         assert relative(w[r], expected) < 1e-13
@@ -115,9 +117,11 @@ def test_cutting_a_run_into_calls_changes_no_bit(batch_size: int) -> None:
     w, x, y = problem(replicas=2)
     orders, etas = random_orders(9), np.geomspace(0.05, 0.01, 9)
     cut = w.copy()
-    run_epochs(w, x, y, orders, batch_size, etas, 0.01, velocity=False)
+    run_epochs(w, x, y, orders, batch_size, etas, 0.01)
     for first, last in ((0, 1), (1, 6), (6, 9)):
-        run_epochs(cut, x, y, orders[first:last], batch_size, etas[first:last], 0.01)
+        watch = watch_of(w, steps=(last - first) * -(-N // batch_size))
+        part = orders[first:last], batch_size, etas[first:last]
+        run_epochs(cut, x, y, *part, 0.01, watch=watch)
     assert np.array_equal(w, cut)
 
 
@@ -133,14 +137,15 @@ def test_rates_may_change_from_step_to_step() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 10])
-def test_velocity_is_the_step_over_the_rate_in_the_last_epoch(batch_size: int) -> None:
+def test_speed_is_the_step_over_the_rate_in_the_epoch_watched(batch_size: int) -> None:
     w, x, y = problem()
     speeds = oracle.train(w[0], x[0], y[0], [range(N)] * 3, batch_size, [0.02] * 3, 0.1)[1]
-    unmeasured = run_epochs(w.copy(), x, y, None, batch_size, [0.02] * 3, 0.1, velocity=False)
-    measured = run_epochs(w, x, y, None, batch_size, [0.02] * 3, 0.1)
-    assert measured.velocity[0] == pytest.approx(speeds[2], rel=1e-10)
+    watch = watch_of(w, steps=-(-N // batch_size))
+    run_epochs(w, x, y, None, batch_size, [0.02] * 2, 0.1)
+    assert torch.isnan(watch.speed[0])
+    run_epochs(w, x, y, None, batch_size, [0.02], 0.1, watch=watch)
+    assert watch.speed[0] == pytest.approx(speeds[2], rel=1e-10)
     assert abs(speeds[1] - speeds[2]) > 1e-3 * speeds[2]
-    assert np.isnan(unmeasured.velocity[0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 10])
@@ -152,12 +157,15 @@ def test_divergence_names_the_first_epoch_that_is_not_finite(batch_size: int) ->
     first = next(e for e, each in enumerate(after) if not np.isfinite(each).all())
     batched = [torch.from_numpy(a.copy()) for a in (w, x, y)]
     scale = np.array([1e-4, 1.0])
-    result = run_epochs(w, x, y, None, batch_size, etas, 0.0, scale)
-    assert result.diverged.tolist() == [-1, first]
-    assert np.isnan(result.velocity[1]) and np.isfinite(result.velocity[0])
+    watches = [watch_of(w, steps=200 * N // batch_size, most=10**9) for _ in range(2)]
+    diverged = run_epochs(w, x, y, None, batch_size, etas, 0.0, scale, watch=watches[0])
+    assert diverged.tolist() == [-1, first]
     assert np.isfinite(w[0]).all()
-    on_device = run_epochs_torch(*batched, None, batch_size, etas, 0.0, torch.from_numpy(scale))
-    assert on_device.diverged.tolist() == [-1, first]
+    scales = torch.from_numpy(scale)
+    on_device = run_epochs_torch(*batched, None, batch_size, etas, 0.0, scales, watch=watches[1])
+    assert on_device.tolist() == [-1, first]
+    for watch in watches:
+        assert torch.isfinite(watch.speed).tolist() == [True, False]
 
 
 def test_few_columns_stand_for_all_samples_in_gradient_descent() -> None:
@@ -170,10 +178,11 @@ def test_few_columns_stand_for_all_samples_in_gradient_descent() -> None:
     expected, unscaled = w.copy(), w.copy()
     run_epochs(expected, x, y, None, "full", etas, 0.01)
     run_epochs(unscaled, few_x * np.sqrt(60 / D), few_y * np.sqrt(60 / D), None, "full", [1e-3], 0)
-    result = run_epochs(w, few_x, few_y, None, "full", etas, 0.01)
+    last_step = watch_of(w, steps=300, most=1)
+    run_epochs(w, few_x, few_y, None, "full", etas, 0.01, watch=last_step)
     assert relative(w, expected) < 1e-12
     assert relative(unscaled, expected) > 1e-2
-    assert result.velocity[0] < 1e-10
+    assert last_step.speed[0] < 1e-10
     alone = full_batch_equivalent(x[1:], y[1:])
     assert np.array_equal(alone[0][0], few_x[1]) and np.array_equal(alone[1][0], few_y[1])
     wide = problem(n=3)[1:]
@@ -201,7 +210,7 @@ def test_null_space_follows_the_closed_form_at_every_epoch(
     steps = -(-N // batch_size)
     measured = []
     for eta in etas:
-        run_epochs(w, x, y, None, batch_size, [eta], lam, velocity=False)
+        run_epochs(w, x, y, None, batch_size, [eta], lam)
         measured.append(np.linalg.norm(w[0] @ basis))
 
     def error(predicted: Any) -> float:

@@ -1,0 +1,141 @@
+"""The compiled steps of linear regression: one replica after another, one sample after another.
+
+Plain sums in the order written here, without fastmath: the same in every run. Arrays hold a sample
+a row: x (N, d), y (N, m); W is (m, d). A row of W evolves on its own, given the samples, and its
+dot products overlap in time with those of the next one.
+"""
+
+# mypy: disallow-untyped-defs=False
+# The types in compiled functions are numba's to infer.
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+# The columns of a watch's sums.
+STEPS, SPEED, VELOCITY, SPREAD, PROBE_SPREAD = range(5)
+
+
+@njit(cache=True, nogil=True)
+def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, diverged):
+    """Replicas first to last - 1 through all epochs; `watch` holds arrays with a leading (R,)."""
+    until, stride, probes, sums, start, drift, before, slope = watch
+    for r in range(first, last):
+        looks = probes[r], sums[r], start[r], drift[r], before[r], slope[r]
+        orders = order[min(r, order.shape[0] - 1)]
+        diverged[r] = _run_replica(
+            w[r], x[r], y[r], orders, batch, rates, scale[r], lam[r], until, stride, looks
+        )
+
+
+@njit(cache=True, nogil=True)
+def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks):
+    work = np.empty(w.shape[1])
+    for e in range(rates.shape[0]):
+        index = order[min(e, order.shape[0] - 1)]
+        if batch == 1:
+            until = _epoch_of_singles(w, x, y, index, rates[e], scale, lam, until, stride, looks)
+        else:
+            until = _epoch(w, x, y, index, batch, rates[e], scale, lam, until, stride, looks, work)
+        if not _all_finite(w):
+            return e
+    return -1
+
+
+@njit(cache=True, nogil=True)
+def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
+    """`_epoch` at B = 1, the same to the last bit and twice as fast."""
+    for step in range(index.shape[0]):
+        if until == 0:
+            _look(w, x, y, index[step : step + 1], lam, looks)
+            until = stride
+        until -= 1
+        xi = x[index[step]]
+        yi = y[index[step]]
+        eta = scale * rates[min(step, rates.shape[0] - 1)]
+        keep = 1 - 2 * eta * lam
+        for a in range(w.shape[0]):
+            row = w[a]
+            residual = -yi[a]
+            for k in range(row.shape[0]):
+                residual += row[k] * xi[k]
+            for k in range(row.shape[0]):
+                row[k] = keep * row[k] - 2 * eta * (residual * xi[k])
+    return until
+
+
+@njit(cache=True, nogil=True)
+def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work):
+    for begin in range(0, index.shape[0], batch):
+        chosen = index[begin : begin + batch]
+        if until == 0:
+            _look(w, x, y, chosen, lam, looks)
+            until = stride
+        until -= 1
+        eta = scale * rates[min(begin // batch, rates.shape[0] - 1)]
+        keep = 1 - 2 * eta * lam
+        rate = 2 * eta / chosen.shape[0]
+        for a in range(w.shape[0]):
+            row = w[a]
+            _slope_of_row(row, x, y, chosen, a, work)
+            # W is rounded once a step, not once a sample: at rest every step rounds alike, and
+            # W_perp, which only forgets at the rate eta lambda, would gather it.
+            for k in range(row.shape[0]):
+                row[k] = keep * row[k] - rate * work[k]
+    return until
+
+
+@njit(cache=True, nogil=True)
+def _slope_of_row(row, x, y, chosen, a, out):
+    """sum_{i in S} (W x_i - y_i)_a x_i."""
+    out[:] = 0.0
+    for b in range(chosen.shape[0]):
+        xb = x[chosen[b]]
+        residual = -y[chosen[b], a]
+        for k in range(row.shape[0]):
+            residual += row[k] * xb[k]
+        for k in range(row.shape[0]):
+            out[k] += residual * xb[k]
+
+
+@njit(cache=True, nogil=True)
+def _look(w, x, y, chosen, lam, looks):
+    """Add the step about to be taken on the minibatch `chosen` to the sums of a watch."""
+    probes, sums, start, drift, before, slope = looks
+    if sums[STEPS] == 0:
+        start[:] = w
+    before[:] = w
+    speed = norm = along = size = spread = 0.0
+    for a in range(w.shape[0]):
+        _slope_of_row(w[a], x, y, chosen, a, slope[a])
+        for k in range(w.shape[1]):
+            slope[a, k] *= 2 / chosen.shape[0]
+            speed += (slope[a, k] + 2 * lam * w[a, k]) ** 2
+            norm += w[a, k] ** 2
+            along += slope[a, k] * w[a, k]
+            deviation = w[a, k] - start[a, k]
+            drift[a, k] += deviation
+            spread += deviation**2
+    along = along / norm if norm > 0 else np.nan
+    for a in range(w.shape[0]):
+        for k in range(w.shape[1]):
+            size += (slope[a, k] - along * w[a, k]) ** 2
+    for p in range(probes.shape[0]):
+        for a in range(w.shape[0]):
+            moved = 0.0
+            for k in range(w.shape[1]):
+                moved += (w[a, k] - start[a, k]) * probes[p, k]
+            sums[PROBE_SPREAD] += moved**2
+    sums[STEPS] += 1
+    sums[SPEED] += np.sqrt(speed)
+    sums[VELOCITY] += np.sqrt(norm * size)
+    sums[SPREAD] += spread
+
+
+@njit(cache=True, nogil=True)
+def _all_finite(w):
+    finite = True
+    for value in w.flat:
+        finite &= np.isfinite(value)
+    return finite

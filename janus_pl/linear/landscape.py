@@ -1,0 +1,101 @@
+"""What is known of a linear problem before any training, and what W is measured against."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from janus_pl.linear.watch import Watch
+from janus_pl.theory import (
+    eigenvalue_moduli,
+    null_projector,
+    regularized_solution,
+    singular_values,
+)
+
+SHOWN = 16  # of the singular values and eigenvalues, in a row of the record
+
+
+class Landscape:
+    r"""L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2) of R replicas, in float64.
+
+    Args:
+        x: Columns that stand for the N inputs, (R, d, n): X X^T is that of all of them.
+        y: The same for the targets, (R, m, n), with Y X^T and Y Y^T.
+        w0: W at the start, (R, m, d).
+        lam: lambda, (R,).
+        num_train: N.
+
+    Attributes:
+        sigma_max: The largest singular value of X, (R,).
+        solution: W* = Y X^T (X X^T + N lambda I)^-1, (R, m, d).
+    """
+
+    def __init__(self, x: Tensor, y: Tensor, w0: Tensor, lam: Tensor, num_train: int) -> None:
+        self.x, self.y, self.lam, self.num_train = x, y, lam, num_train
+        self.sigma_max = torch.linalg.matrix_norm(x, 2)
+        # The solution's ridge is lambda times the number of columns, n instead of N here.
+        self.solution = regularized_solution(x, y, lam * (num_train / x.shape[-1]))
+        self._null = null_projector(x)
+        self._null_start = self.null_norm(w0)
+
+    def null_norm(self, w: Tensor) -> Tensor:
+        """||W_perp||, W_perp = W (I - pi), (R,)."""
+        return _norm(w @ self._null)
+
+    def slope(self, w: Tensor) -> Tensor:
+        """The full gradient without decay, (2/N) (W X - Y) X^T, (R, m, d)."""
+        return (w @ self.x - self.y) @ self.x.mT * (2 / self.num_train)
+
+    def measure(self, w: Tensor, log_decay: Tensor) -> dict[str, Tensor]:
+        """The numbers of W, by key of the record; each (R,).
+
+        Args:
+            w: (R, m, d).
+            log_decay: log of the product of |1 - 2 eta lambda| over all steps so far, (R,).
+        """
+        residual = w @ self.x - self.y
+        mse = residual.square().sum((1, 2)) / self.num_train
+        slope = residual @ self.x.mT * (2 / self.num_train)
+        distance = _norm(w - self.solution)
+        values = {
+            "train/loss": mse,
+            "train/mse_per_sample": mse,
+            "train/mse_per_entry": mse / w.shape[1],
+            "rho": _norm(w),
+            "gradient_norm_full": _norm(slope + 2 * self.lam[:, None, None] * w),
+            "solution/distance": distance,
+            "solution/relative_distance": distance / _norm(self.solution),
+            "null/norm": self.null_norm(w),
+            "null/predicted": self._null_start * log_decay.exp(),
+        }
+        finite = torch.isfinite(w).all(2).all(1)
+        sound = torch.where(finite[:, None, None], w, 0.0)  # LAPACK refuses what is not finite
+        spectra = {"singular_value": singular_values(sound)}
+        if w.shape[1] == w.shape[2]:
+            spectra["eigenvalue_modulus"] = eigenvalue_moduli(sound)
+        for name, spectrum in spectra.items():
+            values |= _numbered(name, torch.where(finite[:, None], spectrum, torch.nan))
+        values["sigma_min"] = torch.where(finite, spectra["singular_value"][:, -1], torch.nan)
+        return values
+
+
+def noise(watch: Watch) -> dict[str, Tensor]:
+    """The numbers of the steps since the last row, by key of the record; each (R,)."""
+    return {
+        "gradient_norm": watch.speed,
+        "noise/weights": watch.variance.sqrt(),
+        "noise/predictions": watch.probe_variance.sqrt(),
+    }
+
+
+def _numbered(name: str, spectrum: Tensor) -> dict[str, Tensor]:
+    """The largest and the smallest values of a spectrum (R, k), largest first, from number 1."""
+    k = spectrum.shape[1]
+    shown = [i for i in range(k) if i < SHOWN // 2 or i >= k - SHOWN // 2]
+    width = len(str(k))
+    return {f"{name}/{i + 1:0{width}d}": spectrum[:, i] for i in shown}
+
+
+def _norm(w: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(w, dim=(1, 2))
