@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import epoch, host
+from benchmarks import epoch, host, linear
 
 epoch.main()
 host.main()
+linear.main()

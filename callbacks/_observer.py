@@ -14,14 +14,16 @@ from torch import Tensor, nn
 
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
-from janus_pl.task import JanusTask, Value, is_last_epoch, record, write_row
+from janus_pl.task import JanusTask, Value, completed_epochs, is_last_epoch, record, write_row
 
 
 class Observer(Callback, ABC):
     """Looks at log-spaced epochs and then every n-th, at the start, and always at the last one.
 
     Epochs are counted when completed: 0 is the initialization. Up to n the epochs 1, 2, 4, 8, ...
-    are due, from then on the multiples of n; n = 0 turns the callback off.
+    are due, from then on the multiples of n; n = 0 turns the callback off. Linear regression
+    records log-spaced epochs by itself (of a stream: steps), and of those the due ones are looked
+    at.
 
     Args:
         every_n_epochs: n.
@@ -54,17 +56,18 @@ class Observer(Callback, ABC):
             self._look(trainer, pl_module, epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
+        epoch = completed_epochs(trainer, pl_module)
         if self.is_due(epoch) or (self.every_n_epochs > 0 and is_last_epoch(trainer)):
             self._look(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Early stopping decides after this callback has had its turn.
-        late = self.every_n_epochs > 0 and self._last_seen < trainer.current_epoch
+        epoch = completed_epochs(trainer, pl_module)
+        late = self.every_n_epochs > 0 and self._last_seen < epoch
         if late and isinstance(pl_module, JanusTask):
-            self._look(trainer, pl_module, trainer.current_epoch)
+            self._look(trainer, pl_module, epoch)
         elif late:  # Lightning logs nothing more: a row of its own
-            axes = {"epoch": trainer.current_epoch - 1, "trainer/global_step": trainer.global_step}
+            axes = {"epoch": epoch - 1, "trainer/global_step": trainer.global_step}
             write_row(trainer, {**self.observe(trainer, pl_module), **axes})
 
     def _look(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:

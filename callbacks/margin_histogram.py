@@ -58,7 +58,7 @@ class MarginHistogram(Observer):
 
     def _margins(self, trainer: Trainer, module: LightningModule) -> Tensor | None:
         if isinstance(module, JanusTask):
-            return module.training_pass().margins
+            return module.training_margins()
         if self._refused:
             return None
         try:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import Any, TypeGuard
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+
+from janus_pl.task import JanusTask
 
 SHOWN = {
     "loss": ("train/loss_running", "train/loss"),
     "error": ("train/error_running", "train/error"),
     "rho": ("rho",),
     "margin": ("margin/mean",),
+    "null": ("null/norm",),
 }
+SCIENTIFIC = ("rho", "margin", "null")
+PERIOD = 0.1  # seconds between two refreshes of a bar over the whole run
 
 
 class ProgressBar(RichProgressBar):
     """Rich progress bar with loss, error, rho and the margins' mean, as of the last epoch.
+
+    One bar an epoch; where the epochs are short, as in linear regression, one over the whole run.
 
     Args:
         refresh_rate: batches between two refreshes.
@@ -25,13 +33,45 @@ class ProgressBar(RichProgressBar):
     def __init__(self, refresh_rate: int = 1) -> None:
         super().__init__(refresh_rate=refresh_rate)
         self._shown: dict[str, float | str] = {}
+        self._drawn = 0.0
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         progress = getattr(pl_module, "progress", {})
         for name, keys in SHOWN.items():
             value = next((progress[k] for k in keys if k in progress), None)
             if value is not None:  # the margins stay on show between two looks
-                self._shown[name] = f"{value:.3e}" if name in ("rho", "margin") else value
+                self._shown[name] = f"{value:.3e}" if name in SCIENTIFIC else value
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return {**metrics, **self._shown}
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _is_one_bar(pl_module):
+            super().on_train_epoch_start(trainer, pl_module)
+        elif self.progress is not None and self.train_progress_bar_id is None:
+            self.train_progress_bar_id = self._add_task(pl_module.planned or 0, "Training")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        if not _is_one_bar(pl_module):
+            super().on_train_batch_end(trainer, pl_module, *args)
+        else:
+            self._draw(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not _is_one_bar(pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if _is_one_bar(pl_module):
+            self._draw(trainer, pl_module, last=True)
+        super().on_train_end(trainer, pl_module)
+
+    def _draw(self, trainer: Trainer, module: JanusTask, last: bool = False) -> None:
+        if last or time.monotonic() - self._drawn > PERIOD:
+            self._drawn = time.monotonic()
+            self._update(self.train_progress_bar_id, module.completed(), hard=last)
+            self._update_metrics(trainer, module)
+
+
+def _is_one_bar(module: LightningModule) -> TypeGuard[JanusTask]:
+    return isinstance(module, JanusTask) and module.planned is not None

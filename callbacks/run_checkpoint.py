@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
 
 from callbacks._observer import check_count
 
@@ -30,6 +32,11 @@ class RunCheckpoint(ModelCheckpoint):
         # `predict` and `test` read a checkpoint of a folder that is not theirs to write to.
         if state_dict.get("dirpath") == self.dirpath:
             super().load_state_dict(state_dict)
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        # ModelCheckpoint copies every metric every epoch, for a file name that has none in it.
+        counts = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        return {name: torch.tensor(count) for name, count in counts.items()}
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # ModelCheckpoint would leave out the last epochs of a run that n does not divide.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import Trainer
@@ -33,7 +33,31 @@ from janus_pl.optimization import (
     check_schedule,
 )
 from janus_pl.runtime.guard import UpdateGuard
-from janus_pl.task import JanusTask, TrainingPass, is_last_epoch, training_samples
+from janus_pl.task import JanusTask, epochs_of, is_last_epoch, training_samples
+
+
+class TrainingPass(NamedTuple):
+    """The whole training set seen by one set of weights.
+
+    Attributes:
+        margins: fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
+        loss: the mean of the loss over all N samples, without weight decay; shape ().
+        error: the share of samples whose margin is not positive; shape ().
+        common_mode: the mean of m_n^2, m = (f_0 + f_1)/2 the part of two outputs that no margin
+            sees; shape ().
+        rho: the scale, the product of the Frobenius norms; shape ().
+        rho_learned: the learned scalar alone; shape ().
+        step: the number of optimizer steps behind these weights. Full-batch GD measures in its
+            training forward, so before the update: one less than the steps taken.
+    """
+
+    margins: Tensor
+    loss: Tensor
+    error: Tensor
+    common_mode: Tensor
+    rho: Tensor
+    rho_learned: Tensor
+    step: int
 
 
 class DeepReLUClassifier(JanusTask):
@@ -103,12 +127,10 @@ class DeepReLUClassifier(JanusTask):
         self.make_optimizer = optimizer
         self._epoch = _Epoch()
         self._whole_batch = False
-        self.progress: dict[str, float] = {}
         self.held_out_loss = MeanMetric(nan_strategy="disable")
         self.held_out_accuracy = BinaryAccuracy(validate_args=False)
         self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
         self._pass: TrainingPass | None = None
-        self._axes: dict[str, float] | None = None
         check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
 
     # The contract of JanusTask
@@ -143,8 +165,15 @@ class DeepReLUClassifier(JanusTask):
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
         return output_margins(outputs, y)
 
+    def training_margins(self) -> Tensor:
+        return self.training_pass().margins
+
+    def completed(self) -> int:
+        return epochs_of(self.trainer)
+
     @torch.no_grad()
     def training_pass(self) -> TrainingPass:
+        """Margins, loss and error over the whole training set, computed once for each step."""
         step = self.trainer.global_step
         if self._pass is None or self._pass.step < step - self._whole_batch:
             with parametrize.cached():
@@ -175,9 +204,8 @@ class DeepReLUClassifier(JanusTask):
         self.guard.step(optimizer, *parts)
 
     def setup(self, stage: str) -> None:
-        # What an earlier fit of this object left is of other data or other weights.
-        self._pass, self._axes = None, None
-        self.row = {}
+        self.forget_rows()
+        self._pass = None
         self._epoch.forwards.clear()
         self._epoch.eta_t = 0.0
 
@@ -193,10 +221,10 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.optimizer = optimizer
         if self.trainer.global_step == 0:
             self._complete_row(epoch=0)
-            self._write_row()
+            self.write_row()
 
     def on_train_epoch_start(self) -> None:
-        self._write_row()
+        self.write_row()
         self._epoch.forwards.clear()
 
     def on_train_epoch_end(self) -> None:
@@ -204,7 +232,7 @@ class DeepReLUClassifier(JanusTask):
         errors = (self.output_margins(outputs, y) <= 0).to(losses)
         running = torch.stack((losses.mean(), errors.mean())).double()
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
-        epoch = self.trainer.current_epoch + 1
+        epoch = self.completed()
         if bad:
             raise DivergenceError(self._divergence(epoch, int(sound)))
         if is_last_epoch(self.trainer):
@@ -214,15 +242,15 @@ class DeepReLUClassifier(JanusTask):
         self.row["learning_rate"] = self._epoch.optimizer.param_groups[0]["lr"]
         self._complete_row(epoch)
         if not self.trainer.early_stopping_callbacks:
-            self._write_row()  # early stopping decides later, and the last row holds a last look
+            self.write_row()  # early stopping decides later, and the last row holds a last look
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LRScheduler)
         scheduler.step()
 
     def on_train_end(self) -> None:
-        if self._axes is not None:
-            self._complete_row(self.trainer.current_epoch)
-            self._write_row()
+        if self.row_waits:
+            self._complete_row(self.completed())
+            self.write_row()
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_end(self.schedule, trainer)
@@ -286,12 +314,6 @@ class DeepReLUClassifier(JanusTask):
         learned = self.network.rho.detach().clone()
         return TrainingPass(margins, losses.mean(), error, common_mode, rho, learned, step)
 
-    def _write_row(self) -> None:
-        """Write the row that is complete, if there is one."""
-        if self._axes is not None:
-            self.write_row(self._axes)
-            self._axes = None
-
     def _complete_row(self, epoch: int) -> None:
         """The numbers that need no pass, and those of the pass where there was one."""
         step = self.trainer.global_step
@@ -305,9 +327,8 @@ class DeepReLUClassifier(JanusTask):
         # One transfer, for each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
         self.row.update(zip(numbers, values, strict=True))
-        self._axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
-        self.progress = {k: float(v) for k, v in self.row.items() if isinstance(v, int | float)}
-        self.announce(self._axes)
+        eta_t = self._epoch.eta_t
+        self.complete_row({"epoch": epoch, "trainer/global_step": step, "eta_t": eta_t})
 
     def _equilibrium(self, seen: TrainingPass) -> dict[str, Tensor]:
         r"""mu - (M + lambda) rho in the units of the learned rho, for the square loss alone.

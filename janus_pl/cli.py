@@ -46,6 +46,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if args is None else args)
     code = 1
+    format_before = warnings.formatwarning
+    warnings.formatwarning = _one_line
     try:
         JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))))
         code = DONE
@@ -63,6 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
         wandb_run.finish(code)
+        warnings.formatwarning = format_before
     return code
 
 
@@ -183,15 +186,23 @@ def check_run_dir(path: str) -> None:
 def find_configs(args: Sequence[str]) -> list[str]:
     """The arguments with every `--config NAME` looked up here and then among the shipped configs.
 
+    A config in a folder with a base.yaml is a difference from that, which is read just before it.
+
     Raises:
         UsageError: a config file that does not exist, with the places looked in.
     """
-    found = list(args)
-    for i, arg in enumerate(args):
-        if arg in ("--config", "-c") and i + 1 < len(args):
-            found[i + 1] = _find_config(args[i + 1])
-        elif arg.startswith("--config="):
-            found[i] = f"--config={_find_config(arg.removeprefix('--config='))}"
+    found: list[str] = []
+    given = iter(args)
+    for arg in given:
+        option, equals, name = arg.partition("=")
+        if option in ("--config", "-c") and (name := name if equals else next(given, "")):
+            config = _find_config(name)
+            base = config.with_name("base.yaml")
+            if base.is_file() and base != config and base.parent != CONFIGS:
+                found += ["--config", str(base)]
+            found += ["--config", str(config)]
+        else:
+            found.append(arg)
     return found
 
 
@@ -222,11 +233,11 @@ def name_helped_classes(args: Sequence[str]) -> list[str]:
     return named
 
 
-def _find_config(name: str) -> str:
+def _find_config(name: str) -> Path:
     places = [Path(name), CONFIGS / name]
     for place in places:
         if place.is_file():
-            return str(place)
+            return place
     looked = " or ".join(str(place.absolute()) for place in places)
     raise UsageError("--config", name, f"an existing file, looked for as {looked}")
 
@@ -234,6 +245,11 @@ def _find_config(name: str) -> str:
 def _fail(code: int, message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
+
+
+def _one_line(message: Warning | str, *args: Any, **kwargs: Any) -> str:
+    """A warning is for the user: what it says, and not the line of ours that says it."""
+    return f"warning: {message}\n"
 
 
 def _quiet_lightning() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -22,8 +22,9 @@ __all__ = [
     "Histogram",
     "JanusTask",
     "Table",
-    "TrainingPass",
     "Value",
+    "completed_epochs",
+    "epochs_of",
     "is_last_epoch",
     "record",
     "training_samples",
@@ -31,40 +32,25 @@ __all__ = [
 ]
 
 
-class TrainingPass(NamedTuple):
-    """The whole training set seen by one set of weights.
-
-    Attributes:
-        margins: fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
-        loss: the mean of the loss over all N samples, without weight decay; shape ().
-        error: the share of samples whose margin is not positive; shape ().
-        common_mode: the mean of m_n^2, m = (f_0 + f_1)/2 the part of two outputs that no margin
-            sees; shape ().
-        rho: the scale, the product of the Frobenius norms; shape ().
-        rho_learned: the learned scalar alone; shape ().
-        step: the number of optimizer steps behind these weights. Full-batch GD measures in its
-            training forward, so before the update: one less than the steps taken.
-    """
-
-    margins: Tensor
-    loss: Tensor
-    error: Tensor
-    common_mode: Tensor
-    rho: Tensor
-    rho_learned: Tensor
-    step: int
-
-
 class JanusTask(LightningModule, ABC):
     """One experiment of the paper; what callbacks may ask of it, and the row of its record.
 
     V_k is the weight of layer k as a matrix (out, in * kh * kw), divided by its Frobenius norm;
     layers come in depth order.
+
+    Attributes:
+        row: what the row to come holds so far.
+        progress: the numbers of the last row that was completed.
+        planned: the length of the run in the units of `completed`, where a progress bar had better
+            show the whole run than an epoch; else None.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.row: dict[str, Value] = {}
+        self.progress: dict[str, float] = {}
+        self.planned: int | None = None
+        self._axes: Mapping[str, float] | None = None
 
     @abstractmethod
     def directions(self) -> dict[str, Tensor]:
@@ -94,8 +80,12 @@ class JanusTask(LightningModule, ABC):
         """y_n f_W(x_n), the margins in the outputs' own units; shape (B,)."""
 
     @abstractmethod
-    def training_pass(self) -> TrainingPass:
-        """Margins, loss and error over the whole training set, computed once for each step."""
+    def training_margins(self) -> Tensor:
+        """fbar_n = y_n f_W(x_n)/rho of all N training samples in data order, shape (N,)."""
+
+    @abstractmethod
+    def completed(self) -> int:
+        """Completed epochs, what callbacks count by. In a single pass over a stream: steps."""
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         """Raise a UsageError for options that do not go together, before anything has started."""
@@ -107,21 +97,36 @@ class JanusTask(LightningModule, ABC):
         with parametrize.cached():
             return self.output_margins(self(x), y) / self.scale()
 
-    def write_row(self, values: Mapping[str, Value]) -> None:
-        """Complete the row with values and the three x axes, write it, and start the next one."""
-        row = {**self.row, **values}
-        self.row = {}
-        write_row(self.trainer, row)
-
-    def announce(self, values: Mapping[str, Value]) -> None:
-        """Let checkpoints and early stopping monitor the numbers of this row.
+    def complete_row(self, axes: Mapping[str, float]) -> None:
+        """The row lacks nothing but late looks: let checkpoints and early stopping monitor it.
 
         A number that is not of every epoch keeps its last value between two looks, as Lightning's
         own metrics do: monitor one of every epoch, such as `train/loss_running`.
+
+        Args:
+            axes: `epoch`, `trainer/global_step` and `eta_t`.
         """
-        row = {**self.row, **values}
+        self._axes = axes
+        row = {**self.row, **axes}
+        self.progress = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
         numbers = {k: torch.tensor(v) for k, v in row.items() if isinstance(v, int | float)}
         self.trainer.callback_metrics.update(numbers)
+
+    @property
+    def row_waits(self) -> bool:
+        """Whether there is a row that is complete and not written."""
+        return self._axes is not None
+
+    def write_row(self) -> None:
+        """Write the row that is complete, if there is one, and start the next."""
+        if self._axes is not None:
+            row, self.row = {**self.row, **self._axes}, {}
+            self._axes = None
+            write_row(self.trainer, row)
+
+    def forget_rows(self) -> None:
+        """What an earlier fit of this object left is of other data or other weights."""
+        self.row, self._axes = {}, None
 
 
 def record(trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
@@ -136,6 +141,18 @@ def record(trainer: Trainer, module: LightningModule, values: Mapping[str, Value
     numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
     module.log_dict({k: torch.tensor(v, dtype=torch.float64) for k, v in numbers.items()})
     pend_objects(trainer, values)
+
+
+def epochs_of(trainer: Trainer) -> int:
+    """Epochs completed by the trainer's count, in every hook from the end of one on."""
+    return trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+
+
+def completed_epochs(trainer: Trainer, module: LightningModule) -> int:
+    """The epochs that have been completed, the one that just ended among them."""
+    if isinstance(module, JanusTask):
+        return module.completed()
+    return epochs_of(trainer)
 
 
 def is_last_epoch(trainer: Trainer) -> bool:

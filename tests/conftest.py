@@ -13,6 +13,7 @@ import wandb
 from lightning.pytorch import Trainer
 from record_reader import Rows, read_rows
 
+import janus_pl.task
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
 
@@ -105,3 +106,11 @@ def fit(tmp_path: Path) -> Callable[..., Trainer]:
 def rows_of() -> Callable[[Path], Rows]:
     """The history rows of the only W&B run below a folder."""
     return read_rows
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The rows of the record as they are written, instead of writing them."""
+    written: list[dict[str, Any]] = []
+    monkeypatch.setattr(janus_pl.task, "write_row", lambda trainer, row: written.append(dict(row)))
+    return written

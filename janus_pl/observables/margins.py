@@ -30,6 +30,18 @@ def output_margins(outputs: Tensor, y: Tensor) -> Tensor:
     return y * (outputs[:, 1] - outputs[:, 0]) / 2
 
 
+def regression_margins(outputs: Tensor, y: Tensor) -> Tensor:
+    r"""<y_n, W x_n>/||y_n||^2, still to be divided by the scale rho = ||W||: 1 at interpolation.
+
+    Shapes: outputs W x_n (B, m), y (B, m); returns (B,), NaN where y_n = 0.
+
+    >>> import torch
+    >>> regression_margins(torch.tensor([[1.0, 0.5]]), torch.tensor([[2.0, 0.0]]))
+    tensor([0.5000])
+    """
+    return (y * outputs).sum(1) / y.square().sum(1)
+
+
 def margin_statistics(margins: Tensor) -> MarginStatistics:
     r"""mu = (1/N) sum fbar_n, M = (1/N) sum fbar_n^2, sigma^2 = M - mu^2 (Section C), minimum.
 

@@ -1,0 +1,433 @@
+"""The paper's linear experiment: W x = y by SGD or GD, many steps to a step of the trainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from janus_pl.data.regression import LinearProblem
+from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.linear import Piece, Plan
+from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
+from janus_pl.linear.landscape import noise
+from janus_pl.linear_training import LinearTraining, Window, pooled
+from janus_pl.observables.margins import regression_margins
+from janus_pl.observables.velocity import weight_velocity
+from janus_pl.optimization import ScheduleName
+from janus_pl.runtime.arrays import save_arrays
+from janus_pl.runtime.record import Table, Value
+from janus_pl.runtime.wandb_run import RunLogger
+from janus_pl.task import JanusTask, is_last_epoch
+from janus_pl.theory import stability_limit
+
+LearningRate = float | Literal["auto"] | list[float]
+SAMPLES_AT_ONCE = 65_536
+MOMENT_SAMPLES = 10_000  # of a stream, to estimate its limit of stability
+HELD = 256 * 2**20  # bytes of a stream's X and Y that are held, and written to problem.npz
+QUANTILES = {"q05": 0.05, "q95": 0.95}
+
+
+class LinearRegressor(JanusTask):
+    r"""W x = y by minibatch SGD or GD in float64, from the problem of `LinearProblem`.
+
+    L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum);
+    a step on the minibatch S of size B is
+
+        W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5).
+
+    GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded. All steps between two of
+    them are one call of compiled code, or several of about a quarter of a second: an "epoch" of the
+    trainer is the stretch from one record to the next. A stream (`data.order: online`) is a single
+    epoch, recorded at log-spaced steps.
+
+    Where `weight_decay` or `learning_rate` is a list, or the data have replicas, all combinations
+    run at once, the seed slowest and eta fastest; each is bitwise its own single run. A number of
+    the record is then the median over the replicas, with the quantiles `q05` and `q95` beside it,
+    and the last row adds `replicas`, a table of them all; shared callbacks look at the first one.
+
+    Args:
+        learning_rate: eta at the start. "auto": 0.5/sigma_max(X) (Section 3.3 prints
+            0.5 sigma_max, which diverges). A list: one replica each.
+        gd_learning_rate: eta where a batch is the whole set; not set, the same.
+        weight_decay: the paper's lambda. A list: one replica each.
+        schedule: `constant`, `inverse_sqrt` (eta/sqrt(t)) or `cosine`. Its time t is the epoch,
+            from 1; of a stream, which has only one, the step.
+        gd_schedule: the schedule where a batch is the whole set; not set, the same.
+        decay_convention: "paper" decays by 1 - 2 eta lambda a step, "appendix_a" by
+            1 - eta lambda, as the example of Appendix A does.
+        records_per_decade: recorded epochs in a factor of ten.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = "auto",
+        gd_learning_rate: LearningRate | None = None,
+        weight_decay: float | list[float] = 0.01,
+        schedule: ScheduleName = "inverse_sqrt",
+        gd_schedule: ScheduleName | None = None,
+        decay_convention: DecayConvention = "paper",
+        records_per_decade: int = 50,
+    ) -> None:
+        super().__init__()
+        for field in ("learning_rate", "gd_learning_rate"):
+            _check_numbers(f"model.{field}", locals()[field], "above 0")
+        _check_numbers("model.weight_decay", weight_decay, "from 0 up")
+        for field, name in (("schedule", schedule), ("gd_schedule", gd_schedule or schedule)):
+            if name not in get_args(ScheduleName):
+                raise UsageError(f"model.{field}", name, ", ".join(get_args(ScheduleName)))
+        if decay_convention not in LAMBDA_FACTOR:
+            raise UsageError("model.decay_convention", decay_convention, ", ".join(LAMBDA_FACTOR))
+        if isinstance(records_per_decade, bool) or records_per_decade < 1:
+            field = "model.records_per_decade"
+            raise UsageError(field, records_per_decade, "an integer from 1 up")
+        self.save_hyperparameters(logger=False)
+        self.automatic_optimization = False
+        self._rates = learning_rate, gd_learning_rate or learning_rate
+        self._schedules: tuple[ScheduleName, ScheduleName] = schedule, gd_schedule or schedule
+        self._lambdas = _listed(weight_decay)
+        self.decay_convention: DecayConvention = decay_convention
+        self.records_per_decade = records_per_decade
+
+    # The contract of JanusTask
+
+    def directions(self) -> dict[str, Tensor]:
+        w = self.weight.detach()[0]
+        return {"fc1": w / torch.linalg.vector_norm(w)}
+
+    def scale(self) -> Tensor:
+        return torch.linalg.vector_norm(self.weight.detach()[0])
+
+    def velocities(self) -> dict[str, Tensor]:
+        watch = self.replicas.watch
+        return {"fc1": weight_velocity(watch.before[0], watch.slope[0])}
+
+    def velocity_norms(self) -> Tensor:
+        # A mean already, over the steps since the last row.
+        return self.replicas.watch.velocity[:1]
+
+    def full_velocity_norms(self) -> Tensor:
+        w = self.weight.detach()
+        velocity = weight_velocity(w[0], self.replicas.landscape.slope(w)[0])
+        return torch.linalg.vector_norm(velocity)[None]
+
+    def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return regression_margins(outputs, y)
+
+    @torch.no_grad()
+    def training_margins(self) -> Tensor:
+        data, n = self.data, self.data.num_train
+        margins = []
+        for start in range(0, n, SAMPLES_AT_ONCE):
+            chosen = slice(start, min(start + SAMPLES_AT_ONCE, n))
+            if self._is_large:
+                x, y = data.stream(chosen.start, chosen.stop)
+            else:
+                x, y = (a[:, :, chosen] for a in data.problem[:2])
+            batch = [torch.from_numpy(a[0].T).to(self.device) for a in (x, y)]
+            margins.append(self.margins(batch))
+        return torch.cat(margins)
+
+    def completed(self) -> int:
+        return self.replicas.plan.done
+
+    def check_run(self, trainer: Trainer, data: object = None) -> None:
+        if not isinstance(data, LinearProblem):
+            given = "none" if data is None else f"janus_pl.data.{type(data).__name__}"
+            raise UsageError("data", given, "janus_pl.data.LinearProblem, for a LinearRegressor")
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
+        if data.order == "online" and trainer.max_epochs != 1:
+            allowed = "1, for data.order: online, where every sample is seen once"
+            raise UsageError("trainer.max_epochs", trainer.max_epochs, allowed)
+        for name, fixed in {"max_steps": -1, "limit_train_batches": 1.0}.items():
+            if (given := getattr(trainer, name)) != fixed:
+                allowed = f"{fixed}; trainer.max_epochs decides how long a linear run is"
+                raise UsageError(f"trainer.{name}", given, allowed)
+        if trainer.max_epochs is None or trainer.max_epochs < 1:
+            raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
+
+    # Training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight[0].mT
+
+    def epochs_to_run(self) -> Plan:
+        """What `LinearProblem` hands the trainer in place of minibatches."""
+        return self.replicas.plan
+
+    def setup(self, stage: str) -> None:
+        self.forget_rows()
+        self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit":
+            self.check_run(self.trainer, self.data)
+        rates = _listed(self._rates[self.data.whole])
+        w0 = torch.from_numpy(self.data.w0())
+        self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
+        self._loaded: Mapping[str, Any] | None = None
+        self._windows: list[tuple[int, Window]] = []
+
+    def configure_optimizers(self) -> Optimizer:
+        return _Counter([self.weight])
+
+    def on_fit_start(self) -> None:
+        trainer = self.trainer
+        whole = self.data.whole
+        self._epochs = trainer.max_epochs or 1
+        self.schedule = self._schedules[whole]
+        self.replicas = LinearTraining(
+            self.data,
+            self._lambdas,
+            _listed(self._rates[whole]),
+            self.schedule,
+            self.decay_convention,
+            self._epochs,
+            self.records_per_decade,
+            self.weight.detach(),
+        )
+        if self._loaded is not None:
+            self.replicas.load(self._loaded["training"])
+            self._windows = [(end, Window(*parts)) for end, parts in self._loaded["windows"]]
+        else:
+            self._warn_of_instability()
+        self.planned = self.replicas.plan.total
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # The trainer's epochs are the stretches between two records; `training_step` ends them.
+            trainer.fit_loop.max_epochs = -1
+
+    def on_train_start(self) -> None:
+        self._save_problem()
+        if self.replicas.plan.done == 0:
+            self._complete_row()
+            self.write_row()
+
+    def on_train_epoch_start(self) -> None:
+        self.write_row()
+
+    @torch.no_grad()
+    def training_step(self, piece: Piece, batch_idx: int) -> None:
+        run = self.replicas
+        start = run.plan.done
+        ends = run.run(piece)
+        if (run.diverged >= 0).all():
+            self.weight.copy_(run.sound)
+            raise DivergenceError(self._divergence(start))
+        if ends:
+            optimizer = self.optimizers()
+            assert isinstance(optimizer, LightningOptimizer)
+            optimizer.step()  # takes none: callbacks look, and the trainer counts
+        if run.plan.done == run.plan.total:
+            self.trainer.should_stop = True
+
+    def on_train_epoch_end(self) -> None:
+        run = self.replicas
+        self._windows.append((run.plan.done, run.window()))
+        first = run.plan.total * 8 // 10
+        self._windows = [(end, window) for end, window in self._windows if end > first]
+        self._complete_row()
+        if not (is_last_epoch(self.trainer) or self.trainer.early_stopping_callbacks):
+            self.write_row()
+
+    def on_train_end(self) -> None:
+        if self.row_waits:
+            self.row.update(self._tenths())
+            self._complete_row()
+            if len(self.weight) > 1:
+                self.row["replicas"] = self._table()
+            self.write_row()
+        self._save_result()
+
+    def teardown(self, stage: str) -> None:
+        if stage == "fit" and hasattr(self, "_epochs"):
+            self.trainer.fit_loop.max_epochs = self._epochs
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self.margins(batch)
+
+    # State
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        windows = [(end, tuple(window)) for end, window in self._windows]
+        checkpoint["linear"] = {"training": self.replicas.state(), "windows": windows}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._loaded = checkpoint["linear"]
+
+    # Parts
+
+    def _complete_row(self) -> None:
+        run = self.replicas
+        values = run.landscape.measure(self.weight.detach(), run.log_decay)
+        values["learning_rate"] = run.learning_rate
+        if run.watch.taken > 0:
+            values |= noise(run.watch)
+        self.row.update(self._medians(values))
+        if len(self.weight) > 1:
+            self.row["diverged"] = int((run.diverged >= 0).sum())
+        eta_t = float(run.eta_t.median())
+        axes = {"epoch": run.epochs, "trainer/global_step": run.steps, "eta_t": eta_t}
+        self.complete_row(axes)
+
+    def _medians(self, values: Mapping[str, Tensor]) -> dict[str, Value]:
+        """Values (R,) as numbers of a row: themselves, or the median and two quantiles."""
+        table = torch.stack([*values.values()])  # one transfer
+        self._values = dict(zip(values, table.tolist(), strict=True))
+        if table.shape[1] == 1:
+            return {key: value for key, (value,) in self._values.items()}
+        quantiles = {"": 0.5, **QUANTILES}
+        levels = torch.tensor([*quantiles.values()], dtype=table.dtype, device=table.device)
+        spread = torch.nanquantile(table, levels, dim=1).tolist()
+        names = [f"/{name}" if name else "" for name in quantiles]
+        return {
+            f"{key}{name}": value
+            for name, column in zip(names, spread, strict=True)
+            for key, value in zip(values, column, strict=True)
+        }
+
+    def _tenths(self) -> dict[str, Value]:
+        """The noise over the last tenth of the run, and over the tenth before it."""
+        plan = self.replicas.plan
+        borders = [plan.total * tenth // 10 for tenth in (8, 9, 10)]
+        row: dict[str, Value] = {}
+        for name, first, last in zip(
+            ("tenth_before", "last_tenth"), borders[:-1], borders[1:], strict=True
+        ):
+            windows = [window for end, window in self._windows if first < end <= last]
+            taken = sum(window.steps for window in windows)
+            if first == last or taken != (last - first) * self.replicas.steps_per_unit:
+                return {}  # a short run, or one that was stopped
+            variances = pooled(windows, self.replicas.probes)
+            for what, variance in zip(("weights", "predictions"), variances, strict=True):
+                values = self._medians({f"noise/{what}_{name}": variance.sqrt()})
+                row.update(values)
+        return row
+
+    def _table(self) -> Table:
+        """A row a replica, with its numbers at the end."""
+        run = self.replicas
+        fixed = {"seed": run.seed.tolist(), "weight_decay": run.lam.tolist()}
+        columns = {**fixed, "first_learning_rate": run.eta.tolist(), **self._values}
+        return Table(
+            ("replica", *columns), [*zip(range(len(run.eta)), *columns.values(), strict=True)]
+        )
+
+    def _warn_of_instability(self) -> None:
+        run, data = self.replicas, self.data
+        eta = float(run.eta.max())
+        x = (
+            data.stream(0, min(MOMENT_SAMPLES, data.num_train))[0]
+            if self._is_large
+            else data.problem.x
+        )
+        size = "full" if data.whole else data.batch_size
+        lam = float(run.landscape.lam[run.eta.argmax()])
+        replica = int(run.eta.argmax()) * len(x) // len(run.eta)
+        limit = stability_limit(torch.from_numpy(x[replica].copy()), size, lam, data.order)
+        if eta <= limit:
+            return
+        above = run.multipliers(0, run.plan.total) * eta > limit
+        unit = "step" if run.in_steps else "epoch"
+        last = int(above.nonzero()[0][-1]) + 1
+        ends = "" if above[-1] else f"; {self.schedule} is below it after {unit} {last}"
+        rank_zero_warn(
+            f"model.learning_rate: {eta:.4g} is above {limit:.4g}, where training on these"
+            f" minibatches stops being stable at a constant rate{ends}"
+        )
+
+    def _divergence(self, start: int) -> str:
+        run = self.replicas
+        unit = "step" if run.in_steps else "epoch"
+        lost = int(run.diverged.max()) + 1
+        who = "" if len(self.weight) == 1 else f" of all {len(self.weight)} replicas"
+        return (
+            f"W{who} is not finite at {unit} {lost}, learning rate"
+            f" {float(run.eta.max()):g} at the start, lambda {float(run.lam.max()):g};"
+            f" the weights are those of {unit} {start}"
+        )
+
+    @property
+    def _is_large(self) -> bool:
+        """Whether X and Y are a stream that is not held in memory."""
+        data = self.data
+        size = data.replicas * data.num_train * (data.dim + data.outputs) * 8
+        return data.order == "online" and size > HELD
+
+    # Files
+
+    def _folder(self) -> Path | None:
+        logger = self.trainer.logger
+        return logger.folder if isinstance(logger, RunLogger) and self._writes else None
+
+    @property
+    def _writes(self) -> bool:
+        return self.trainer.is_global_zero
+
+    def _save_problem(self) -> None:
+        """X (d, N), Y (m, N) and W0 (m, d), so that the run can be computed again elsewhere."""
+        folder, data = self._folder(), self.data
+        if folder is None:
+            return
+        arrays = {"W0": data.w0()}
+        if self._is_large:
+            rank_zero_info("problem.npz holds W0 alone; LinearProblem.stream draws X and Y again")
+        else:
+            arrays["X"], arrays["Y"] = data.problem[:2]
+        one = data.replicas == 1
+        save_arrays(folder / "problem.npz", **{k: a[0] if one else a for k, a in arrays.items()})
+
+    def _save_result(self) -> None:
+        """W (m, d), or (R, m, d), and what belongs to it."""
+        run = self.replicas
+        if (folder := self._folder()) is not None:
+            w = self.weight.detach().cpu()
+            save_arrays(
+                folder / "final.npz",
+                W=w[0] if len(w) == 1 else w,
+                epochs=run.epochs,
+                seed=run.seed,
+                weight_decay=run.lam.cpu(),
+                learning_rate=run.eta.cpu(),
+            )
+
+
+class _Counter(Optimizer):
+    """Takes no step: the steps were taken in compiled code. The trainer counts, callbacks look."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if closure is not None:
+            closure()  # where Lightning calls `on_before_optimizer_step`
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _check_numbers(field: str, value: Any, allowed: str) -> None:
+    """A finite number, or a list of them, above 0 or from 0 up; a learning rate may be "auto"."""
+    rate = field.endswith("rate")
+    if value is None:
+        return
+    names = ", auto" if rate else ""
+    numbers = _listed(value)
+    for number in numbers:
+        if rate and number == "auto":
+            continue
+        good = isinstance(number, int | float) and not isinstance(number, bool)
+        if not (good and math.isfinite(number) and (number > 0 or (number == 0 and not rate))):
+            raise UsageError(field, number, f"a finite number {allowed}{names}, or a list of them")
+    if not numbers:
+        raise UsageError(field, value, "at least one number")

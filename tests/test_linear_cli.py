@@ -1,0 +1,265 @@
+"""Linear regression on the command line: configs, record, replicas, and what bad input gets."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from record_reader import exit_code, read_records, read_rows
+
+from janus_pl.cli import CONFIGS, _one_line, main
+
+LINEAR = sorted((CONFIGS / "linear").glob("*.yaml"))
+SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))
+PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+# The learning rate of the paper may start above the limit of stability, and then it is said.
+pytestmark = pytest.mark.filterwarnings("ignore:model.learning_rate. .* is above:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["janus_pl"])
+
+
+def fit(config: str, *args: str) -> int:
+    return main(["fit", "--config", f"linear/{config}.yaml", *PLAIN, *args])
+
+
+def run_folder() -> Path:
+    (folder,) = Path("runs/janus_pl").iterdir()
+    return folder
+
+
+def numbers(folder: Path, name: str) -> dict[str, Any]:
+    with np.load(folder / f"{name}.npz") as held:
+        return dict(held)
+
+
+@pytest.mark.parametrize("config", LINEAR, ids=lambda path: path.stem)
+def test_fast_dev_run_of_every_shipped_config(config: Path) -> None:
+    small = ["--data.num_train=1000"] if config.stem == "online" else []
+    assert fit(config.stem, "--trainer.fast_dev_run=true", *small) == 0
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("config", [*LINEAR, *SWEEPS], ids=lambda path: path.stem)
+def test_every_shipped_config_says_claim_cost_and_command(config: Path) -> None:
+    head = config.read_text().splitlines()[:3]
+    assert all(line.startswith("# ") for line in head)
+    if config.stem != "base":
+        assert [line.split(":")[0] for line in head] == ["# Claim", "# Cost", "# Command"]
+        assert f"{config.parent.name}/{config.name}" in head[2]
+
+
+def test_every_config_names_its_group_and_differs_from_the_base_alone() -> None:
+    for config in LINEAR:
+        if config.stem != "base":
+            own = yaml.safe_load(config.read_text())
+            assert own["group"] == f"linear-{config.stem.replace('_', '-')}"
+            assert "class_path" not in own.get("model", {}) | own.get("data", {})
+
+
+def test_a_base_beside_a_config_is_read_before_it(capsys: pytest.CaptureFixture) -> None:
+    Path("mine").mkdir()
+    Path("mine/base.yaml").write_text("project: from-the-base\nname: from-the-base\n")
+    Path("mine/own.yaml").write_text("name: own\n")
+    assert main(["fit", "--config", "mine/own.yaml", "--print_config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert (printed["name"], printed["project"]) == ("own", "from-the-base")
+
+
+def test_fit_leaves_config_problem_result_checkpoint_and_record(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    assert fit("a3", "--data.batch_size=2") == 0
+    assert "Run folder" in capsys.readouterr().out
+    folder = run_folder()
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.yaml", "problem.npz", "final.npz", "checkpoints", "wandb"}
+    problem, final = numbers(folder, "problem"), numbers(folder, "final")
+    assert {k: v.shape for k, v in problem.items()} == {"X": (10, 5), "Y": (10, 5), "W0": (10, 10)}
+    assert final["W"].shape == (10, 10)
+    rows = read_rows(folder)
+    epochs = [row["epoch"] for row in rows]
+    assert epochs[:4] == [0, 1, 2, 3]
+    assert epochs[-1] == 200
+    assert epochs == sorted(set(epochs))
+    assert rows[-1]["trainer/global_step"] == 600
+    for row in rows[1:]:
+        assert {"null/norm", "null/predicted", "sigma_min", "velocity/fc1"} <= row.keys()
+        assert {"margin/mean", "rank/fc1", "gradient_norm", "noise/weights"} <= row.keys()
+        assert {"singular_value/01", "singular_value/10", "eigenvalue_modulus/01"} <= row.keys()
+    assert rows[-1]["rho"] == pytest.approx(np.linalg.norm(final["W"]), rel=1e-12)
+    assert exit_code(folder) == 0
+    (definition,) = [
+        r["metric"] for r in read_records(folder)
+        if r["type"] == "metric" and r["metric"].get("name") == "null/norm"
+    ]  # fmt: skip
+    assert "epoch" in str(definition)
+
+
+def test_a_problem_can_be_run_again_from_its_file() -> None:
+    assert fit("a3") == 0
+    folder = run_folder()
+    source = folder / "problem.npz"
+    again = [f"--data.source={source}", "--data.num_train=null", "--data.dim=null"]
+    again += ["--data.outputs=null", "--data.informative=null", "--run_dir=again"]
+    assert fit("a3", *again) == 0
+    (second,) = Path("again/janus_pl").iterdir()
+    assert np.array_equal(numbers(folder, "final")["W"], numbers(second, "final")["W"])
+
+
+def test_predict_writes_every_margin() -> None:
+    assert fit("a6") == 0
+    folder = run_folder()
+    args = ["--config", str(folder / "config.yaml")]
+    assert main(["predict", *args, "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]) == 0
+    with (folder / "margins.csv").open() as file:
+        margins = [float(row["margin"]) for row in csv.DictReader(file)]
+    problem, w = numbers(folder, "problem"), numbers(folder, "final")["W"]
+    x, y = problem["X"], problem["Y"]
+    expected = [y[:, n] @ w @ x[:, n] / (y[:, n] @ y[:, n]) for n in range(10)]
+    assert margins == pytest.approx(np.array(expected) / np.linalg.norm(w), rel=1e-12)
+
+
+def test_replicas_over_seeds_lambdas_and_rates_are_their_own_single_runs() -> None:
+    lambdas, rates = [0.01, 0.1], [0.02, 0.03]
+    grid = [f"--model.weight_decay={lambdas}", f"--model.learning_rate={rates}"]
+    order = ["--data.order=shuffle", "--data.batch_size=2"]
+    assert fit("a3", *grid, *order, "--data.replicas=2", "--data.seed=5") == 0
+    folder = run_folder()
+    final = numbers(folder, "final")
+    assert final["W"].shape == (8, 10, 10)
+    assert final["seed"].tolist() == [5, 5, 5, 5, 6, 6, 6, 6]
+    assert final["weight_decay"].tolist() == [0.01, 0.01, 0.1, 0.1] * 2
+    assert final["learning_rate"].tolist() == rates * 4
+    norms = []
+    for r, (seed, lam, rate) in enumerate(
+        zip(final["seed"], final["weight_decay"], final["learning_rate"], strict=True)
+    ):
+        one = [f"--data.seed={seed}", f"--model.weight_decay={lam}"]
+        one += [f"--model.learning_rate={rate}", f"--run_dir=one{r}"]
+        assert fit("a3", *order, *one) == 0
+        (alone,) = Path(f"one{r}/janus_pl").iterdir()
+        assert np.array_equal(numbers(alone, "final")["W"], final["W"][r])
+        norms.append(read_rows(alone)[-1]["rho"])
+    last = read_rows(folder)[-1]
+    assert last["rho"] == pytest.approx(np.median(norms), rel=1e-12)
+    assert last["rho/q05"] == pytest.approx(np.quantile(norms, 0.05), rel=1e-12)
+    assert last["rho/q95"] == pytest.approx(np.quantile(norms, 0.95), rel=1e-12)
+    assert last["diverged"] == 0
+    assert last["replicas.nrows"] == 8
+
+
+def test_a_replica_that_diverges_leaves_the_others_alone(capsys: pytest.CaptureFixture) -> None:
+    rates = "--model.learning_rate=[0.01, 5.0]"
+    with pytest.warns(UserWarning, match="is above"):
+        assert fit("a2", rates, "--trainer.max_epochs=900") == 0
+    final = numbers(run_folder(), "final")
+    assert np.isfinite(final["W"]).all(2).all(1).tolist() == [True, False]
+    last = read_rows(run_folder())[-1]
+    assert last["diverged"] == 1
+    assert last["rho"] == pytest.approx(np.linalg.norm(final["W"][0]), rel=1e-12)
+
+
+def test_divergence_exits_3_with_the_last_finite_weights_kept(
+    capsys: pytest.CaptureFixture,
+) -> None:
+    with pytest.warns(UserWarning, match=r"1 is above 0\.\d+"):
+        assert fit("a2", "--model.learning_rate=1.0", "--model.schedule=constant") == 3
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    for part in ("not finite", "epoch", "learning rate 1", "lambda 0.01"):
+        assert part in line
+    folder = run_folder()
+    assert exit_code(folder) == 3
+    assert (folder / "problem.npz").is_file()
+    assert not (folder / "final.npz").exists()
+    assert read_rows(folder)[-1]["epoch"] > 1
+
+
+def test_a_rate_above_the_limit_is_one_line_that_names_it() -> None:
+    with pytest.warns(UserWarning) as caught:
+        options = ["--data.batch_size=full", "--model.learning_rate=0.3"]
+        assert fit("a2", *options, "--trainer.max_epochs=20") == 0
+    (warning,) = caught
+    line = _one_line(warning.message)
+    problem = numbers(run_folder(), "problem")
+    limit = 1 / (np.linalg.norm(problem["X"], 2) ** 2 / 10 + 0.01)
+    assert line.startswith(f"warning: model.learning_rate: 0.3 is above {limit:.4g},")
+    assert f"inverse_sqrt is below it after epoch {int((0.3 / limit) ** 2)}" in line
+    assert line.count("\n") == 1
+
+
+def bad_files(folder: Path) -> None:
+    x, y = np.ones((3, 4)), np.ones((2, 4))
+    np.savez(folder / "short.npz", X=x, Y=y[:, :3])
+    np.savez(folder / "lacks.npz", X=x)
+    bad = x.copy()
+    bad[1, 2] = np.nan
+    np.savez(folder / "nan.npz", X=bad, Y=y)
+    np.savez(folder / "start.npz", X=x, Y=y, W0=np.ones((3, 2)))
+    (folder / "words.csv").write_text("x1,y1\n1,2\n3,four\n")
+
+
+BAD = [
+    ("--data.batch_size 0", "data.batch_size", '1 to N, or "full"'),
+    ("--data.batch_size 11", "data.batch_size", "1 to 10"),
+    ("--data.num_train 0", "data.num_train", ">= 1"),
+    ("--data.dim 0", "data.dim", ">= 1"),
+    ("--data.outputs 0", "data.outputs", ">= 1"),
+    ("--data.replicas 0", "data.replicas", ">= 1"),
+    ("--data.empty 11", "data.empty", "from 0 to 10"),
+    ("--data.informative 12", "data.informative", "from 1 to 11"),
+    ("--data.init given", "data.init", "zero, gaussian"),
+    ("--data.order sorted", "data.order", "'online'"),
+    ("--data.batchsize 2", "data.batchsize", "batch_size"),
+    ("--data.source nowhere.npz", "data.source", "existing"),
+    ("--data.source problem.txt", "data.source", ".csv"),
+    ("--model.learning_rate -1", "model.learning_rate", "above 0"),
+    ("--model.learning_rate fast", "model.learning_rate", "auto"),
+    ("--model.learning_rate [0.1,0]", "model.learning_rate", "above 0"),
+    ("--model.learning_rate []", "model.learning_rate", "at least one"),
+    ("--model.gd_learning_rate 0", "model.gd_learning_rate", "above 0"),
+    ("--model.weight_decay -1", "model.weight_decay", "from 0 up"),
+    ("--model.weight_decay [0.1,-0.2]", "model.weight_decay", "from 0 up"),
+    ("--model.schedule linear", "model.schedule", "'inverse_sqrt'"),
+    ("--model.gd_schedule linear", "model.gd_schedule", "'inverse_sqrt'"),
+    ("--model.decay_convention mine", "model.decay_convention", "'appendix_a'"),
+    ("--model.records_per_decade 0", "model.records_per_decade", "1 up"),
+    ("--model.lerning_rate 0.1", "model.lerning_rate", "learning_rate"),
+    ("--data.order online", "trainer.max_epochs", "1, for data.order: online"),
+    ("--trainer.max_epochs -1", "trainer.max_epochs", "from 1 up"),
+    ("--trainer.max_steps 100", "trainer.max_steps", "-1"),
+    ("--trainer.limit_train_batches 3", "trainer.limit_train_batches", "1.0"),
+    ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),
+    ("--data janus_pl.data.DigitsPair", "data", "janus_pl.data.LinearProblem"),
+    (f"{'--data.num_train null --data.dim null --data.outputs null'} --data.source", "", ""),
+]
+FILES = [("short.npz", "N differs"), ("lacks.npz", "no Y"), ("nan.npz", "row 2, column 3")]
+FILES += [("start.npz", "W0 is (3, 2)"), ("words.csv", "row 2, column y1")]
+CASES = BAD[:-1] + [(f"{BAD[-1][0]} {name}", "data.source", text) for name, text in FILES]
+
+
+@pytest.mark.parametrize(("args", "field", "allowed"), CASES, ids=[case[0] for case in CASES])
+def test_a_mistake_gets_one_line_and_no_run_folder(
+    args: str, field: str, allowed: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    bad_files(tmp_path)
+    before = set(tmp_path.rglob("*"))
+    assert fit("a2", *args.split()) == 2
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    assert field in line
+    assert allowed in line
+    assert set(tmp_path.rglob("*")) - before <= {tmp_path / "wandb"}
+
+
+def test_validate_has_nothing_to_look_at(capsys: pytest.CaptureFixture) -> None:
+    assert main(["validate", "--config", "linear/a2.yaml", *PLAIN]) == 2
+    (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    assert "validation" in line or "val" in line
