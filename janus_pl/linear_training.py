@@ -30,10 +30,26 @@ from janus_pl.theory import decay_factor
 PROBES = 32  # the first inputs, whose predictions are watched
 # Steps that are looked at between two rows: one in 64, since a look costs as much as some twenty
 # steps, but from the first number up to the second, and a whole epoch where that is more.
-LOOKS = 8, 128
+LOOKS = 8, 64
 STREAM_LOOKS = 512  # of a stream, which has no epoch
 PIECE = 2.5e8  # multiplications in a piece: about a quarter of a second
+STRETCH = 20  # pieces from one look, and checkpoint, to the next: a few seconds
 SAMPLES_AT_ONCE = 65_536  # of a stream
+
+
+class Snapshot(NamedTuple):
+    """A record to be: W and what belongs to it after so many units of time.
+
+    Shapes: weight (R, m, d), the others (R,); `watch` of the steps since the record before it,
+    None at the start.
+    """
+
+    done: int
+    weight: Tensor
+    log_decay: Tensor
+    eta_t: Tensor
+    learning_rate: Tensor
+    watch: Watch | None
 
 
 class Window(NamedTuple):
@@ -62,6 +78,7 @@ class LinearTraining:
         decay_convention: as in `run_epochs`.
         epochs: the epochs to run.
         records_per_decade: how many of them to record in a factor of ten.
+        looks_per_decade: at how many of them callbacks look.
         weight: W, (R, m, d), float64, which is changed in place: on a CPU by compiled code,
             elsewhere in batched PyTorch.
 
@@ -82,10 +99,12 @@ class LinearTraining:
         decay_convention: DecayConvention,
         epochs: int,
         records_per_decade: int,
+        looks_per_decade: int,
         weight: Tensor,
     ) -> None:
         self.data, self.schedule, self.decay_convention = data, schedule, decay_convention
         self.weight, self.sound, self.device = weight, weight.clone(), weight.device
+        self.compiled = self.device.type == "cpu"
         self.in_steps = data.order == "online" and not data.whole
         self.steps_per_unit = 1 if self.in_steps else data.steps_per_epoch
         total = data.steps_per_epoch if self.in_steps else epochs
@@ -106,20 +125,12 @@ class LinearTraining:
         multiplications = len(seed) * w0.shape[1] * w0.shape[2] * 4
         per_unit = multiplications * (data.num_train if not self.in_steps else self._batch)
         size = max(1, int(PIECE / per_unit))
+        stretch = STRETCH * size
         if self.in_steps:
             size = max(1, min(size, SAMPLES_AT_ONCE // self._batch))
-        self.plan = Plan(total, log_spaced(total, records_per_decade), size)
+        records, looks = (log_spaced(total, n) for n in (records_per_decade, looks_per_decade))
+        self.plan = Plan(total, records, looks, size, stretch)
         self.watch = self._new_watch()
-
-    @property
-    def steps(self) -> int:
-        """Steps taken."""
-        return self.plan.done * self.steps_per_unit
-
-    @property
-    def epochs(self) -> float:
-        """Epochs completed; a stream is one."""
-        return self.plan.done / (self.data.steps_per_epoch if self.in_steps else 1)
 
     @property
     def learning_rate(self) -> Tensor:
@@ -132,8 +143,8 @@ class LinearTraining:
         return multipliers(self.schedule, first, last, self.plan.total)
 
     def run(self, piece: Piece) -> bool:
-        """Take the steps of a piece; whether it ends at a mark."""
-        ends = piece.last == self.plan.mark
+        """Take the steps of a piece; whether it ends at a record."""
+        ends = piece.last == self.plan.record
         if self.watch.taken >= self.watch.steps:
             self.watch = self._new_watch()
         self.sound = self.weight.clone()
@@ -148,10 +159,15 @@ class LinearTraining:
         self.plan.done = piece.last
         return ends
 
-    def window(self) -> Window:
-        """The steps since the last mark."""
-        watch = self.watch
-        return Window(watch.steps, watch.mean, watch.variance, watch.probe_variance)
+    def snapshot(self) -> Snapshot:
+        """What a record is made of."""
+        watch = self.watch if self.watch.taken else None
+        state = self.weight.clone(), self.log_decay.clone(), self.eta_t.clone()
+        return Snapshot(self.plan.done, *state, self.learning_rate, watch)
+
+    def epochs(self, done: int) -> float:
+        """Units of time in epochs; a stream is one."""
+        return done / (self.data.steps_per_epoch if self.in_steps else 1)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside W."""
@@ -193,7 +209,7 @@ class LinearTraining:
         return next(rows).mT, next(rows).mT
 
     def _new_watch(self) -> Watch:
-        units = self.plan.mark - self.plan.done
+        units = self.plan.record - self.plan.done
         steps = max(1, units * self.steps_per_unit)
         least, most = max(LOOKS[0], self.steps_per_unit), max(LOOKS[1], self.steps_per_unit)
         most = STREAM_LOOKS if self.in_steps else min(most, max(least, steps // 64))
@@ -212,7 +228,7 @@ class LinearTraining:
         elif (orders := data.orders(*piece)) is not None:
             order = orders[self._replica]
         convention = self.decay_convention
-        if self.device.type == "cpu":
+        if self.compiled:
             w, rows, targets = (a.numpy() for a in (self.weight, x, y))
             lam, eta = self.lam.numpy(), self.eta.numpy()
             return torch.from_numpy(
@@ -222,6 +238,11 @@ class LinearTraining:
         return run_epochs_torch(
             self.weight, x, y, index, batch, rates, self.lam, self.eta, convention, self.watch
         )
+
+
+def window(watch: Watch) -> Window:
+    """What a watch saw."""
+    return Window(watch.steps, watch.mean, watch.variance, watch.probe_variance)
 
 
 def pooled(windows: Sequence[Window], probes: Tensor) -> tuple[Tensor, Tensor]:

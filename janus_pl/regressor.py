@@ -19,12 +19,12 @@ from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linear import Piece, Plan
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.landscape import noise
-from janus_pl.linear_training import LinearTraining, Window, pooled
+from janus_pl.linear_training import LinearTraining, Snapshot, Window, pooled, window
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.optimization import ScheduleName
 from janus_pl.runtime.arrays import save_arrays
-from janus_pl.runtime.record import Table, Value
+from janus_pl.runtime.record import AXES, Table, Value, write_row
 from janus_pl.runtime.wandb_run import RunLogger
 from janus_pl.task import JanusTask, is_last_epoch
 from janus_pl.theory import stability_limit
@@ -45,9 +45,9 @@ class LinearRegressor(JanusTask):
         W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5).
 
     GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded. All steps between two of
-    them are one call of compiled code, or several of about a quarter of a second: an "epoch" of the
-    trainer is the stretch from one record to the next. A stream (`data.order: online`) is a single
-    epoch, recorded at log-spaced steps.
+    them are one call of compiled code, or several of about a quarter of a second. An "epoch" of the
+    trainer is the stretch to the next look of its callbacks. A stream (`data.order: online`) is a
+    single epoch, recorded at log-spaced steps.
 
     Where `weight_decay` or `learning_rate` is a list, or the data have replicas, all combinations
     run at once, the seed slowest and eta fastest; each is bitwise its own single run. A number of
@@ -65,6 +65,7 @@ class LinearRegressor(JanusTask):
         decay_convention: "paper" decays by 1 - 2 eta lambda a step, "appendix_a" by
             1 - eta lambda, as the example of Appendix A does.
         records_per_decade: recorded epochs in a factor of ten.
+        looks_per_decade: those of them at which callbacks look and checkpoints are made.
 
     Raises:
         UsageError: a value outside its range.
@@ -79,6 +80,7 @@ class LinearRegressor(JanusTask):
         gd_schedule: ScheduleName | None = None,
         decay_convention: DecayConvention = "paper",
         records_per_decade: int = 50,
+        looks_per_decade: int = 5,
     ) -> None:
         super().__init__()
         for field in ("learning_rate", "gd_learning_rate"):
@@ -89,16 +91,17 @@ class LinearRegressor(JanusTask):
                 raise UsageError(f"model.{field}", name, ", ".join(get_args(ScheduleName)))
         if decay_convention not in LAMBDA_FACTOR:
             raise UsageError("model.decay_convention", decay_convention, ", ".join(LAMBDA_FACTOR))
-        if isinstance(records_per_decade, bool) or records_per_decade < 1:
-            field = "model.records_per_decade"
-            raise UsageError(field, records_per_decade, "an integer from 1 up")
+        counts = {"records_per_decade": records_per_decade, "looks_per_decade": looks_per_decade}
+        for field, count in counts.items():
+            if isinstance(count, bool) or count < 1:
+                raise UsageError(f"model.{field}", count, "an integer from 1 up")
         self.save_hyperparameters(logger=False)
         self.automatic_optimization = False
         self._rates = learning_rate, gd_learning_rate or learning_rate
         self._schedules: tuple[ScheduleName, ScheduleName] = schedule, gd_schedule or schedule
         self._lambdas = _listed(weight_decay)
         self.decay_convention: DecayConvention = decay_convention
-        self.records_per_decade = records_per_decade
+        self._per_decade = records_per_decade, looks_per_decade
 
     # The contract of JanusTask
 
@@ -177,6 +180,8 @@ class LinearRegressor(JanusTask):
         self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
         self._loaded: Mapping[str, Any] | None = None
         self._windows: list[tuple[int, Window]] = []
+        self._seen: list[Snapshot] = []
+        self._last: dict[str, Tensor] = {}  # the newest value of every number, (R,)
 
     def configure_optimizers(self) -> Optimizer:
         return _Counter([self.weight])
@@ -193,11 +198,14 @@ class LinearRegressor(JanusTask):
             self.schedule,
             self.decay_convention,
             self._epochs,
-            self.records_per_decade,
+            *self._per_decade,
             self.weight.detach(),
         )
         if self._loaded is not None:
             self.replicas.load(self._loaded["training"])
+            if (done := self.replicas.plan.done) >= self.replicas.plan.total:
+                allowed = f"above {done}, where the checkpoint is"
+                raise UsageError("trainer.max_epochs", self.replicas.plan.total, allowed)
             self._windows = [(end, Window(*parts)) for end, parts in self._loaded["windows"]]
         else:
             self._warn_of_instability()
@@ -209,7 +217,7 @@ class LinearRegressor(JanusTask):
     def on_train_start(self) -> None:
         self._save_problem()
         if self.replicas.plan.done == 0:
-            self._complete_row()
+            self._record()
             self.write_row()
 
     def on_train_epoch_start(self) -> None:
@@ -218,12 +226,13 @@ class LinearRegressor(JanusTask):
     @torch.no_grad()
     def training_step(self, piece: Piece, batch_idx: int) -> None:
         run = self.replicas
-        start = run.plan.done
-        ends = run.run(piece)
+        start, look = run.plan.done, run.plan.look
+        if run.run(piece):
+            self._seen.append(run.snapshot())
         if (run.diverged >= 0).all():
             self.weight.copy_(run.sound)
             raise DivergenceError(self._divergence(start))
-        if ends:
+        if run.plan.done == look:
             optimizer = self.optimizers()
             assert isinstance(optimizer, LightningOptimizer)
             optimizer.step()  # takes none: callbacks look, and the trainer counts
@@ -231,18 +240,13 @@ class LinearRegressor(JanusTask):
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
-        run = self.replicas
-        self._windows.append((run.plan.done, run.window()))
-        first = run.plan.total * 8 // 10
-        self._windows = [(end, window) for end, window in self._windows if end > first]
-        self._complete_row()
+        self._record()
         if not (is_last_epoch(self.trainer) or self.trainer.early_stopping_callbacks):
             self.write_row()
 
     def on_train_end(self) -> None:
         if self.row_waits:
             self.row.update(self._tenths())
-            self._complete_row()
             if len(self.weight) > 1:
                 self.row["replicas"] = self._table()
             self.write_row()
@@ -263,30 +267,62 @@ class LinearRegressor(JanusTask):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._loaded = checkpoint["linear"]
+        w = checkpoint["state_dict"]["weight"]
+        if not hasattr(self, "weight"):  # `load_from_checkpoint`, without a problem
+            self.weight = nn.Parameter(torch.empty_like(w))
+        if w.shape != self.weight.shape:
+            given = f"W of {tuple(w.shape)}"
+            raise UsageError("--ckpt_path", given, f"(R, m, d) = {tuple(self.weight.shape)}")
 
     # Parts
 
-    def _complete_row(self) -> None:
+    def _record(self) -> None:
+        """The rows up to the one of this moment, which callbacks have begun, and which waits."""
         run = self.replicas
-        values = run.landscape.measure(self.weight.detach(), run.log_decay)
-        values["learning_rate"] = run.learning_rate
-        if run.watch.taken > 0:
-            values |= noise(run.watch)
-        self.row.update(self._medians(values))
+        if not self._seen or self._seen[-1].done < run.plan.done:
+            self._seen.append(run.snapshot())
+        *earlier, last = self._measured(self._seen)
+        for row in earlier:
+            write_row(self.trainer, row)
+        self.row.update(last)
         if len(self.weight) > 1:
             self.row["diverged"] = int((run.diverged >= 0).sum())
-        eta_t = float(run.eta_t.median())
-        axes = {"epoch": run.epochs, "trainer/global_step": run.steps, "eta_t": eta_t}
-        self.complete_row(axes)
+        self.complete_row({axis: last[axis] for axis in AXES})
+        first = run.plan.total * 8 // 10
+        late = [(s.done, s.watch) for s in self._seen if s.done > first]
+        self._windows += [(done, window(watch)) for done, watch in late if watch is not None]
+        self._seen.clear()
 
-    def _medians(self, values: Mapping[str, Tensor]) -> dict[str, Value]:
+    def _measured(self, seen: list[Snapshot]) -> list[dict[str, float]]:
+        """A row for every snapshot, from one look at all of them."""
+        run = self.replicas
+        weight, log_decay, rate = (
+            torch.stack([getattr(s, name) for s in seen])
+            for name in ("weight", "log_decay", "learning_rate")
+        )
+        values = run.landscape.measure(weight, log_decay) | {"learning_rate": rate}
+        names = [*values]
+        table = torch.stack([*values.values()], dim=1).cpu()  # (snapshots, names, R)
+        rows = []
+        for snapshot, numbers in zip(seen, table, strict=True):
+            own = dict(zip(names, numbers.unbind(), strict=True))
+            if snapshot.watch is not None:
+                own |= {k: v.cpu() for k, v in noise(snapshot.watch).items()}
+            row = self._medians(own)
+            row["epoch"] = run.epochs(snapshot.done)
+            row["trainer/global_step"] = snapshot.done * run.steps_per_unit
+            row["eta_t"] = float(snapshot.eta_t.median())
+            rows.append(row)
+        return rows
+
+    def _medians(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Values (R,) as numbers of a row: themselves, or the median and two quantiles."""
-        table = torch.stack([*values.values()])  # one transfer
-        self._values = dict(zip(values, table.tolist(), strict=True))
+        table = torch.stack([*values.values()])
+        self._last |= values
         if table.shape[1] == 1:
-            return {key: value for key, (value,) in self._values.items()}
+            return dict(zip(values, table[:, 0].tolist(), strict=True))
         quantiles = {"": 0.5, **QUANTILES}
-        levels = torch.tensor([*quantiles.values()], dtype=table.dtype, device=table.device)
+        levels = torch.tensor([*quantiles.values()], dtype=table.dtype)
         spread = torch.nanquantile(table, levels, dim=1).tolist()
         names = [f"/{name}" if name else "" for name in quantiles]
         return {
@@ -297,8 +333,8 @@ class LinearRegressor(JanusTask):
 
     def _tenths(self) -> dict[str, Value]:
         """The noise over the last tenth of the run, and over the tenth before it."""
-        plan = self.replicas.plan
-        borders = [plan.total * tenth // 10 for tenth in (8, 9, 10)]
+        total = self.replicas.plan.total
+        borders = [total * tenth // 10 for tenth in (8, 9, 10)]
         row: dict[str, Value] = {}
         for name, first, last in zip(
             ("tenth_before", "last_tenth"), borders[:-1], borders[1:], strict=True
@@ -309,15 +345,15 @@ class LinearRegressor(JanusTask):
                 return {}  # a short run, or one that was stopped
             variances = pooled(windows, self.replicas.probes)
             for what, variance in zip(("weights", "predictions"), variances, strict=True):
-                values = self._medians({f"noise/{what}_{name}": variance.sqrt()})
-                row.update(values)
+                row.update(self._medians({f"noise/{what}_{name}": variance.sqrt().cpu()}))
         return row
 
     def _table(self) -> Table:
         """A row a replica, with its numbers at the end."""
         run = self.replicas
         fixed = {"seed": run.seed.tolist(), "weight_decay": run.lam.tolist()}
-        columns = {**fixed, "first_learning_rate": run.eta.tolist(), **self._values}
+        last = {key: value.tolist() for key, value in self._last.items()}
+        columns = {**fixed, "first_learning_rate": run.eta.tolist(), **last}
         return Table(
             ("replica", *columns), [*zip(range(len(run.eta)), *columns.values(), strict=True)]
         )
@@ -394,7 +430,7 @@ class LinearRegressor(JanusTask):
             save_arrays(
                 folder / "final.npz",
                 W=w[0] if len(w) == 1 else w,
-                epochs=run.epochs,
+                epochs=run.epochs(run.plan.done),
                 seed=run.seed,
                 weight_decay=run.lam.cpu(),
                 learning_rate=run.eta.cpu(),

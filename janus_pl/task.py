@@ -109,8 +109,8 @@ class JanusTask(LightningModule, ABC):
         self._axes = axes
         row = {**self.row, **axes}
         self.progress = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
-        numbers = {k: torch.tensor(v) for k, v in row.items() if isinstance(v, int | float)}
-        self.trainer.callback_metrics.update(numbers)
+        numbers = torch.tensor([*self.progress.values()], dtype=torch.float64)
+        self.trainer.callback_metrics.update(zip(self.progress, numbers.unbind(), strict=True))
 
     @property
     def row_waits(self) -> bool:

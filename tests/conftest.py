@@ -13,6 +13,7 @@ import wandb
 from lightning.pytorch import Trainer
 from record_reader import Rows, read_rows
 
+import janus_pl.regressor
 import janus_pl.task
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
@@ -112,5 +113,7 @@ def rows_of() -> Callable[[Path], Rows]:
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows of the record as they are written, instead of writing them."""
     written: list[dict[str, Any]] = []
-    monkeypatch.setattr(janus_pl.task, "write_row", lambda trainer, row: written.append(dict(row)))
+    keep = lambda trainer, row: written.append(dict(row))  # noqa: E731
+    monkeypatch.setattr(janus_pl.task, "write_row", keep)
+    monkeypatch.setattr(janus_pl.regressor, "write_row", keep)
     return written

@@ -62,7 +62,7 @@ def replicas(config: str, count: int, *args: str, **options: Any) -> LinearTrain
     rates = [model["learning_rate"]]
     weight = torch.from_numpy(data.w0())
     lambdas = [model["weight_decay"]]
-    return LinearTraining(data, lambdas, rates, model["schedule"], "paper", epochs, 50, weight)
+    return LinearTraining(data, lambdas, rates, model["schedule"], "paper", epochs, 50, 5, weight)
 
 
 def measured(training: LinearTraining, *keys: str) -> tuple[Any, dict[str, Any]]:
@@ -225,7 +225,7 @@ def test_a5_noise_at_a_constant_rate_does_not_decay(rows: Any) -> None:
 
 
 def test_a5_noise_is_the_stationary_covariance() -> None:
-    training = replicas("a5", 300, num_train=20_000)
+    training = replicas("a5", 150, num_train=20_000)
     training.eta.fill_(0.005)
     measured(training)
     w = training.weight.numpy()

@@ -13,7 +13,7 @@ from janus_pl.theory import (
     singular_values,
 )
 
-SHOWN = 16  # of the singular values and eigenvalues, in a row of the record
+SHOWN = 16  # of the singular values and eigenvalues in a row: the largest and the smallest
 
 
 class Landscape:
@@ -36,47 +36,59 @@ class Landscape:
         self.sigma_max = torch.linalg.matrix_norm(x, 2)
         # The solution's ridge is lambda times the number of columns, n instead of N here.
         self.solution = regularized_solution(x, y, lam * (num_train / x.shape[-1]))
+        self._solution_norm = _norm(self.solution)
+        self._scaled = x.mT * (2 / num_train)
+        self._twice_lam = 2 * lam[:, None, None]
         self._null = null_projector(x)
         self._null_start = self.null_norm(w0)
 
     def null_norm(self, w: Tensor) -> Tensor:
-        """||W_perp||, W_perp = W (I - pi), (R,)."""
+        """||W_perp||, W_perp = W (I - pi), (..., R)."""
         return _norm(w @ self._null)
 
     def slope(self, w: Tensor) -> Tensor:
-        """The full gradient without decay, (2/N) (W X - Y) X^T, (R, m, d)."""
-        return (w @ self.x - self.y) @ self.x.mT * (2 / self.num_train)
+        """The full gradient without decay, (2/N) (W X - Y) X^T, (..., R, m, d)."""
+        return (w @ self.x - self.y) @ self._scaled
 
     def measure(self, w: Tensor, log_decay: Tensor) -> dict[str, Tensor]:
-        """The numbers of W, by key of the record; each (R,).
+        """The numbers of W, by key of the record; each (..., R). Many times in one call.
 
         Args:
-            w: (R, m, d).
-            log_decay: log of the product of |1 - 2 eta lambda| over all steps so far, (R,).
+            w: (..., R, m, d).
+            log_decay: log of the product of |1 - 2 eta lambda| over all steps so far, (..., R).
         """
         residual = w @ self.x - self.y
-        mse = residual.square().sum((1, 2)) / self.num_train
-        slope = residual @ self.x.mT * (2 / self.num_train)
+        mse = residual.square().sum((-2, -1)) / self.num_train
         distance = _norm(w - self.solution)
         values = {
             "train/loss": mse,
             "train/mse_per_sample": mse,
-            "train/mse_per_entry": mse / w.shape[1],
+            "train/mse_per_entry": mse / w.shape[-2],
             "rho": _norm(w),
-            "gradient_norm_full": _norm(slope + 2 * self.lam[:, None, None] * w),
+            "gradient_norm_full": _norm(residual @ self._scaled + self._twice_lam * w),
             "solution/distance": distance,
-            "solution/relative_distance": distance / _norm(self.solution),
+            "solution/relative_distance": distance / self._solution_norm,
             "null/norm": self.null_norm(w),
             "null/predicted": self._null_start * log_decay.exp(),
         }
-        finite = torch.isfinite(w).all(2).all(1)
-        sound = torch.where(finite[:, None, None], w, 0.0)  # LAPACK refuses what is not finite
+        return values | self._spectra(w)
+
+    def _spectra(self, w: Tensor) -> dict[str, Tensor]:
+        finite = torch.isfinite(w).all(-1).all(-1, keepdim=True)
+        sound = torch.where(finite[..., None], w, 0.0)  # LAPACK refuses what is not finite
         spectra = {"singular_value": singular_values(sound)}
-        if w.shape[1] == w.shape[2]:
+        if w.shape[-2] == w.shape[-1]:
             spectra["eigenvalue_modulus"] = eigenvalue_moduli(sound)
+        spectra = {k: torch.where(finite, v, torch.nan) for k, v in spectra.items()}
+        values = {"sigma_min": spectra["singular_value"][..., -1]}
         for name, spectrum in spectra.items():
-            values |= _numbered(name, torch.where(finite[:, None], spectrum, torch.nan))
-        values["sigma_min"] = torch.where(finite, spectra["singular_value"][:, -1], torch.nan)
+            k = spectrum.shape[-1]
+            width = len(str(k))
+            values |= {
+                f"{name}/{i + 1:0{width}d}": value
+                for i, value in enumerate(spectrum.unbind(-1))
+                if i < SHOWN // 2 or i >= k - SHOWN // 2
+            }
         return values
 
 
@@ -89,13 +101,5 @@ def noise(watch: Watch) -> dict[str, Tensor]:
     }
 
 
-def _numbered(name: str, spectrum: Tensor) -> dict[str, Tensor]:
-    """The largest and the smallest values of a spectrum (R, k), largest first, from number 1."""
-    k = spectrum.shape[1]
-    shown = [i for i in range(k) if i < SHOWN // 2 or i >= k - SHOWN // 2]
-    width = len(str(k))
-    return {f"{name}/{i + 1:0{width}d}": spectrum[:, i] for i in shown}
-
-
 def _norm(w: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(w, dim=(1, 2))
+    return torch.linalg.vector_norm(w, dim=(-2, -1))

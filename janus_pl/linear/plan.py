@@ -1,8 +1,9 @@
-"""Which epochs of a long run are recorded, and in which pieces it is computed."""
+"""Which epochs of a long run are recorded, where callbacks look, and in which pieces it goes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 
@@ -14,50 +15,63 @@ class Piece(NamedTuple):
 
 
 def log_spaced(total: int, per_decade: int) -> list[int]:
-    """The marks from 1 to `total`: all small numbers, then so many a decade.
+    """The epochs from 1 to `total`: all small numbers, then so many a decade, and the last.
 
-    And the beginning of each of the last two tenths, so that noise can be compared between them.
-    Marks below `total` do not depend on it otherwise: a longer run has the marks of a shorter one.
+    But for the last they do not depend on `total`: a longer run has those of a shorter one.
 
     >>> log_spaced(100, per_decade=5)
-    [1, 2, 3, 4, 6, 10, 16, 25, 40, 63, 80, 90, 100]
+    [1, 2, 3, 4, 6, 10, 16, 25, 40, 63, 100]
     """
-    powers, marks, k = 1, {total}, 0
-    while powers <= total:
-        marks.add(powers)
-        k += 1
-        powers = round(10 ** (k / per_decade))
-    return sorted(marks | {max(1, total * 8 // 10), max(1, total * 9 // 10)})
+    decades = range(math.ceil(per_decade * math.log10(total)) + 1)
+    spaced = {round(10 ** (k / per_decade)) for k in decades}
+    return sorted({epoch for epoch in spaced if epoch <= total} | {total})
+
+
+def tenths(total: int) -> list[int]:
+    """Where the last tenth of a run and the tenth before it begin, where they are whole."""
+    return [border for border in (total * 8 // 10, total * 9 // 10) if border > 0]
 
 
 class Plan:
-    """The epochs still to run: an iterable of the pieces up to the next mark, once for each mark.
+    """The epochs still to run: an iterable of the pieces up to the next look, once for each look.
 
     Args:
         total: All epochs; of a stream, steps.
-        marks: What is recorded, ascending, the last one `total`.
+        records: What is recorded.
+        looks: Where callbacks look and checkpoints are made; recorded as well.
         size: The most epochs in a piece.
-        done: Epochs completed before.
+        stretch: The most epochs from one look to the next, as far as there are records: a long
+            stretch gets further looks.
 
     Attributes:
         done: Epochs completed so far: for whoever runs the pieces to set.
     """
 
-    def __init__(self, total: int, marks: list[int], size: int, done: int = 0) -> None:
-        self.total, self.size, self.done = total, size, done
-        self._marks = marks
+    def __init__(
+        self, total: int, records: Sequence[int], looks: Sequence[int], size: int, stretch: int
+    ) -> None:
+        self.total, self.size, self.done = total, size, 0
+        self.records = sorted({*records, *looks, *tenths(total), total})
+        self.looks: list[int] = []
+        for record, following in zip(self.records, [*self.records[1:], math.inf], strict=True):
+            before = self.looks[-1] if self.looks else 0
+            if record in (*looks, total) or following - before > stretch:
+                self.looks.append(record)
 
     @property
-    def mark(self) -> int:
+    def record(self) -> int:
         """The next epoch to record, or the last one of all."""
-        return next((mark for mark in self._marks if mark > self.done), self.total)
+        return next((record for record in self.records if record > self.done), self.total)
 
     @property
-    def marks_left(self) -> int:
-        """How many are still to be recorded."""
-        return sum(mark > self.done for mark in self._marks)
+    def look(self) -> int:
+        """The next epoch to look at, or the last one of all."""
+        return next((look for look in self.looks if look > self.done), self.total)
 
     def __iter__(self) -> Iterator[Piece]:
-        mark = self.mark
-        for first in range(self.done, mark, self.size):
-            yield Piece(first, min(first + self.size, mark))
+        first, look = self.done, self.look
+        borders = [record for record in self.records if first < record <= look]
+        for border in borders:
+            for start in range(first, border, self.size):
+                yield Piece(start, min(start + self.size, border))
+            first = border
