@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -18,13 +18,12 @@ from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linear import Piece, Plan
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
-from janus_pl.linear.landscape import noise
-from janus_pl.linear_training import LinearTraining, Snapshot, Window, pooled, window
+from janus_pl.linear_record import LinearRecord, save_problem, save_result
+from janus_pl.linear_training import LinearTraining
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.optimization import ScheduleName
-from janus_pl.runtime.arrays import save_arrays
-from janus_pl.runtime.record import AXES, Table, Value, write_row
+from janus_pl.runtime.record import AXES, write_row
 from janus_pl.runtime.wandb_run import RunLogger
 from janus_pl.task import JanusTask, is_last_epoch
 from janus_pl.theory import stability_limit
@@ -32,8 +31,6 @@ from janus_pl.theory import stability_limit
 LearningRate = float | Literal["auto"] | list[float]
 SAMPLES_AT_ONCE = 65_536
 MOMENT_SAMPLES = 10_000  # of a stream, to estimate its limit of stability
-HELD = 256 * 2**20  # bytes of a stream's X and Y that are held, and written to problem.npz
-QUANTILES = {"q05": 0.05, "q95": 0.95}
 
 
 class LinearRegressor(JanusTask):
@@ -134,7 +131,7 @@ class LinearRegressor(JanusTask):
         margins = []
         for start in range(0, n, SAMPLES_AT_ONCE):
             chosen = slice(start, min(start + SAMPLES_AT_ONCE, n))
-            if self._is_large:
+            if data.streamed:
                 x, y = data.stream(chosen.start, chosen.stop)
             else:
                 x, y = (a[:, :, chosen] for a in data.problem[:2])
@@ -179,9 +176,6 @@ class LinearRegressor(JanusTask):
         w0 = torch.from_numpy(self.data.w0())
         self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
         self._loaded: Mapping[str, Any] | None = None
-        self._windows: list[tuple[int, Window]] = []
-        self._seen: list[Snapshot] = []
-        self._last: dict[str, Tensor] = {}  # the newest value of every number, (R,)
 
     def configure_optimizers(self) -> Optimizer:
         return _Counter([self.weight])
@@ -201,12 +195,13 @@ class LinearRegressor(JanusTask):
             *self._per_decade,
             self.weight.detach(),
         )
+        self.record = LinearRecord(self.replicas)
         if self._loaded is not None:
             self.replicas.load(self._loaded["training"])
             if (done := self.replicas.plan.done) >= self.replicas.plan.total:
                 allowed = f"above {done}, where the checkpoint is"
                 raise UsageError("trainer.max_epochs", self.replicas.plan.total, allowed)
-            self._windows = [(end, Window(*parts)) for end, parts in self._loaded["windows"]]
+            self.record.load(self._loaded["record"])
         else:
             self._warn_of_instability()
         self.planned = self.replicas.plan.total
@@ -215,9 +210,10 @@ class LinearRegressor(JanusTask):
             trainer.fit_loop.max_epochs = -1
 
     def on_train_start(self) -> None:
-        self._save_problem()
+        if (folder := self._folder) is not None:
+            save_problem(folder, self.data)
         if self.replicas.plan.done == 0:
-            self._record()
+            self._complete_row()
             self.write_row()
 
     def on_train_epoch_start(self) -> None:
@@ -227,11 +223,14 @@ class LinearRegressor(JanusTask):
     def training_step(self, piece: Piece, batch_idx: int) -> None:
         run = self.replicas
         start, look = run.plan.done, run.plan.look
-        if run.run(piece):
-            self._seen.append(run.snapshot())
+        ends_at_record = run.run(piece)
         if (run.diverged >= 0).all():
+            for row in self.record.rows_before():
+                write_row(self.trainer, row)
             self.weight.copy_(run.sound)
             raise DivergenceError(self._divergence(start))
+        if ends_at_record:
+            self.record.take()
         if run.plan.done == look:
             optimizer = self.optimizers()
             assert isinstance(optimizer, LightningOptimizer)
@@ -240,17 +239,16 @@ class LinearRegressor(JanusTask):
             self.trainer.should_stop = True
 
     def on_train_epoch_end(self) -> None:
-        self._record()
+        self._complete_row()
         if not (is_last_epoch(self.trainer) or self.trainer.early_stopping_callbacks):
             self.write_row()
 
     def on_train_end(self) -> None:
         if self.row_waits:
-            self.row.update(self._tenths())
-            if len(self.weight) > 1:
-                self.row["replicas"] = self._table()
+            self.row.update(self.record.last_row())
             self.write_row()
-        self._save_result()
+        if (folder := self._folder) is not None:
+            save_result(folder, self.replicas)
 
     def teardown(self, stage: str) -> None:
         if stage == "fit" and hasattr(self, "_epochs"):
@@ -262,8 +260,8 @@ class LinearRegressor(JanusTask):
     # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        windows = [(end, tuple(window)) for end, window in self._windows]
-        checkpoint["linear"] = {"training": self.replicas.state(), "windows": windows}
+        parts = {"training": self.replicas.state(), "record": self.record.state()}
+        checkpoint["linear"] = parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._loaded = checkpoint["linear"]
@@ -276,96 +274,19 @@ class LinearRegressor(JanusTask):
 
     # Parts
 
-    def _record(self) -> None:
-        """The rows up to the one of this moment, which callbacks have begun, and which waits."""
-        run = self.replicas
-        if not self._seen or self._seen[-1].done < run.plan.done:
-            self._seen.append(run.snapshot())
-        *earlier, last = self._measured(self._seen)
+    def _complete_row(self) -> None:
+        """Write the rows before this moment's, which callbacks have begun, and complete that."""
+        *earlier, last = self.record.rows()
         for row in earlier:
             write_row(self.trainer, row)
         self.row.update(last)
-        if len(self.weight) > 1:
-            self.row["diverged"] = int((run.diverged >= 0).sum())
         self.complete_row({axis: last[axis] for axis in AXES})
-        first = run.plan.total * 8 // 10
-        late = [(s.done, s.watch) for s in self._seen if s.done > first]
-        self._windows += [(done, window(watch)) for done, watch in late if watch is not None]
-        self._seen.clear()
-
-    def _measured(self, seen: list[Snapshot]) -> list[dict[str, float]]:
-        """A row for every snapshot, from one look at all of them."""
-        run = self.replicas
-        weight, log_decay, rate = (
-            torch.stack([getattr(s, name) for s in seen])
-            for name in ("weight", "log_decay", "learning_rate")
-        )
-        values = run.landscape.measure(weight, log_decay) | {"learning_rate": rate}
-        names = [*values]
-        table = torch.stack([*values.values()], dim=1).cpu()  # (snapshots, names, R)
-        rows = []
-        for snapshot, numbers in zip(seen, table, strict=True):
-            own = dict(zip(names, numbers.unbind(), strict=True))
-            if snapshot.watch is not None:
-                own |= {k: v.cpu() for k, v in noise(snapshot.watch).items()}
-            row = self._medians(own)
-            row["epoch"] = run.epochs(snapshot.done)
-            row["trainer/global_step"] = snapshot.done * run.steps_per_unit
-            row["eta_t"] = float(snapshot.eta_t.median())
-            rows.append(row)
-        return rows
-
-    def _medians(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Values (R,) as numbers of a row: themselves, or the median and two quantiles."""
-        table = torch.stack([*values.values()])
-        self._last |= values
-        if table.shape[1] == 1:
-            return dict(zip(values, table[:, 0].tolist(), strict=True))
-        quantiles = {"": 0.5, **QUANTILES}
-        levels = torch.tensor([*quantiles.values()], dtype=table.dtype)
-        spread = torch.nanquantile(table, levels, dim=1).tolist()
-        names = [f"/{name}" if name else "" for name in quantiles]
-        return {
-            f"{key}{name}": value
-            for name, column in zip(names, spread, strict=True)
-            for key, value in zip(values, column, strict=True)
-        }
-
-    def _tenths(self) -> dict[str, Value]:
-        """The noise over the last tenth of the run, and over the tenth before it."""
-        total = self.replicas.plan.total
-        borders = [total * tenth // 10 for tenth in (8, 9, 10)]
-        row: dict[str, Value] = {}
-        for name, first, last in zip(
-            ("tenth_before", "last_tenth"), borders[:-1], borders[1:], strict=True
-        ):
-            windows = [window for end, window in self._windows if first < end <= last]
-            taken = sum(window.steps for window in windows)
-            if first == last or taken != (last - first) * self.replicas.steps_per_unit:
-                return {}  # a short run, or one that was stopped
-            variances = pooled(windows, self.replicas.probes)
-            for what, variance in zip(("weights", "predictions"), variances, strict=True):
-                row.update(self._medians({f"noise/{what}_{name}": variance.sqrt().cpu()}))
-        return row
-
-    def _table(self) -> Table:
-        """A row a replica, with its numbers at the end."""
-        run = self.replicas
-        fixed = {"seed": run.seed.tolist(), "weight_decay": run.lam.tolist()}
-        last = {key: value.tolist() for key, value in self._last.items()}
-        columns = {**fixed, "first_learning_rate": run.eta.tolist(), **last}
-        return Table(
-            ("replica", *columns), [*zip(range(len(run.eta)), *columns.values(), strict=True)]
-        )
 
     def _warn_of_instability(self) -> None:
         run, data = self.replicas, self.data
         eta = float(run.eta.max())
-        x = (
-            data.stream(0, min(MOMENT_SAMPLES, data.num_train))[0]
-            if self._is_large
-            else data.problem.x
-        )
+        some = min(MOMENT_SAMPLES, data.num_train)
+        x = data.stream(0, some)[0] if data.streamed else data.problem.x
         size = "full" if data.whole else data.batch_size
         lam = float(run.landscape.lam[run.eta.argmax()])
         replica = int(run.eta.argmax()) * len(x) // len(run.eta)
@@ -393,48 +314,12 @@ class LinearRegressor(JanusTask):
         )
 
     @property
-    def _is_large(self) -> bool:
-        """Whether X and Y are a stream that is not held in memory."""
-        data = self.data
-        size = data.replicas * data.num_train * (data.dim + data.outputs) * 8
-        return data.order == "online" and size > HELD
-
-    # Files
-
     def _folder(self) -> Path | None:
+        """Where files of the run go, on the process that writes them."""
         logger = self.trainer.logger
-        return logger.folder if isinstance(logger, RunLogger) and self._writes else None
-
-    @property
-    def _writes(self) -> bool:
-        return self.trainer.is_global_zero
-
-    def _save_problem(self) -> None:
-        """X (d, N), Y (m, N) and W0 (m, d), so that the run can be computed again elsewhere."""
-        folder, data = self._folder(), self.data
-        if folder is None:
-            return
-        arrays = {"W0": data.w0()}
-        if self._is_large:
-            rank_zero_info("problem.npz holds W0 alone; LinearProblem.stream draws X and Y again")
-        else:
-            arrays["X"], arrays["Y"] = data.problem[:2]
-        one = data.replicas == 1
-        save_arrays(folder / "problem.npz", **{k: a[0] if one else a for k, a in arrays.items()})
-
-    def _save_result(self) -> None:
-        """W (m, d), or (R, m, d), and what belongs to it."""
-        run = self.replicas
-        if (folder := self._folder()) is not None:
-            w = self.weight.detach().cpu()
-            save_arrays(
-                folder / "final.npz",
-                W=w[0] if len(w) == 1 else w,
-                epochs=run.epochs(run.plan.done),
-                seed=run.seed,
-                weight_decay=run.lam.cpu(),
-                learning_rate=run.eta.cpu(),
-            )
+        if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
+            return logger.folder
+        return None
 
 
 class _Counter(Optimizer):

@@ -163,8 +163,11 @@ def test_replicas_over_seeds_lambdas_and_rates_are_their_own_single_runs() -> No
 
 def test_a_replica_that_diverges_leaves_the_others_alone(capsys: pytest.CaptureFixture) -> None:
     rates = "--model.learning_rate=[0.01, 5.0]"
-    with pytest.warns(UserWarning, match="is above"):
+    with pytest.warns(UserWarning) as caught:
         assert fit("a2", rates, "--trainer.max_epochs=900") == 0
+    said = [str(warning.message) for warning in caught]
+    assert "is above" in said[0]
+    assert said[1] == "1 of 2 replicas diverged: [1]"
     final = numbers(run_folder(), "final")
     assert np.isfinite(final["W"]).all(2).all(1).tolist() == [True, False]
     last = read_rows(run_folder())[-1]

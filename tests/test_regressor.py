@@ -16,6 +16,7 @@ from callbacks import LayerRank, LayerVelocity, MarginHistogram, ProgressBar, Ru
 from janus_pl import LinearRegressor
 from janus_pl.data import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.linear import log_spaced
 from janus_pl.linear_training import LinearTraining
 
 SMALL = {"num_train": 7, "dim": 9, "outputs": 3}
@@ -364,3 +365,38 @@ def test_progress_bar_and_checkpoints_follow_the_run(
     (path,) = tmp_path.rglob("last.ckpt")
     state = torch.load(path, weights_only=True)["linear"]["training"]
     assert state["done"] == 300
+
+
+def test_a_divergence_leaves_the_rows_before_it(train: Any, rows: Any) -> None:
+    with (
+        pytest.warns(UserWarning, match="is above"),
+        pytest.raises(DivergenceError, match=r"epoch (\d+)") as caught,
+    ):
+        train(100_000, learning_rate=0.4)
+    lost = int(str(caught.value).split("epoch ")[1].split(",")[0])
+    epochs = [int(row["epoch"]) for row in rows]
+    assert epochs[-1] < lost
+    following = next(e for e in log_spaced(100_000, 50) if e > epochs[-1])
+    assert following >= lost
+
+
+def test_a_stopped_run_knows_no_tenths(train: Any, rows: Any) -> None:
+    train(200, data={"batch_size": 2})
+    assert "noise/weights_last_tenth" in rows[-1]
+    assert "noise/weights_last_tenth" not in rows[-2]
+    rows.clear()
+    train(200, [StopAt(9)], data={"batch_size": 2})
+    assert "noise/weights_last_tenth" not in rows[-1]
+
+
+def test_noise_of_a_tenth_is_that_of_its_steps(train: Any, rows: Any) -> None:
+    train(50, data={"batch_size": 2, "order": "shuffle"})
+    problem = problem_of(batch_size=2, order="shuffle")
+    x, y, w0 = (a[0] for a in problem.problem)
+    orders = [problem.indices(e)[0] for e in range(50)]
+    steps = oracle.steps_of(w0, x, y, orders, 2, [0.05] * 50, 0.01)
+    for name, first, last in (("tenth_before", 40, 45), ("last_tenth", 45, 50)):
+        expected = oracle.statistics(steps[4 * first : 4 * last], x.T)
+        weights, predictions = (rows[-1][f"noise/{k}_{name}"] for k in ("weights", "predictions"))
+        assert weights**2 == pytest.approx(expected["variance"], rel=1e-10)
+        assert predictions**2 == pytest.approx(expected["probe_variance"], rel=1e-10)

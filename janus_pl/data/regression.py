@@ -28,6 +28,7 @@ from janus_pl.errors import UsageError
 LinearOrder = Literal["sequential", "shuffle", "with_replacement", "online"]
 Init = Literal["zero", "gaussian", "given"]
 
+HELD = 256 * 2**20  # bytes of a stream's X and Y that may be held as a whole
 CHUNK = 4096  # samples of one generator; a sample depends on the seed and its own number alone
 EVAL_CHUNK = 500
 # Spawn keys: they set the streams apart from each other and from those of the epochs' orders.
@@ -212,6 +213,12 @@ class LinearProblem(LightningDataModule):
         if self.in_data_order:
             return None
         return np.stack([self.indices(epoch) for epoch in range(first, last)], axis=1)
+
+    @property
+    def streamed(self) -> bool:
+        """Whether X and Y are drawn as they are used, since they are too large to hold."""
+        size = 8 * self.replicas * self.num_train * (self.dim + self.outputs)
+        return self.order == "online" and size > HELD
 
     @property
     def whole(self) -> bool:
