@@ -52,7 +52,7 @@ class Observer(Callback, ABC):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # A module of somebody else has no row for epoch 0: Lightning cannot log there.
-        if isinstance(pl_module, JanusTask) and trainer.global_step == 0 and self.is_due(0):
+        if isinstance(pl_module, JanusTask) and pl_module.completed() == 0 and self.is_due(0):
             self._look(trainer, pl_module, epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

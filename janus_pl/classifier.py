@@ -18,6 +18,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
 
 from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linalg import frobenius_norm
 from janus_pl.losses import LOSSES
@@ -70,7 +71,8 @@ class DeepReLUClassifier(JanusTask):
     `data.micro_batch_size` samples where the batch is large; the optimizer adds the weight decay.
 
     Args:
-        loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, or `logistic` (Eq. 16).
+        loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, `logistic` (Eq. 16) or
+            `exponential` (Section D.5).
         learning_rate: eta at the start.
         weight_decay: the paper's lambda.
         decay: what lambda acts on. `all`: gradient lambda w for every learned parameter w, v_k and
@@ -92,7 +94,7 @@ class DeepReLUClassifier(JanusTask):
 
     def __init__(
         self,
-        loss: Literal["square", "cross_entropy", "logistic"] = "square",
+        loss: Literal["square", "cross_entropy", "logistic", "exponential"] = "square",
         learning_rate: float = 0.03,
         weight_decay: float = 1e-3,
         decay: Literal["all", "rho"] = "all",
@@ -254,6 +256,9 @@ class DeepReLUClassifier(JanusTask):
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_end(self.schedule, trainer)
+        if isinstance(data, LinearProblem):
+            allowed = "a data module of images, for a DeepReLUClassifier"
+            raise UsageError("data", "janus_pl.data.LinearProblem", allowed)
         if trainer.val_check_interval != 1.0:
             allowed = "1.0: a row is an epoch, and so are its val/loss and val/error"
             raise UsageError("trainer.val_check_interval", trainer.val_check_interval, allowed)

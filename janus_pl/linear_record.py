@@ -62,12 +62,15 @@ class LinearRecord:
             own = dict(zip(values, numbers.unbind(), strict=True))
             if snapshot.watch is not None:
                 own |= {k: v.cpu() for k, v in noise(snapshot.watch).items()}
+            lost = ~own["rho"].isfinite()
+            if len(run.eta) > 1:  # every median is over the same replicas
+                own = {k: torch.where(lost, torch.nan, v) for k, v in own.items()}
             row = self._medians(own)
             if len(run.eta) > 1:
-                row["diverged"] = int((~own["rho"].isfinite()).sum())
+                row["diverged"] = int(lost.sum())
             row["epoch"] = run.epochs(snapshot.done)
             row["trainer/global_step"] = snapshot.done * run.steps_per_unit
-            row["eta_t"] = float(torch.quantile(times, 0.5))
+            row["eta_t"] = float(torch.nanquantile(torch.where(lost, torch.nan, times), 0.5))
             rows.append(row)
         return rows
 

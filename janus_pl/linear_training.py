@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,8 +30,8 @@ from janus_pl.theory import decay_factor
 
 PROBES = 32  # the first inputs, whose predictions are watched
 # Steps that are looked at between two rows: one in 64, since a look costs as much as some twenty
-# steps, but from the first number up to the second, and a whole epoch where that is more.
-LOOKS = 8, 64
+# steps, but from the first number up to the second, and a whole epoch of at most the third.
+LOOKS = 8, 64, 4096
 STREAM_LOOKS = 512  # of a stream, which has no epoch
 PIECE = 2.5e8  # multiplications in a piece: about a quarter of a second
 STRETCH = 20  # pieces from one look, and checkpoint, to the next: a few seconds
@@ -171,14 +172,38 @@ class LinearTraining:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds beside W."""
-        return {"done": self.plan.done, "eta_t": self.eta_t, "log_decay": self.log_decay}
+        state = {"done": self.plan.done, "eta_t": self.eta_t, "log_decay": self.log_decay}
+        return {**state, "total": self.plan.total, "made_of": self._made_of()}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint; lambda and the learning rate may be others from here on.
+
+        Raises:
+            UsageError: the checkpoint is of another problem or another clock, or at its end.
+        """
+        for field, value in self._made_of().items():
+            if (given := state["made_of"][field]) != value:
+                raise UsageError(field, value, f"{given}, as in the checkpoint")
+        if self.schedule == "cosine" and state["total"] != self.plan.total:
+            allowed = f"{state['total']}, which the checkpoint's cosine is for"
+            raise UsageError("trainer.max_epochs", self.plan.total, allowed)
+        if state["done"] >= self.plan.total:
+            allowed = f"above {state['done']}, where the checkpoint is"
+            raise UsageError("trainer.max_epochs", self.plan.total, allowed)
         self.plan.done = state["done"]
         self.eta_t.copy_(state["eta_t"])
         self.log_decay.copy_(state["log_decay"])
         self.watch = self._new_watch()
+
+    def _made_of(self) -> dict[str, object]:
+        """What must not change when a run goes on: the samples, W0 and the clock."""
+        held = self.landscape
+        problem = sha256(b"".join(a.cpu().numpy().tobytes() for a in (held.x, held.y, held.w0)))
+        return {
+            "data.batch_size": self.data.batch_size,
+            "data.order": self.data.order,
+            "problem (X, Y, W0)": problem.hexdigest()[:12],
+        }
 
     @property
     def _batch(self) -> int:
@@ -211,7 +236,8 @@ class LinearTraining:
     def _new_watch(self) -> Watch:
         units = self.plan.record - self.plan.done
         steps = max(1, units * self.steps_per_unit)
-        least, most = max(LOOKS[0], self.steps_per_unit), max(LOOKS[1], self.steps_per_unit)
+        epoch = min(self.steps_per_unit, LOOKS[2])
+        least, most = max(LOOKS[0], epoch), max(LOOKS[1], epoch)
         most = STREAM_LOOKS if self.in_steps else min(most, max(least, steps // 64))
         return Watch(self.weight, self.probes, steps, self.steps_per_unit, most)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Pull = Callable[[Tensor], Tensor]
 
 
 def square(outputs: Tensor, y: Tensor) -> Tensor:
@@ -37,6 +38,18 @@ def logistic(outputs: Tensor, y: Tensor) -> Tensor:
     return -functional.logsigmoid(y * (outputs[:, 1] - outputs[:, 0]) / 2)
 
 
+def exponential(outputs: Tensor, y: Tensor) -> Tensor:
+    r"""Exponential loss exp(-y s), s = (f_1 - f_0)/2 (Section D.5), the same as its own pull.
+
+    From rho fbar = -89 down it is infinite in float32, and so is the step. Shapes: outputs (B, 2),
+    y (B,); returns (B,).
+
+    >>> exponential(torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), torch.tensor([1.0, -1.0]))
+    tensor([1.0000, 2.7183])
+    """
+    return torch.exp(-y * (outputs[:, 1] - outputs[:, 0]) / 2)
+
+
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
     r"""Cross entropy of the two outputs, in nats: the logistic loss of f_y - f_other = 2 y s.
 
@@ -47,4 +60,41 @@ def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
     return -functional.logsigmoid(y * (outputs[:, 1] - outputs[:, 0]))
 
 
-LOSSES: dict[str, Loss] = {"square": square, "logistic": logistic, "cross_entropy": cross_entropy}
+def square_pull(signal: Tensor) -> Tensor:
+    """2 l_n = 2 (1 - rho fbar_n) (Eq. 13 and 15); the common mode has -2 rho mbar_n of its own."""
+    return 2 * (1 - signal)
+
+
+def logistic_pull(signal: Tensor) -> Tensor:
+    """sigmoid(-rho fbar_n); Eq. 16 prints twice that, the pull of 2 log(1 + exp(-rho fbar))."""
+    return torch.sigmoid(-signal)
+
+
+def exponential_pull(signal: Tensor) -> Tensor:
+    """exp(-rho fbar_n), what Eq. 16 tends to where all margins are large."""
+    return torch.exp(-signal)
+
+
+def cross_entropy_pull(signal: Tensor) -> Tensor:
+    """2 sigmoid(-2 rho fbar_n): the logistic pull (Eq. 16) of f_y - f_other = 2 rho fbar_n."""
+    return 2 * torch.sigmoid(-2 * signal)
+
+
+LOSSES: dict[str, Loss] = {
+    "square": square,
+    "logistic": logistic,
+    "exponential": exponential,
+    "cross_entropy": cross_entropy,
+}
+
+PULLS: dict[str, Pull] = {
+    "square": square_pull,
+    "logistic": logistic_pull,
+    "exponential": exponential_pull,
+    "cross_entropy": cross_entropy_pull,
+}
+r"""How hard each loss pulls at a sample: -d loss_n/d(rho fbar_n) as a function of rho fbar_n.
+
+With it Eq. 13 to 16 are one for all losses: drho/dt = (1/N) sum pull_n fbar_n - 2 lambda rho. For
+the square loss pull_n = 2 l_n with the paper's l_n = 1 - rho fbar_n. Any shape in, the same out.
+"""

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from janus_pl.data.loader import is_integer
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linear import Piece, Plan
@@ -28,8 +29,12 @@ from janus_pl.runtime.wandb_run import RunLogger
 from janus_pl.task import JanusTask, is_last_epoch
 from janus_pl.theory import stability_limit
 
+# Options of the trainer that would cut the steps of a run otherwise than its plan.
+FIXED = {"max_steps": -1, "min_steps": 0, "min_epochs": 0}
+FIXED |= {"overfit_batches": 0.0, "limit_train_batches": 1.0}
 LearningRate = float | Literal["auto"] | list[float]
 SAMPLES_AT_ONCE = 65_536
+CHECKED = 200  # pairs of seed and lambda whose limit of stability is computed, some 10 ms each
 MOMENT_SAMPLES = 10_000  # of a stream, to estimate its limit of stability
 
 
@@ -62,7 +67,7 @@ class LinearRegressor(JanusTask):
         decay_convention: "paper" decays by 1 - 2 eta lambda a step, "appendix_a" by
             1 - eta lambda, as the example of Appendix A does.
         records_per_decade: recorded epochs in a factor of ten.
-        looks_per_decade: those of them at which callbacks look and checkpoints are made.
+        looks_per_decade: those of them at which callbacks look.
 
     Raises:
         UsageError: a value outside its range.
@@ -80,8 +85,9 @@ class LinearRegressor(JanusTask):
         looks_per_decade: int = 5,
     ) -> None:
         super().__init__()
-        for field in ("learning_rate", "gd_learning_rate"):
-            _check_numbers(f"model.{field}", locals()[field], "above 0")
+        _check_numbers("model.learning_rate", learning_rate, "above 0")
+        if gd_learning_rate is not None:
+            _check_numbers("model.gd_learning_rate", gd_learning_rate, "above 0")
         _check_numbers("model.weight_decay", weight_decay, "from 0 up")
         for field, name in (("schedule", schedule), ("gd_schedule", gd_schedule or schedule)):
             if name not in get_args(ScheduleName):
@@ -90,7 +96,7 @@ class LinearRegressor(JanusTask):
             raise UsageError("model.decay_convention", decay_convention, ", ".join(LAMBDA_FACTOR))
         counts = {"records_per_decade": records_per_decade, "looks_per_decade": looks_per_decade}
         for field, count in counts.items():
-            if isinstance(count, bool) or count < 1:
+            if not is_integer(count, at_least=1):
                 raise UsageError(f"model.{field}", count, "an integer from 1 up")
         self.save_hyperparameters(logger=False)
         self.automatic_optimization = False
@@ -151,10 +157,14 @@ class LinearRegressor(JanusTask):
         if data.order == "online" and trainer.max_epochs != 1:
             allowed = "1, for data.order: online, where every sample is seen once"
             raise UsageError("trainer.max_epochs", trainer.max_epochs, allowed)
-        for name, fixed in {"max_steps": -1, "limit_train_batches": 1.0}.items():
-            if (given := getattr(trainer, name)) != fixed:
-                allowed = f"{fixed}; trainer.max_epochs decides how long a linear run is"
+        for name, fixed in FIXED.items():
+            given = getattr(trainer, name)
+            if given is not None and (given != fixed or type(given) is not type(fixed)):
+                allowed = f"{fixed}: trainer.max_epochs decides how long a linear run is"
                 raise UsageError(f"trainer.{name}", given, allowed)
+        if trainer.precision in ("16-true", "bf16-true"):
+            allowed = "one that leaves float64 alone, as 32-true or 64-true"
+            raise UsageError("trainer.precision", trainer.precision, allowed)
         if trainer.max_epochs is None or trainer.max_epochs < 1:
             raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
 
@@ -177,6 +187,9 @@ class LinearRegressor(JanusTask):
         self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
         self._loaded: Mapping[str, Any] | None = None
 
+    def configure_callbacks(self) -> list[Callback]:
+        return [_Rescue()]
+
     def configure_optimizers(self) -> Optimizer:
         return _Counter([self.weight])
 
@@ -198,9 +211,6 @@ class LinearRegressor(JanusTask):
         self.record = LinearRecord(self.replicas)
         if self._loaded is not None:
             self.replicas.load(self._loaded["training"])
-            if (done := self.replicas.plan.done) >= self.replicas.plan.total:
-                allowed = f"above {done}, where the checkpoint is"
-                raise UsageError("trainer.max_epochs", self.replicas.plan.total, allowed)
             self.record.load(self._loaded["record"])
         else:
             self._warn_of_instability()
@@ -225,8 +235,6 @@ class LinearRegressor(JanusTask):
         start, look = run.plan.done, run.plan.look
         ends_at_record = run.run(piece)
         if (run.diverged >= 0).all():
-            for row in self.record.rows_before():
-                write_row(self.trainer, row)
             self.weight.copy_(run.sound)
             raise DivergenceError(self._divergence(start))
         if ends_at_record:
@@ -284,22 +292,29 @@ class LinearRegressor(JanusTask):
 
     def _warn_of_instability(self) -> None:
         run, data = self.replicas, self.data
-        eta = float(run.eta.max())
         some = min(MOMENT_SAMPLES, data.num_train)
         x = data.stream(0, some)[0] if data.streamed else data.problem.x
         size = "full" if data.whole else data.batch_size
-        lam = float(run.landscape.lam[run.eta.argmax()])
-        replica = int(run.eta.argmax()) * len(x) // len(run.eta)
-        limit = stability_limit(torch.from_numpy(x[replica].copy()), size, lam, data.order)
-        if eta <= limit:
+        lams, etas = run.landscape.lam.tolist(), run.eta.tolist()
+        limits: dict[tuple[int, float], float] = {}
+        above = []
+        for r, (seed, lam, eta) in enumerate(zip(run.seed - data.seed, lams, etas, strict=True)):
+            if (seed, lam) not in limits and len(limits) < CHECKED:
+                sample = torch.from_numpy(x[seed].copy())
+                limits[seed, lam] = stability_limit(sample, size, lam, data.order)
+            if eta > limits.get((seed, lam), math.inf):
+                above.append((r, eta, limits[seed, lam]))
+        if not above:
             return
-        above = run.multipliers(0, run.plan.total) * eta > limit
+        r, eta, limit = above[0]
+        late = run.multipliers(0, run.plan.total) * eta > limit
         unit = "step" if run.in_steps else "epoch"
-        last = int(above.nonzero()[0][-1]) + 1
-        ends = "" if above[-1] else f"; {self.schedule} is below it after {unit} {last}"
+        last = int(late.nonzero()[0][-1]) + 1
+        ends = "" if late[-1] else f"; {self.schedule} is below it after {unit} {last}"
+        among = f" ({len(above)} of {len(etas)} replicas; this is {r})" if len(etas) > 1 else ""
         rank_zero_warn(
             f"model.learning_rate: {eta:.4g} is above {limit:.4g}, where training on these"
-            f" minibatches stops being stable at a constant rate{ends}"
+            f" minibatches stops being stable at a constant rate{ends}{among}"
         )
 
     def _divergence(self, start: int) -> str:
@@ -322,6 +337,17 @@ class LinearRegressor(JanusTask):
         return None
 
 
+class _Rescue(Callback):
+    """Rows are written at looks: those that wait when a run breaks off are written then."""
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(pl_module, LinearRegressor) and hasattr(pl_module, "record"):
+            for row in pl_module.record.rows_before():
+                write_row(trainer, row)
+
+
 class _Counter(Optimizer):
     """Takes no step: the steps were taken in compiled code. The trainer counts, callbacks look."""
 
@@ -340,8 +366,6 @@ def _listed(value: Any) -> list[Any]:
 def _check_numbers(field: str, value: Any, allowed: str) -> None:
     """A finite number, or a list of them, above 0 or from 0 up; a learning rate may be "auto"."""
     rate = field.endswith("rate")
-    if value is None:
-        return
     names = ", auto" if rate else ""
     numbers = _listed(value)
     for number in numbers:

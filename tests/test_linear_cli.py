@@ -172,6 +172,8 @@ def test_a_replica_that_diverges_leaves_the_others_alone(capsys: pytest.CaptureF
     assert np.isfinite(final["W"]).all(2).all(1).tolist() == [True, False]
     last = read_rows(run_folder())[-1]
     assert last["diverged"] == 1
+    assert last["null/norm"] == pytest.approx(last["null/predicted"], rel=1e-9)
+    assert last["learning_rate"] == pytest.approx(0.01 / np.sqrt(900), rel=1e-12)
     assert last["rho"] == pytest.approx(np.linalg.norm(final["W"][0]), rel=1e-12)
 
 
@@ -201,6 +203,35 @@ def test_a_rate_above_the_limit_is_one_line_that_names_it() -> None:
     assert line.startswith(f"warning: model.learning_rate: 0.3 is above {limit:.4g},")
     assert f"inverse_sqrt is below it after epoch {int((0.3 / limit) ** 2)}" in line
     assert line.count("\n") == 1
+
+
+def test_every_replica_is_held_against_its_own_limit() -> None:
+    line = ["a2", "--model.schedule=constant", "--model.learning_rate=0.05"]
+    with pytest.warns(UserWarning, match="is above") as caught:
+        assert fit(*line, "--model.weight_decay=[0.01,20]", "--trainer.max_epochs=3") == 0
+    assert "(1 of 2 replicas; this is 1)" in str(caught[0].message)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ("--data.seed=1", "problem"),
+        ("--data.batch_size=2", "data.batch_size"),
+        ("--data.order=shuffle", "data.order"),
+        ("--trainer.max_epochs=60", "trainer.max_epochs"),
+        ("--trainer.max_epochs=30", "trainer.max_epochs"),
+    ],
+)
+def test_a_checkpoint_goes_on_with_its_own_problem_alone(
+    change: str, field: str, capsys: pytest.CaptureFixture
+) -> None:
+    line = ["batch_sizes", "--model.schedule=cosine", "--model.learning_rate=0.03"]
+    assert fit(*line, "--trainer.max_epochs=30") == 0
+    checkpoint = f"--ckpt_path={run_folder() / 'checkpoints' / 'last.ckpt'}"
+    options = ["--trainer.max_epochs=30", change, checkpoint, "--run_dir=again"]
+    assert fit(*line, *options) == 2
+    (error,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
+    assert error.startswith(f"error: {field}")
 
 
 def bad_files(folder: Path) -> None:
@@ -242,6 +273,18 @@ BAD = [
     ("--model.lerning_rate 0.1", "model.lerning_rate", "learning_rate"),
     ("--data.order online", "trainer.max_epochs", "1, for data.order: online"),
     ("--trainer.max_epochs -1", "trainer.max_epochs", "from 1 up"),
+    ("--trainer.min_epochs 15", "trainer.min_epochs", "trainer.max_epochs"),
+    ("--trainer.min_steps 10", "trainer.min_steps", "trainer.max_epochs"),
+    ("--trainer.limit_train_batches 1", "trainer.limit_train_batches", "1.0"),
+    ("--trainer.overfit_batches 1", "trainer.overfit_batches", "0.0"),
+    ("--trainer.precision bf16-true", "trainer.precision", "float64"),
+    ("--model.learning_rate null", "model.learning_rate", "auto"),
+    ("--model.weight_decay null", "model.weight_decay", "0 up"),
+    ("--model.records_per_decade null", "model.records_per_decade", "int"),
+    ("--model.looks_per_decade 0", "model.looks_per_decade", "1 up"),
+    ("--data.source null", "data.source", ".npz"),
+    ("--data.seed 99999999999999999999999", "data.seed", "0 to"),
+    ("--model janus_pl.DeepReLUClassifier --model.schedule constant", "data", "images"),
     ("--trainer.max_steps 100", "trainer.max_steps", "-1"),
     ("--trainer.limit_train_batches 3", "trainer.limit_train_batches", "1.0"),
     ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),

@@ -400,3 +400,33 @@ def test_noise_of_a_tenth_is_that_of_its_steps(train: Any, rows: Any) -> None:
         weights, predictions = (rows[-1][f"noise/{k}_{name}"] for k in ("weights", "predictions"))
         assert weights**2 == pytest.approx(expected["variance"], rel=1e-10)
         assert predictions**2 == pytest.approx(expected["probe_variance"], rel=1e-10)
+
+
+class Interrupt(Callback):
+    """Ctrl-C in the middle of a stretch between two looks."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, *args: Any) -> None:
+        if pl_module.completed() == 29:
+            raise KeyboardInterrupt
+
+
+def test_the_rows_before_an_interruption_are_written(train: Any, rows: Any) -> None:
+    with pytest.raises(SystemExit):
+        train(100, [Interrupt()])
+    assert [int(row["epoch"]) for row in rows][-5:] == [24, 25, 26, 28, 29]
+
+
+def test_a_second_fit_is_looked_at_from_its_start(fit: Any, rows: Any) -> None:
+    module = LinearRegressor(learning_rate=0.05)
+    trainer = fit(module, LinearProblem(**SMALL), 10, [MarginHistogram(1)])
+    rows.clear()
+    trainer.fit(module, datamodule=LinearProblem(**SMALL))
+    assert rows[0]["epoch"] == 0 and "margin/mean" in rows[0]
+
+
+def test_a_long_epoch_is_looked_at_in_part(train: Any, rows: Any) -> None:
+    data = {"num_train": 9000, "dim": 2, "outputs": 1}
+    module = train(1, data=data, learning_rate=0.01)
+    watch = module.replicas.watch
+    assert watch.stride == 7  # the first above 9000/4096 without a factor of 9000
+    assert watch.sums[0, 0] == 1286

@@ -29,6 +29,7 @@ LinearOrder = Literal["sequential", "shuffle", "with_replacement", "online"]
 Init = Literal["zero", "gaussian", "given"]
 
 HELD = 256 * 2**20  # bytes of a stream's X and Y that may be held as a whole
+MOST_SEED = 2**62
 CHUNK = 4096  # samples of one generator; a sample depends on the seed and its own number alone
 EVAL_CHUNK = 500
 # Spawn keys: they set the streams apart from each other and from those of the epochs' orders.
@@ -104,6 +105,10 @@ class LinearProblem(LightningDataModule):
             raise UsageError("data.init", init, ", ".join(get_args(Init)))
         if not (isinstance(init_scale, int | float) and 0 <= init_scale < math.inf):
             raise UsageError("data.init_scale", init_scale, "a finite number >= 0")
+        if not isinstance(source, str):
+            raise UsageError("data.source", source, SOURCES)
+        if seed > MOST_SEED:
+            raise UsageError("data.seed", seed, f"an integer from 0 to {MOST_SEED}")
         if source not in ("gaussian", "toy") and Path(source).suffix not in (".npz", ".csv"):
             raise UsageError("data.source", source, SOURCES)
         self.source, self.seed, self.replicas = source, seed, replicas

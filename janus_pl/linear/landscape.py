@@ -32,7 +32,7 @@ class Landscape:
     """
 
     def __init__(self, x: Tensor, y: Tensor, w0: Tensor, lam: Tensor, num_train: int) -> None:
-        self.x, self.y, self.lam, self.num_train = x, y, lam, num_train
+        self.x, self.y, self.w0, self.lam, self.num_train = x, y, w0, lam, num_train
         self.sigma_max = torch.linalg.matrix_norm(x, 2)
         # The solution's ridge is lambda times the number of columns, n instead of N here.
         self.solution = regularized_solution(x, y, lam * (num_train / x.shape[-1]))
