@@ -30,7 +30,7 @@ from janus_pl.task import JanusTask, is_last_epoch
 from janus_pl.theory import stability_limit
 
 # Options of the trainer that would cut the steps of a run otherwise than its plan.
-FIXED = {"max_steps": -1, "min_steps": 0, "min_epochs": 0}
+FIXED: dict[str, float] = {"max_steps": -1, "min_steps": 0, "min_epochs": 0}
 FIXED |= {"overfit_batches": 0.0, "limit_train_batches": 1.0}
 LearningRate = float | Literal["auto"] | list[float]
 SAMPLES_AT_ONCE = 65_536

@@ -1,9 +1,30 @@
-"""Linear regression in closed form, in float64; it knows torch alone.
+"""The paper's equations as functions of tensors; it knows torch alone.
 
-`linear` has solutions, the null space and whole epochs, `noise` the covariance of W under
-minibatches, `stability` the learning rates that converge.
+Linear regression in closed form, in float64: `linear` has solutions, the null space and whole
+epochs, `noise` the covariance of W under minibatches, `stability` the learning rates that converge.
+Deep networks: `deep` has the flows of rho and V_k, their equilibrium and the bounds on ranks.
 """
 
+from janus_pl.theory.deep import (
+    SGDStep,
+    TailBound,
+    direction_flow,
+    equilibrium_loss,
+    equilibrium_rho,
+    gradient_rank,
+    gradient_rank_bound,
+    homogeneity_residual,
+    lagrange_multiplier,
+    lemma_1_bound,
+    plain_decay,
+    rho_dot,
+    sgd_step,
+    tail_bound,
+    tail_norm,
+    velocity_floor,
+    velocity_norm,
+    weight_norm_decay,
+)
 from janus_pl.theory.linear import (
     Convention,
     Number,
@@ -46,28 +67,46 @@ __all__ = [
     "Convention",
     "Moments",
     "Number",
+    "SGDStep",
+    "TailBound",
     "TrainMSE",
     "condition_number",
     "cyclic_limit",
     "data_projector",
     "decay_factor",
     "decay_per_epoch",
+    "direction_flow",
     "eigenvalue_moduli",
     "epoch_map",
+    "equilibrium_loss",
+    "equilibrium_rho",
     "fixed_point",
     "gaussian_moments",
     "gaussian_noise",
     "gradient_descent_limit",
+    "gradient_rank",
+    "gradient_rank_bound",
+    "homogeneity_residual",
+    "lagrange_multiplier",
+    "lemma_1_bound",
     "log_slope_ratio",
     "mean_square_limit",
     "null_component",
     "null_projector",
     "paper_learning_rate",
+    "plain_decay",
     "regularized_solution",
+    "rho_dot",
     "sample_moments",
     "sample_noise",
+    "sgd_step",
     "singular_values",
     "stability_limit",
     "stationary_covariance",
+    "tail_bound",
+    "tail_norm",
     "train_mse",
+    "velocity_floor",
+    "velocity_norm",
+    "weight_norm_decay",
 ]
