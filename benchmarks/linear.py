@@ -145,6 +145,10 @@ def main(rounds: int = 3) -> None:
         {
             "fit, SGD": lambda: fit_time("a2"),
             "fit, GD": lambda: fit_time("a2", "--data.batch_size=full"),
+            "fit, SGD, no W&B": lambda: fit_time("a2", "--trainer.logger=false", started=False),
+            "fit, GD, no W&B": lambda: fit_time(
+                "a2", "--data.batch_size=full", "--trainer.logger=false", started=False
+            ),
             "fit, SGD, and W&B's start": lambda: fit_time("a2", started=False),
             "NumPy, SGD": lambda: seconds_of(lambda: numpy_loop(1, EPOCHS)),
             "NumPy, GD": lambda: seconds_of(lambda: numpy_loop(10, EPOCHS)),
@@ -160,7 +164,9 @@ def main(rounds: int = 3) -> None:
     print(f"A.2 whole: 550,000 steps, {torch.get_num_threads()} threads")
     for name, value in seconds.items():
         print(f"  {name:<28} {value:7.3f} s")
+    bare = seconds["fit, SGD, no W&B"] + seconds["fit, GD, no W&B"]
     print(f"  two fits / NumPy loop              {fits / loops:.3f}  (at most 0.25)")
+    print(f"  the same without W&B               {bare / loops:.3f}")
     ratio = fits / 550_000 / plain_step
     print(f"  a step of them / plain Lightning   {ratio:.5f}  (at most 0.005)")
     for name, per_epoch, loop in (("SGD", 10, "NumPy, SGD"), ("GD", 1, "NumPy, GD")):
