@@ -17,10 +17,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.common import fit_seconds, seconds_of, side_by_side
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
-from janus_pl.classifier import _parameters
 from janus_pl.data import InMemoryBatches
 from janus_pl.losses import square
-from janus_pl.nn import weight_norm
+from janus_pl.nn.normalization import WeightNorm
 
 STEPS, B, D = 500, 4, 4
 
@@ -30,7 +29,7 @@ class TinyNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = weight_norm(nn.Linear(D, 2, bias=False))
+        self.layer = nn.Linear(D, 2, bias=False)
         self.rho = nn.Parameter(torch.ones(()))
 
     def weight_layers(self) -> dict[str, nn.Module]:
@@ -46,7 +45,7 @@ class TinyTask(DeepReLUClassifier):
     def __init__(self) -> None:
         super().__init__(strides=(1, 1, 1, 1), channels=(1, 1, 1, 1), hidden=1, image_size=9)
         self.network = TinyNet()  # type: ignore[assignment]
-        self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
+        self.parametrization = WeightNorm(self.network)
         assert sum(p.numel() for p in self.parameters()) == 10
 
 
@@ -70,6 +69,7 @@ class DefaultTask(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.network = TinyNet()
+        WeightNorm(self.network)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         x, y = batch

@@ -1,4 +1,4 @@
-"""The paper's deep experiment: a weight-normalized ReLU network on two classes of images."""
+"""The paper's deep experiment: a homogeneous ReLU network on two classes of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -20,11 +20,10 @@ from torchmetrics.classification import BinaryAccuracy
 from janus_pl.data.loader import Batch, InMemoryBatches
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
-from janus_pl.linalg import frobenius_norm
 from janus_pl.losses import LOSSES
 from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.nn.normalization import PARAMETRIZATIONS
 from janus_pl.observables.margins import equilibrium_residual, margin_statistics, output_margins
-from janus_pl.observables.velocity import direction_velocity
 from janus_pl.optimization import (
     OptimizerFactory,
     Schedule,
@@ -47,7 +46,7 @@ class TrainingPass(NamedTuple):
         common_mode: the mean of m_n^2, m = (f_0 + f_1)/2 the part of two outputs that no margin
             sees; shape ().
         rho: the scale, the product of the Frobenius norms; shape ().
-        rho_learned: the learned scalar alone; shape ().
+        rho_learned: the part of rho that is learned; shape ().
         step: the number of optimizer steps behind these weights. Full-batch GD measures in its
             training forward, so before the update: one less than the steps taken.
     """
@@ -62,10 +61,10 @@ class TrainingPass(NamedTuple):
 
 
 class DeepReLUClassifier(JanusTask):
-    r"""Weight-normalized deep ReLU network with labels +1/-1, trained by SGD or full-batch GD.
+    r"""Deep ReLU network with labels +1/-1, trained by SGD or full-batch GD (Section D.5).
 
-    f_W(x) = rho_learned (prod_k g_k) f_V(x) with all V_k of unit Frobenius norm and the gains g_k
-    frozen at their initial values (Section D.5, Fig. A.8b). GD is SGD with `data.batch_size: full`.
+    f_W(x) = rho f_V(x) with all V_k of unit Frobenius norm; `normalization` says what of it is
+    learned. GD is SGD with `data.batch_size: full`.
 
     One step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of
     `data.micro_batch_size` samples where the batch is large; the optimizer adds the weight decay.
@@ -86,7 +85,11 @@ class DeepReLUClassifier(JanusTask):
         channels: the output channels of the four convolutions.
         hidden: the width of the first dense layer.
         image_size: height and width of the images, in pixels.
-        init_scale: the standard deviation of the entries of v_k at the start.
+        init_scale: the standard deviation of the weights at the start.
+        normalization: `weight_norm`, W_k = g_k v_k/||v_k|| with frozen gains g_k and a global rho
+            (Fig. A.8b); `per_layer`, W_k = rho_k V_k with every rho_k learned (Fig. A.8a);
+            `lagrange`, V_k back on the unit sphere after every step and a global rho (Eq. 1/17),
+            which wants learning rates a hundred times lower; `none`, plain weights.
 
     Raises:
         UsageError: a value outside its range.
@@ -107,6 +110,7 @@ class DeepReLUClassifier(JanusTask):
         hidden: int = 1024,
         image_size: int = 32,
         init_scale: float = 0.1,
+        normalization: Literal["weight_norm", "per_layer", "lagrange", "none"] = "weight_norm",
     ) -> None:
         super().__init__()
         _check("model.learning_rate", learning_rate, learning_rate > 0, "a finite number above 0")
@@ -116,9 +120,12 @@ class DeepReLUClassifier(JanusTask):
             raise UsageError("model.loss", loss, ", ".join(LOSSES))
         if decay not in ("all", "rho"):
             raise UsageError("model.decay", decay, "all, rho")
+        if normalization not in PARAMETRIZATIONS:
+            raise UsageError("model.normalization", normalization, ", ".join(PARAMETRIZATIONS))
         self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
         self.automatic_optimization = False
         self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
+        self.parametrization = PARAMETRIZATIONS[normalization](self.network)
         self.image_size = image_size
         self.loss_name = loss
         self.losses = LOSSES[loss]
@@ -131,38 +138,37 @@ class DeepReLUClassifier(JanusTask):
         self._whole_batch = False
         self.held_out_loss = MeanMetric(nan_strategy="disable")
         self.held_out_accuracy = BinaryAccuracy(validate_args=False)
-        self._weights = {k: _parameters(m) for k, m in self.network.weight_layers().items()}
         self._pass: TrainingPass | None = None
         check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
 
     # The contract of JanusTask
 
     def directions(self) -> dict[str, Tensor]:
-        vs = {k: v.detach() for k, (_, v) in self._weights.items()}
-        return {k: v.flatten(1) / frobenius_norm(v) for k, v in vs.items()}
+        return self.parametrization.directions()
 
     def scale(self) -> Tensor:
-        gains = torch.stack([g for g, _ in self._weights.values()])
-        return self.network.rho.detach().abs() * gains.prod()
+        return self.parametrization.scale()
 
     def velocities(self) -> dict[str, Tensor]:
-        return {k: direction_velocity(v.detach(), _grad(v)) for k, (_, v) in self._weights.items()}
+        return self.parametrization.velocities()
 
     def velocity_norms(self) -> Tensor:
-        # ||V dot|| = ||v|| ||dLoss/dv||: two reads of the weights instead of a new set of them.
-        vs = [v for _, v in self._weights.values()]
-        return _norms([v.detach() for v in vs]) * _norms([_grad(v) for v in vs])
+        return self.parametrization.velocity_norms()
 
     def full_velocity_norms(self) -> Tensor:
-        vs = [v for _, v in self._weights.values()]
-        total = [torch.zeros_like(v) for v in vs]
+        total = [torch.zeros_like(weight) for weight in self.parametrization.weights.values()]
         count = 0
-        with torch.enable_grad():
-            for x, y in training_samples(self.trainer):
-                loss = self.losses(self(x), y).sum()
-                torch._foreach_add_(total, torch.autograd.grad(loss, vs))
-                count += len(y)
-        return _norms([v.detach() for v in vs]) * _norms(total) / count
+        for x, y in training_samples(self.trainer):
+            torch._foreach_add_(total, self._gradients(x, y))
+            count += len(y)
+        torch._foreach_div_(total, count)
+        return self.parametrization.velocity_norms(total)
+
+    def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
+        x, y = batch[:2]
+        gradients = self._gradients(x, y)
+        torch._foreach_div_(gradients, len(y))
+        return self.parametrization.velocities(gradients)
 
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
         return output_margins(outputs, y)
@@ -204,6 +210,7 @@ class DeepReLUClassifier(JanusTask):
         optimizer = self._epoch.optimizer
         self._epoch.eta_t += optimizer.param_groups[0]["lr"]
         self.guard.step(optimizer, *parts)
+        self.parametrization.after_step()
 
     def setup(self, stage: str) -> None:
         self.forget_rows()
@@ -298,14 +305,15 @@ class DeepReLUClassifier(JanusTask):
     # Parts
 
     def _build_optimizer(self) -> Optimizer:
-        """Two groups of parameters, the v_k and rho, each with its own weight decay."""
-        lam, on_all = self.weight_decay, self.decay == "all"
-        vs = [v for _, v in self._weights.values()]
-        groups = [
-            {"params": vs, "weight_decay": lam if on_all else 0.0},
-            {"params": [self.network.rho], "weight_decay": lam if on_all else 2 * lam},
-        ]
+        """The learned parameters in groups, each with its own weight decay."""
+        groups = self.parametrization.groups(self.weight_decay, self.decay)
         return build_optimizer(self.make_optimizer, groups, self.learning_rate)
+
+    @torch.enable_grad()
+    def _gradients(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Of sum_n loss_n by the learned weights; those of the backward pass stay as they are."""
+        weights = [*self.parametrization.weights.values()]
+        return [*torch.autograd.grad(self.losses(self(x), y).sum(), weights)]
 
     def _lambda_rho(self) -> float:
         """The coefficient of rho^2 in the loss: half of PyTorch's weight decay on rho."""
@@ -316,14 +324,14 @@ class DeepReLUClassifier(JanusTask):
         margins = self.output_margins(outputs, y) / rho
         error = (margins <= 0).to(margins).mean()
         common_mode = outputs.mean(dim=1).square().mean()
-        learned = self.network.rho.detach().clone()
+        learned = self.parametrization.learned_scale().clone()
         return TrainingPass(margins, losses.mean(), error, common_mode, rho, learned, step)
 
     def _complete_row(self, epoch: int) -> None:
         """The numbers that need no pass, and those of the pass where there was one."""
         step = self.trainer.global_step
         seen = self._pass if self._pass and self._pass.step >= step - self._whole_batch else None
-        numbers = {"rho": self.scale(), "rho_learned": self.network.rho.detach()}
+        numbers = {"rho": self.scale(), "rho_learned": self.parametrization.learned_scale()}
         if seen:
             numbers = {"rho": seen.rho, "rho_learned": seen.rho_learned}
             numbers |= {"train/loss": seen.loss, "train/error": seen.error}
@@ -336,12 +344,12 @@ class DeepReLUClassifier(JanusTask):
         self.complete_row({"epoch": epoch, "trainer/global_step": step, "eta_t": eta_t})
 
     def _equilibrium(self, seen: TrainingPass) -> dict[str, Tensor]:
-        r"""mu - (M + lambda) rho in the units of the learned rho, for the square loss alone.
+        r"""mu - (M + lambda) rho in the units of the learned rho: square loss, one global rho.
 
         Its value where drho/dt = 0 is the common mode's part rho mean(mbar^2), which the square
         loss over two outputs has and the paper's scalar loss has not; it is recorded beside it.
         """
-        if self.loss_name != "square":
+        if self.loss_name != "square" or not self.network.rho.requires_grad:
             return {}
         learned = seen.rho_learned.abs()
         statistics = margin_statistics(seen.margins * (seen.rho / learned))
@@ -400,19 +408,3 @@ class _Epoch:
 def _check(field: str, value: float, inside: bool, allowed: str) -> None:
     if not (inside and math.isfinite(value)):
         raise UsageError(field, value, allowed)
-
-
-def _parameters(layer: nn.Module) -> tuple[nn.Parameter, nn.Parameter]:
-    """(g, v) of a weight-normalized layer."""
-    prefix = "parametrizations.weight.original"
-    return layer.get_parameter(f"{prefix}0"), layer.get_parameter(f"{prefix}1")
-
-
-def _grad(parameter: Tensor) -> Tensor:
-    if parameter.grad is None:
-        raise RuntimeError("velocities need the gradients of a backward pass")
-    return parameter.grad
-
-
-def _norms(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.stack([frobenius_norm(tensor) for tensor in tensors])

@@ -75,6 +75,16 @@ class JanusTask(LightningModule, ABC):
     def full_velocity_norms(self) -> Tensor:
         """The same for the gradient over the whole training set at the weights as they are."""
 
+    def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
+        """V_k dot of the mean loss over a batch (x, y, ...) at the weights as they are.
+
+        Neither the weights nor the gradients of the last backward pass change.
+
+        Raises:
+            NotImplementedError: the task does not offer it.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
         """y_n f_W(x_n), the margins in the outputs' own units; shape (B,)."""

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOSSES = ("square", "logistic", "cross_entropy")
+LOSSES = ("square", "logistic", "cross_entropy", "exponential")
 
 
 # Networks
@@ -78,6 +78,8 @@ def loss_value(loss: str, outputs: Tensor, y: Tensor) -> np.ndarray:
     if loss == "square":
         return ((f[:, 0] + y) ** 2 + (f[:, 1] - y) ** 2) / 2
     signal = y * (f[:, 1] - f[:, 0]) / 2
+    if loss == "exponential":
+        return np.exp(-signal)
     return np.logaddexp(0.0, -signal if loss == "logistic" else -2 * signal)
 
 
@@ -91,11 +93,15 @@ def pull(loss: str, signal: float) -> float:
 
     Square loss, Eq. 15: `2 l_n = 2 (1 - rho fbar_n)`. Logistic loss, Eq. 16 without its factor 2,
     which the loss `log(1 + exp(-rho fbar))` does not have: `sigmoid(-rho fbar_n)`. Cross entropy
-    is the logistic loss of `2 rho fbar_n`: `2 sigmoid(-2 rho fbar_n)`.
+    is the logistic loss of `2 rho fbar_n`: `2 sigmoid(-2 rho fbar_n)`. Exponential loss: itself.
     """
-    if loss == "square":
-        return 2 * (1 - signal)
-    return sigmoid(-signal) if loss == "logistic" else 2 * sigmoid(-2 * signal)
+    pulls = {
+        "square": lambda: 2 * (1 - signal),
+        "logistic": lambda: sigmoid(-signal),
+        "cross_entropy": lambda: 2 * sigmoid(-2 * signal),
+        "exponential": lambda: math.exp(-signal),
+    }
+    return pulls[loss]()
 
 
 # Gradient flow

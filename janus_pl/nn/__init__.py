@@ -1,6 +1,13 @@
 """Networks and parametrizations; they know torch alone."""
 
 from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.nn.normalization import PARAMETRIZATIONS, Parametrization
 from janus_pl.nn.weight_norm import FrobeniusWeightNorm, weight_norm
 
-__all__ = ["DeepReLU", "FrobeniusWeightNorm", "weight_norm"]
+__all__ = [
+    "PARAMETRIZATIONS",
+    "DeepReLU",
+    "FrobeniusWeightNorm",
+    "Parametrization",
+    "weight_norm",
+]

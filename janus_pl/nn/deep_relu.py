@@ -9,28 +9,27 @@ import torch
 from torch import Tensor, nn
 
 from janus_pl.errors import UsageError
-from janus_pl.nn.weight_norm import weight_norm
 
 KERNEL = 3
 
 
 class DeepReLU(nn.Module):
-    r"""f_W(x) = rho_learned W_6 relu(W_5 relu(... relu(W_1 x))), W_k = g_k v_k/||v_k||.
+    r"""f_W(x) = rho_learned W_6 relu(W_5 relu(... relu(W_1 x))).
 
     Four 3x3 convolutions (padding 0) and two dense layers with ReLU between, positively
-    homogeneous: f_W = rho f_V with rho = |rho_learned| prod_k g_k and V_k = v_k/||v_k||
-    (Fig. A.8b). The gains g_k are frozen at the initial Frobenius norms, v_k ~ N(0, init_scale^2)
-    and rho_learned starts at 1.
+    homogeneous in every weight. W_k ~ N(0, init_scale^2) and rho_learned is 1 at the start. What of
+    it is learned, and in which coordinates, is up to `janus_pl.nn.normalization`.
 
-    Strides (1, 2, 1, 2) give the paper's 3,519,335 parameters and its 3200 features before the
-    first dense layer; (2, 2, 2, 2), the strides it prints, give 128 features and cost a tenth.
+    Strides (1, 2, 1, 2) give the paper's 3,519,335 parameters (3,519,328 weights, and rho and six
+    gains with `WeightNorm`) and its 3200 features before the first dense layer; (2, 2, 2, 2), the
+    strides it prints, give 128 features and cost a tenth.
 
     Args:
         strides: the strides of the four convolutions.
         channels: the output channels of the four convolutions.
         hidden: the width of the first dense layer.
         image_size: height and width of the input images, in pixels.
-        init_scale: the standard deviation of the entries of v at the start.
+        init_scale: the standard deviation of the weights at the start.
 
     Raises:
         UsageError: strides that are not four positive integers, or that leave no pixel.
@@ -64,7 +63,6 @@ class DeepReLU(nn.Module):
         self.layers = nn.Sequential(layers)
         for layer in self.weight_layers().values():
             nn.init.normal_(layer.get_parameter("weight"), std=init_scale)
-            weight_norm(layer)
         self.rho = nn.Parameter(torch.ones(()))
         # Convolutions are a quarter faster on a CPU when weights and images are channels-last.
         self.to(memory_format=torch.channels_last)

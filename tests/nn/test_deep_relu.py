@@ -9,6 +9,7 @@ from torch import Tensor
 
 from janus_pl.errors import UsageError
 from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.nn.normalization import WeightNorm
 
 NAMES = ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]
 SMALL = {"channels": (3, 4, 5, 4), "hidden": 7, "image_size": 16}
@@ -16,7 +17,13 @@ SMALL = {"channels": (3, 4, 5, 4), "hidden": 7, "image_size": 16}
 
 def network(strides: tuple[int, ...] = (1, 2, 1, 1), seed: int = 0, **options) -> DeepReLU:
     torch.manual_seed(seed)
-    return DeepReLU(strides=strides, **(SMALL | options)).double()
+    return normalized(DeepReLU(strides=strides, **(SMALL | options)).double())
+
+
+def normalized(net: DeepReLU) -> DeepReLU:
+    """With gains and directions, as the paper counts its parameters."""
+    WeightNorm(net)
+    return net
 
 
 def images(count: int = 5, size: int = 16, seed: int = 1) -> Tensor:
@@ -38,7 +45,7 @@ def weights(net: DeepReLU) -> list[Tensor]:
 @pytest.fixture(scope="module")
 def default() -> DeepReLU:
     torch.manual_seed(0)
-    return DeepReLU()
+    return normalized(DeepReLU())
 
 
 def test_has_the_papers_parameter_count(default):
@@ -95,7 +102,7 @@ def test_initial_entries_are_normal_with_the_given_scale(default):
 @pytest.mark.parametrize("init_scale", [0.1, 0.02])
 def test_every_layer_starts_at_the_given_scale(init_scale):
     torch.manual_seed(0)
-    net = DeepReLU(strides=(2, 2, 2, 2), init_scale=init_scale)
+    net = normalized(DeepReLU(strides=(2, 2, 2, 2), init_scale=init_scale))
     for name in NAMES:
         v = parts(net, name)[1].detach()
         # Five standard errors of a standard deviation, 1/sqrt(2 n).

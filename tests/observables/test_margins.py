@@ -15,6 +15,7 @@ from torch import Tensor
 
 from janus_pl import losses
 from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.nn.normalization import WeightNorm
 from janus_pl.observables.margins import (
     equilibrium_residual,
     margin_histogram,
@@ -32,6 +33,7 @@ def network(seed: int = 0) -> DeepReLU:
     """A small network off its initial values: gains are not the norms of v, rho is not 1."""
     torch.manual_seed(seed)
     net = DeepReLU(strides=STRIDES, channels=(3, 4, 5, 4), hidden=7, image_size=16).double()
+    WeightNorm(net)
     with torch.no_grad():
         net.rho.fill_(1.9)
         for name in net.weight_layers():

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from janus_pl import losses
 from janus_pl.nn.deep_relu import DeepReLU
+from janus_pl.nn.normalization import WeightNorm
 from janus_pl.observables.velocity import direction_velocity, weight_velocity
 
 CASES = [(seed, sign) for seed in range(4) for sign in (1.0, -1.0)]
@@ -62,6 +63,7 @@ def problem(loss: str, seed: int, sign: float = 1.0) -> Problem:
     strides = [(1, 2, 1, 1), (2, 1, 1, 1)][seed % 2]
     torch.manual_seed(seed)
     net = DeepReLU(strides=strides, channels=(3, 4, 5, 4), hidden=7, image_size=16).double()
+    WeightNorm(net)
     x = torch.randn(7, 3, 16, 16, dtype=torch.float64)
     x = x / x.flatten(1).norm(dim=1)[:, None, None, None]
     y = torch.randint(0, 2, (7,)).double() * 2 - 1

@@ -18,11 +18,11 @@ from conftest import SMALL
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
-from torch.nn.utils import parametrize
 
 from janus_pl import theory
 from janus_pl.losses import LOSSES, PULLS
 from janus_pl.nn import DeepReLU
+from janus_pl.nn.normalization import WeightNorm
 
 # Of the signal rho fbar_n; square loss Eq. 12, logistic loss Eq. 16, cross entropy of -s and +s.
 SCALAR_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -100,8 +100,6 @@ class Problem:
 def problem(seed: int = 0) -> Problem:
     torch.manual_seed(seed)
     net = DeepReLU(**SMALL).double()
-    for layer in net.weight_layers().values():
-        parametrize.remove_parametrizations(layer, "weight", leave_parametrized=True)
     layers = net.weight_layers()
     V = {k: layer.weight.detach() / layer.weight.detach().norm() for k, layer in layers.items()}
     case = Problem(net, V, *images(7), torch.ones((), dtype=torch.float64))
@@ -524,7 +522,7 @@ def test_weight_normalized_sgd_keeps_the_tail_bound_at_every_step(name: str) -> 
     torch.manual_seed(0)
     net = DeepReLU(**{**SMALL, "channels": (3, 4, 5, 8)}).double()
     x, y = images(12)
-    v = {k: layer.parametrizations.weight.original1 for k, layer in net.weight_layers().items()}
+    v = WeightNorm(net).weights
     with torch.no_grad():  # outputs of size 1, and v off its gain
         for weight in v.values():
             weight.mul_(0.7)
