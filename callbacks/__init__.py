@@ -1,17 +1,23 @@
 """Callbacks that look at a task and log what they see; one file each."""
 
+from callbacks.equilibrium_residual import EquilibriumResidual
 from callbacks.layer_rank import LayerRank
 from callbacks.layer_velocity import LayerVelocity
 from callbacks.margin_csv import MarginCSV
 from callbacks.margin_histogram import MarginHistogram
 from callbacks.progress import ProgressBar
+from callbacks.rank_bound import RankBound
 from callbacks.run_checkpoint import RunCheckpoint
+from callbacks.update_split import UpdateSplit
 
 __all__ = [
+    "EquilibriumResidual",
     "LayerRank",
     "LayerVelocity",
     "MarginCSV",
     "MarginHistogram",
     "ProgressBar",
+    "RankBound",
     "RunCheckpoint",
+    "UpdateSplit",
 ]

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
@@ -122,3 +123,26 @@ def say_layers(name: str, module: LightningModule) -> None:
     rank_zero_info(
         f"{name} reads {', '.join(read) or 'no layer'}; skips {', '.join(skipped) or 'none'}"
     )
+
+
+def plain_layers(module: LightningModule) -> dict[str, nn.Parameter]:
+    """The weights of `weight_layers` that no parametrization computes."""
+    layers = weight_layers(module)
+    return {k: m.weight for k, m in layers.items() if isinstance(m.weight, nn.Parameter)}
+
+
+def learning_rate_of(optimizer: Optimizer, parameter: nn.Parameter) -> float:
+    """Of the group that holds the parameter."""
+    return _group_of(optimizer, parameter)["lr"]
+
+
+def weight_decay_of(optimizer: Optimizer, parameter: nn.Parameter) -> float:
+    """Of the group that holds the parameter, 0 where none does."""
+    return _group_of(optimizer, parameter).get("weight_decay", 0.0)
+
+
+def _group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
+    for group in optimizer.param_groups:
+        if any(parameter is held for held in group["params"]):
+            return group
+    return {"lr": 0.0}

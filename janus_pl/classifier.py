@@ -20,9 +20,9 @@ from torchmetrics.classification import BinaryAccuracy
 from janus_pl.data.loader import Batch, InMemoryBatches
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
-from janus_pl.losses import LOSSES
+from janus_pl.losses import LOSSES, PULLS
 from janus_pl.nn.deep_relu import DeepReLU
-from janus_pl.nn.normalization import PARAMETRIZATIONS
+from janus_pl.nn.normalization import PARAMETRIZATIONS, Parametrization
 from janus_pl.observables.margins import equilibrium_residual, margin_statistics, output_margins
 from janus_pl.optimization import (
     OptimizerFactory,
@@ -34,6 +34,7 @@ from janus_pl.optimization import (
 )
 from janus_pl.runtime.guard import UpdateGuard
 from janus_pl.task import JanusTask, epochs_of, is_last_epoch, training_samples
+from janus_pl.theory.deep import lagrange_multiplier
 
 
 class TrainingPass(NamedTuple):
@@ -94,6 +95,8 @@ class DeepReLUClassifier(JanusTask):
     Raises:
         UsageError: a value outside its range.
     """
+
+    parametrization: Parametrization
 
     def __init__(
         self,
@@ -169,6 +172,30 @@ class DeepReLUClassifier(JanusTask):
         gradients = self._gradients(x, y)
         torch._foreach_div_(gradients, len(y))
         return self.parametrization.velocities(gradients)
+
+    def equilibrium(self) -> dict[str, Tensor]:
+        r"""drho/dt, nu and, for the square loss, mu - (M + lambda) rho of the training set.
+
+        Eq. 13, 14 and 16 with the pull of the loss, lambda rho^2 included, in the units of the
+        learned rho; the square loss of two outputs adds its common mode. Where every layer learns
+        its own norm, `rho_dot/<layer>` are the flows of those:
+        d rho_k/dt = (rho/rho_k) (drho/dt without decay) - (PyTorch's weight decay) rho_k.
+        """
+        seen = self.training_pass()
+        numbers = self._equilibrium(seen)
+        rho, pull = seen.rho.double(), PULLS[self.loss_name]
+        nu = lagrange_multiplier(seen.margins.double(), rho, pull)
+        if self.loss_name == "square":
+            nu = nu - seen.common_mode
+        numbers["nu"] = nu
+        flow = 2 * nu  # rho drho/dt without decay, the same for every factor of f_W
+        wd = self.weight_decay if self.decay == "all" else 2 * self.weight_decay
+        if self.network.rho.requires_grad:
+            learned = seen.rho_learned.abs()
+            return {**numbers, "rho_dot": flow / learned - wd * learned}
+        norms = self.parametrization.factors().abs()
+        flows = flow / norms - wd * norms
+        return numbers | {f"rho_dot/{k}": v for k, v in zip(self.directions(), flows, strict=True)}
 
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
         return output_margins(outputs, y)
@@ -335,7 +362,7 @@ class DeepReLUClassifier(JanusTask):
         if seen:
             numbers = {"rho": seen.rho, "rho_learned": seen.rho_learned}
             numbers |= {"train/loss": seen.loss, "train/error": seen.error}
-            numbers |= self._equilibrium(seen)
+            numbers |= {f"equilibrium/{k}": v for k, v in self._equilibrium(seen).items()}
             self.row["measured_step"] = seen.step
         # One transfer, for each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
@@ -356,8 +383,8 @@ class DeepReLUClassifier(JanusTask):
         mu, second_moment = statistics.mean, statistics.second_moment
         residual = equilibrium_residual(mu, second_moment, learned, self._lambda_rho())
         return {
-            "equilibrium/residual": residual,
-            "equilibrium/common_mode": seen.common_mode / learned,
+            "residual": residual,
+            "common_mode": seen.common_mode / learned,
         }
 
     def _hold_out(self, batch: Batch) -> None:

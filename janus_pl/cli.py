@@ -1,6 +1,6 @@
 """The command line: `python -m janus_pl fit|validate|test|predict --config sgd.yaml`.
 
-Exit codes: 0 done, 1 defect, 2 usage, 3 diverged.
+Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 5 a theorem broken.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli_errors import explain, usage_message
-from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
 from janus_pl.task import JanusTask
 
-DONE, USAGE, DIVERGED = 0, 2, 3
+DONE, USAGE, DIVERGED, BROKEN_THEOREM = 0, 2, 3, 5
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 HELPED = {
@@ -61,6 +61,8 @@ def main(args: Sequence[str] | None = None) -> int:
         code = _fail(USAGE, f"trainer: {' '.join(str(error).split())}")
     except DivergenceError as error:
         code = _fail(DIVERGED, str(error))
+    except TheoremError as error:
+        code = _fail(BROKEN_THEOREM, str(error))
     except SystemExit as stop:  # --help and --print_config end this way
         code = stop.code if isinstance(stop.code, int) else 1
     finally:

@@ -19,5 +19,9 @@ class UsageError(ValueError):
         self.allowed = allowed
 
 
+class TheoremError(ArithmeticError):
+    """A theorem does not hold in this run, so the run is not what it says; the exit code is 5."""
+
+
 class DivergenceError(ArithmeticError):
     """Training met a loss or gradient that is not finite; the exit code is 3."""

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, IterableDataset
 
 from janus_pl.data.loader import InMemoryBatches
+from janus_pl.nn.normalization import Parametrization
 from janus_pl.runtime.record import Histogram, Table, Value, pend_objects, write_row
 
 EVALUATION_CHUNK = 500
@@ -41,9 +42,13 @@ class JanusTask(LightningModule, ABC):
     Attributes:
         row: what the row to come holds so far.
         progress: the numbers of the last row that was completed.
+        parametrization: what is learned of a network, where the task trains one by Lightning's own
+            steps; else None.
         planned: the length of the run in the units of `completed`, where a progress bar had better
             show the whole run than an epoch; else None.
     """
+
+    parametrization: Parametrization | None = None
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,6 +89,13 @@ class JanusTask(LightningModule, ABC):
             NotImplementedError: the task does not offer it.
         """
         raise NotImplementedError
+
+    def equilibrium(self) -> dict[str, Tensor]:
+        """How far the scale is from rest over the whole training set: values by name, ().
+
+        Empty where the task has no scale of its own.
+        """
+        return {}
 
     @abstractmethod
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:

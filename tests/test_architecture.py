@@ -18,7 +18,10 @@ ALLOWED = {
     "janus_pl/losses.py": (TORCH_ONLY, set()),
     "janus_pl/linear": (TORCH_ONLY | {"numba"}, {"janus_pl.linear", "janus_pl.theory"}),
     "janus_pl/theory": (TORCH_ONLY, {"janus_pl.theory"}),
-    "janus_pl/nn": (TORCH_ONLY, {"janus_pl.nn", "janus_pl.linalg", "janus_pl.errors"}),
+    "janus_pl/nn": (
+        TORCH_ONLY,
+        {"janus_pl.nn", "janus_pl.linalg", "janus_pl.errors", "janus_pl.theory"},
+    ),
     "janus_pl/observables": (TORCH_ONLY, {"janus_pl.observables", "janus_pl.linalg"}),
     "janus_pl/data/loader.py": (TORCH_ONLY, {"janus_pl.errors"}),
     "janus_pl/data": (
@@ -27,7 +30,7 @@ ALLOWED = {
     ),
     "janus_pl/task.py": (
         TORCH_ONLY | {"lightning"},
-        {"janus_pl.data.loader", "janus_pl.runtime.record"},
+        {"janus_pl.data.loader", "janus_pl.nn", "janus_pl.runtime.record"},
     ),
     "callbacks": (
         TORCH_ONLY | {"lightning"},
@@ -37,6 +40,7 @@ ALLOWED = {
             "janus_pl.observables",
             "janus_pl.errors",
             "janus_pl.linalg",
+            "janus_pl.theory",
         },
     ),
 }

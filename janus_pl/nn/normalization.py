@@ -26,6 +26,7 @@ from torch.nn.utils import parametrize
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
 from janus_pl.nn.weight_norm import weight_norm
+from janus_pl.theory.deep import plain_decay, weight_norm_decay
 
 Decay = Literal["all", "rho"]
 Groups = list[dict[str, Any]]
@@ -88,6 +89,43 @@ class Parametrization(ABC):
 
         Parametrizations that are cached (`parametrize.cached`) must not be across this call.
         """
+
+    @abstractmethod
+    def radial(self) -> Tensor:
+        """<G_k, W_k> with G_k = dLoss/dW_k of the last backward pass, (L,).
+
+        By homogeneity the same for every layer; -2 nu of Eq. 14. Raises as `velocities`.
+        """
+
+    @abstractmethod
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        r"""a_k: what one step of SGD without momentum keeps of p_k, (L,), before the step.
+
+        p_k <- a_k p_k - eta (s_k/||p_k||) G_k with G_k = dLoss/dW_k, whose rank is that of a sum of
+        gradients (`janus_pl.theory.gradient_rank_bound`), where dLoss/dp_k has full rank.
+
+        Args:
+            eta: the learning rate of the step.
+            weight_decay: PyTorch's, of the group that holds the p_k.
+        """
+
+    @abstractmethod
+    def step_parts(self, weight_decay: float) -> Tensor:
+        r"""Norms of the parts of -dp_k/eta of one step, (3, L): gradient, decay, projection.
+
+        (s_k/||p_k||) G_k, weight_decay p_k and -(s_k/||p_k||) <G_k, V_k> V_k, the multiplier's part
+        (Eq. 14 and 15), which plain weights have not. Momentum sums these over the steps.
+        """
+
+    def norms(self) -> Tensor:
+        """||p_k||, (L,)."""
+        return torch.stack([frobenius_norm(p.detach()) for p in self.weights.values()])
+
+    def _normalized_parts(self, weight_decay: float) -> Tensor:
+        """`step_parts` where dLoss/dp_k is tangent: Pythagoras gives the norm of the whole G."""
+        norms, radial = self.norms(), self.radial() / self.norms()
+        tangent = self.velocity_norms() / norms
+        return torch.stack((torch.hypot(tangent, radial), weight_decay * norms, radial.abs()))
 
     @abstractmethod
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
@@ -178,6 +216,16 @@ class WeightNorm(Parametrization):
     def after_step(self) -> None:
         """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
 
+    def radial(self) -> Tensor:
+        return (self.rho.detach() * _grad(self.rho)).expand(len(self.weights))
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        etas = torch.full_like(self.norms(), eta)
+        return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        return self._normalized_parts(weight_decay)
+
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return gradient
 
@@ -214,6 +262,16 @@ class PerLayer(Parametrization):
 
     def after_step(self) -> None:
         """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
+
+    def radial(self) -> Tensor:
+        return torch.stack([rho_k.detach() * _grad(rho_k) for rho_k in self.rhos])
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        etas = torch.full_like(self.norms(), eta)
+        return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        return self._normalized_parts(weight_decay)
 
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return gradient
@@ -277,6 +335,19 @@ class Lagrange(Parametrization):
         for V in self.weights.values():
             V.div_(frobenius_norm(V))
 
+    def radial(self) -> Tensor:
+        return (self.rho.detach() * _grad(self.rho)).expand(len(self.weights))
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        # V_k <- V_k + eta V_k dot has the norm sqrt(1 + eta^2 ||V_k dot||^2) before its retraction.
+        grown = torch.hypot(torch.ones(()), eta * self.velocity_norms())
+        etas = torch.full_like(grown, eta)
+        a = weight_norm_decay(etas, 0.0, self.radial(), self.norms(), momentum=0.0)
+        return a / grown
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        return self._normalized_parts(weight_decay)
+
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return gradient
 
@@ -308,6 +379,20 @@ class Plain(Parametrization):
 
     def after_step(self) -> None:
         """Nothing: plain weights may have any norm."""
+
+    def radial(self) -> Tensor:
+        parts = [torch.dot(_grad(W).reshape(-1), W.detach().reshape(-1)) for W in self._values()]
+        return torch.stack(parts)
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        return plain_decay(torch.full_like(self.norms(), eta), weight_decay, momentum=0.0)
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        gradients = torch.stack([frobenius_norm(_grad(W)) for W in self._values()])
+        return torch.stack((gradients, weight_decay * self.norms(), torch.zeros_like(gradients)))
+
+    def _values(self) -> list[nn.Parameter]:
+        return [*self.weights.values()]
 
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         V = weight / frobenius_norm(weight)

@@ -1,0 +1,47 @@
+r"""How far rho is from its equilibrium (Section 2.1, Eq. 13 to 16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+
+from callbacks._observer import Observer
+from janus_pl.task import JanusTask, Value
+
+
+class EquilibriumResidual(Observer):
+    r"""Logs `equilibrium/...` over the whole training set, for every loss and parametrization.
+
+    Keys: `nu`, the Lagrange multiplier (1/N) sum_n (pull_n/2) rho fbar_n (Eq. 14); `rho_dot`, the
+    flow drho/dt of the learned rho with its weight decay (Eq. 13 and 16), or `rho_dot/<layer>`
+    where every layer learns its own norm; for the square loss and a global rho also `residual` =
+    mu - (M + lambda) rho and `common_mode`, the part of it that a second output leaves. At
+    equilibrium rho_dot is 0 and `residual` is `common_mode`.
+
+    A module without a scale of its own (linear regression, modules of others) has none of it, which
+    is said once.
+
+    Args:
+        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
+            at the last one; 0 is off. A look is one forward pass over the training set, shared with
+            `MarginHistogram`.
+    """
+
+    def __init__(self, every_n_epochs: int = 10) -> None:
+        super().__init__(every_n_epochs)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not isinstance(pl_module, JanusTask) or pl_module.parametrization is None:
+            rank_zero_info("EquilibriumResidual reads nothing: the module has no learned scale rho")
+
+    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+        if not isinstance(module, JanusTask):
+            return {}
+        numbers = module.equilibrium()
+        if not numbers:
+            return {}
+        values = torch.stack([value.double() for value in numbers.values()]).tolist()
+        return {f"equilibrium/{k}": v for k, v in zip(numbers, values, strict=True)}

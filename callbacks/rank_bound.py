@@ -1,0 +1,224 @@
+r"""The bound of weight decay on the tail of the spectrum, checked while training."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+
+from callbacks._observer import (
+    Observer,
+    check_count,
+    learning_rate_of,
+    plain_layers,
+    weight_decay_of,
+    weight_layers,
+)
+from janus_pl.errors import TheoremError, UsageError
+from janus_pl.linalg import frobenius_norm
+from janus_pl.observables.rank import singular_values
+from janus_pl.task import JanusTask, Value
+from janus_pl.theory import plain_decay
+
+# A step's rounding is of full rank: some roundings of each entry of the weight and of the gradient.
+ROUNDINGS = 16
+
+
+class Step(NamedTuple):
+    """One optimizer step, at the weights before it.
+
+    Attributes:
+        kept: a_k, shape (L,).
+        norms: ||p_k||, shape (L,).
+        ranks: B m, the most that the rank of the step's dLoss/dW_k can be, by layer.
+    """
+
+    kept: Tensor
+    norms: Tensor
+    ranks: list[int]
+
+
+class RankBound(Observer):
+    r"""Logs how much of the tail bound is used: `tail_bound/ratio/<layer>`, at most 1.
+
+    Without momentum n steps make of the parameter p_k of layer k (W_k = s_k p_k/||p_k||)
+
+        p_k(T) = (prod_t a_t) p_k(T - n) + U,    rank U <= n B m,
+        sqrt(sum_{i > n B m} sigma_i(p_k(T))^2) <= prod_t |a_t| ||p_k(T - n)||
+
+    (arXiv 2206.05794 for plain weights; `janus_pl.theory.tail_bound`). a_t is 1 - eta wd for plain
+    weights, 1 - eta wd + (eta/||v||^2) <G, W> for weight normalization. B is the size of the
+    minibatch and m the number of positions at which a convolution is applied, 1 for a dense layer.
+    The ratio of the two sides is the largest over all windows n = 1, 2, ... that leave a singular
+    value and are not longer than `window`. `tail_bound/vacuous/<layer>` is 1 where there is no such
+    window, because B m >= min(shape) or no step was taken yet, and 0 elsewhere.
+
+    A ratio above 1 beyond rounding stops the run with a `TheoremError`, after the row with the
+    ratio is written: then the weights are not what SGD with this weight decay makes of them.
+
+    Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight.
+
+    Args:
+        every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
+            the last one; 0 is off.
+        window: the largest n.
+
+    Raises:
+        UsageError: an option out of range; an optimizer other than SGD without momentum, whose
+            buffer would hold gradients from before the window.
+    """
+
+    def __init__(self, every_n_epochs: int = 1, window: int = 100) -> None:
+        super().__init__(every_n_epochs)
+        check_count("RankBound.window", window, 1)
+        self.window = window
+        self._layers: dict[str, Any] = {}
+        self._weights: dict[str, nn.Parameter] = {}
+        self._rows: list[int] = []
+        self._steps: deque[Step] = deque(maxlen=window)
+        self._hooks: list[Any] = []
+        self._broken: str | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._steps.clear()
+        self._broken = None
+        self._weights, self._layers = {}, {}
+        if not self.every_n_epochs:
+            return
+        self._find_layers(pl_module)
+        if not self._weights:
+            rank_zero_info("RankBound reads nothing: no weight that Lightning's steps train")
+            return
+        for optimizer in trainer.optimizers:
+            check_optimizer(optimizer)
+        self._rows = [0] * len(self._weights)
+        for k, (name, layer) in enumerate(self._layers.items()):
+            count = self._counter(k, len(self._weights[name]))
+            self._hooks.append(layer.register_forward_hook(count))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        self._raise_if_broken()
+        self._rows = [0] * len(self._weights)
+
+    @torch.no_grad()
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        if not self._weights:
+            return
+        weights = [*self._weights.values()]
+        norms = torch.stack([frobenius_norm(weight) for weight in weights])
+        eta = learning_rate_of(optimizer, weights[0])
+        decay = weight_decay_of(optimizer, weights[0])
+        if isinstance(pl_module, JanusTask) and pl_module.parametrization is not None:
+            kept = pl_module.parametrization.kept(eta, decay)
+        else:
+            kept = plain_decay(torch.full_like(norms, eta), decay, momentum=0.0)
+        self._steps.append(Step(kept, norms, self._rows))
+        self._rows = [0] * len(weights)
+
+    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+        values: dict[str, Value] = {}
+        if not self._weights or not self._steps:
+            return values
+        kept = torch.stack([step.kept for step in self._steps]).double().cpu().numpy()
+        norms = torch.stack([step.norms for step in self._steps]).double().cpu().numpy()
+        for k, (name, weight) in enumerate(self._weights.items()):
+            sigma = singular_values(weight.detach().flatten(1)).double().cpu().numpy()
+            ranks = np.array([step.ranks[k] for step in self._steps])
+            tails, bounds = tail_windows(sigma, kept[:, k], norms[:, k], ranks)
+            values[f"tail_bound/vacuous/{name}"] = float(len(tails) == 0)
+            if not len(tails):
+                continue
+            with np.errstate(divide="ignore", invalid="ignore"):
+                values[f"tail_bound/ratio/{name}"] = float((tails / bounds).max())
+            n = np.arange(1, len(tails) + 1)
+            slack = ROUNDINGS * torch.finfo(weight.dtype).eps * n * norms[-len(n) :, k].max()
+            if (tails > bounds + slack).any():
+                worst = int((tails - bounds - slack).argmax())
+                self._broken = self._broken or (
+                    f"the tail bound is broken in {name} at step {trainer.global_step}: over the"
+                    f" last {worst + 1} steps the tail beyond rank {ranks[-worst - 1 :].sum()} is"
+                    f" {tails[worst]:.6g}, its bound {bounds[worst]:.6g}"
+                )
+        return values
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._raise_if_broken()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _find_layers(self, module: LightningModule) -> None:
+        if not isinstance(module, JanusTask):
+            self._weights = plain_layers(module)
+            layers = weight_layers(module)
+            self._layers = {name: layers[name] for name in self._weights}
+        elif module.parametrization is not None:
+            self._weights = module.parametrization.weights
+            layers = {key.rsplit("_", 1)[-1]: m for key, m in weight_layers(module).items()}
+            self._layers = {name: layers[name] for name in self._weights}
+
+    def _counter(self, k: int, channels: int) -> Any:
+        def count(layer: nn.Module, inputs: Any, output: Tensor) -> None:
+            # Rows of the matrix product: samples, times the positions of a convolution.
+            if torch.is_grad_enabled():
+                self._rows[k] += output.numel() // channels
+
+        return count
+
+    def _raise_if_broken(self) -> None:
+        if self._broken:
+            raise TheoremError(self._broken)
+
+
+def tail_windows(
+    sigma: NDArray[np.float64],
+    kept: NDArray[np.float64],
+    norms: NDArray[np.float64],
+    ranks: NDArray[np.int64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    r"""Both sides of the tail bound for the windows of the last n = 1, 2, ... steps.
+
+    Args:
+        sigma: all singular values of the weight after the last step, largest first, (r,).
+        kept: a_t of all steps, oldest first, (T,).
+        norms: the weight's norm before each step, (T,).
+        ranks: the most that the rank of each step's gradient can be, (T,).
+
+    Returns:
+        Tails and bounds, (n,) each, for those windows whose rank is below r.
+
+    >>> sigma = np.array([2.0, 0.5, 0.25])
+    >>> tails, bounds = tail_windows(sigma, np.full(4, 0.5), np.full(4, 4.0), np.ones(4, int))
+    >>> tails.round(3).tolist(), bounds.tolist()
+    ([0.559, 0.25], [2.0, 1.0])
+    """
+    windows = np.cumsum(ranks[::-1])
+    windows = windows[windows < len(sigma)]
+    tails = np.sqrt(np.cumsum(np.square(sigma[::-1])))[::-1][windows]
+    n = len(windows)
+    bounds = np.cumprod(np.abs(kept[::-1]))[:n] * norms[::-1][:n]
+    return tails, bounds
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """SGD without momentum, the only one of which the bound is known."""
+    allowed = "torch.optim.SGD with momentum 0, for callbacks.RankBound"
+    if not isinstance(optimizer, SGD):
+        raise UsageError("model.optimizer", type(optimizer).__name__, allowed)
+    for group in optimizer.param_groups:
+        if group["momentum"] != 0:
+            raise UsageError("model.optimizer.momentum", group["momentum"], allowed)

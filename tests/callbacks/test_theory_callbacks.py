@@ -1,0 +1,315 @@
+"""RankBound, UpdateSplit and EquilibriumResidual on real fits, against autograd and numpy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import oracles
+import pytest
+import torch
+from conftest import SMALL
+from lightning.pytorch import Callback, LightningModule
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import callbacks.rank_bound
+from callbacks import EquilibriumResidual, RankBound, UpdateSplit
+from callbacks.rank_bound import tail_windows
+from janus_pl.errors import TheoremError, UsageError
+from janus_pl.losses import LOSSES
+from janus_pl.nn import PARAMETRIZATIONS
+
+LAYERS = ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]
+# Multipliers move V_k by eta V_k dot, where the others divide by ||v_k||^2, about 10 here.
+RATES = {"weight_norm": 0.03, "per_layer": 0.003, "lagrange": 0.003, "none": 0.003}
+every_parametrization = pytest.mark.parametrize("normalization", list(PARAMETRIZATIONS))
+every_loss = pytest.mark.parametrize("loss", list(LOSSES))
+
+
+def plain_sgd(parameters: Any, lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr)
+
+
+def task_of(small_task: Any, normalization: str, **options: Any) -> Any:
+    options = {"optimizer": plain_sgd, "learning_rate": RATES[normalization], **options}
+    options["init_scale"] = 0.8  # outputs of size 1, so that gradients count beside the decay
+    return small_task(normalization=normalization, **options).double()
+
+
+class Path(Callback):
+    """W_k and dLoss/dW_k before every step, through the plain forward pass."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, Any]] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
+        self.batch = batch
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        layers = module.network.weight_layers().values()
+        W = [layer.weight.detach().clone().requires_grad_() for layer in layers]
+        rho = module.network.rho.detach()
+        outputs = rho * oracles.forward(W, SMALL["strides"], self.batch.x)
+        loss = LOSSES[module.loss_name](outputs, self.batch.y).mean()
+        step = {
+            "W": [w.detach().flatten(1).numpy() for w in W],
+            "G": [g.flatten(1).numpy() for g in torch.autograd.grad(loss, W)],
+            "p": [
+                p.detach().flatten(1).clone().numpy()
+                for p in module.parametrization.weights.values()
+            ],
+            "B": len(self.batch.y),
+        }
+        self.steps.append(step)
+
+
+def kept_by_hand(normalization: str, step: dict[str, Any], k: int, eta: float, wd: float) -> float:
+    """The coefficient of p_k when -eta times the multiple of G_k is set apart."""
+    p, W, G = step["p"][k], step["W"][k], step["G"][k]
+    if normalization == "none":
+        return 1 - eta * wd
+    if normalization == "lagrange":
+        V, s = p, np.linalg.norm(W)
+        moved = V - eta * s * (G - np.vdot(G, V) * V)
+        return (1 + eta * s * np.vdot(G, V)) / np.linalg.norm(moved)
+    return 1 - eta * wd + eta * np.vdot(G, W) / np.vdot(p, p)
+
+
+# The tail bound
+
+
+@every_parametrization
+@every_loss
+def test_the_tail_bound_holds_at_every_recorded_step(
+    normalization: str, loss: str, fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = task_of(small_task, normalization, loss=loss, weight_decay=2.0)
+    loader = small_loader(n=3, batch_size=1, dtype=torch.float64)
+    path = Path()
+    fit(task, loader, epochs=6, callbacks=[RankBound(), path])
+    assert len(path.steps) == 18
+    ratios = [row for row in rows if "tail_bound/ratio/fc1" in row]
+    assert len(ratios) == 6
+    seen = [v for row in rows for k, v in row.items() if k.startswith("tail_bound/ratio")]
+    assert all(0 <= ratio <= 1 for ratio in seen)
+
+    # The last row from the definition: fc1 is 7 x 16, so windows of 1 to 6 steps say something.
+    k, eta, wd = 4, RATES[normalization], 2.0
+    p = [*task.parametrization.weights.values()][k].detach().flatten(1).numpy()
+    sigma = np.linalg.svd(p, compute_uv=False)
+    a = [kept_by_hand(normalization, step, k, eta, wd) for step in path.steps]
+    by_hand = [
+        np.linalg.norm(sigma[n:])
+        / (np.abs(np.prod(a[-n:])) * np.linalg.norm(path.steps[-n]["p"][k]))
+        for n in range(1, 7)
+    ]
+    assert ratios[-1]["tail_bound/ratio/fc1"] == pytest.approx(max(by_hand), rel=1e-9)
+    assert ratios[-1]["tail_bound/vacuous/fc1"] == 0
+
+
+@every_parametrization
+def test_a_wrong_decay_factor_breaks_it_loudly(
+    normalization: str, fit: Any, rows: Any, small_task: Any, small_loader: Any, monkeypatch: Any
+) -> None:
+    kind = PARAMETRIZATIONS[normalization]
+    right = kind.kept
+    monkeypatch.setattr(kind, "kept", lambda self, eta, wd: right(self, eta, wd) * 0.3)
+    loader = small_loader(n=3, batch_size=1, dtype=torch.float64)
+    with pytest.raises(TheoremError, match=r"tail bound is broken in \w+ at step 3: .* bound"):
+        fit(task_of(small_task, normalization), loader, epochs=6, callbacks=[RankBound()])
+    assert rows[-1]["epoch"] == 1  # the row that shows it is there
+    assert max(v for k, v in rows[-1].items() if k.startswith("tail_bound/ratio")) > 1
+
+
+def test_the_last_epoch_is_loud_too(
+    fit: Any, rows: Any, small_task: Any, small_loader: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(callbacks.rank_bound, "weight_decay_of", lambda *_: 250.0)
+    loader = small_loader(n=3, batch_size=1, dtype=torch.float64)
+    with pytest.raises(TheoremError):
+        fit(task_of(small_task, "none"), loader, epochs=1, callbacks=[RankBound()])
+
+
+def test_float32_rounding_is_no_violation(
+    fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = task_of(small_task, "weight_norm", weight_decay=0.1).float()
+    fit(task, small_loader(n=3, batch_size=1), epochs=40, callbacks=[RankBound()])
+    seen = [v for row in rows for k, v in row.items() if k.startswith("tail_bound/ratio")]
+    assert len(seen) >= 40 * 2
+    assert max(seen) <= 1
+
+
+def test_a_convolution_counts_its_positions_and_a_batch_its_pieces(
+    fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    bound = RankBound()
+    loader = small_loader(n=5, batch_size=3, dtype=torch.float64, micro_batch_size=2)
+    fit(task_of(small_task, "weight_norm"), loader, epochs=1, callbacks=[bound])
+    # 16 x 16 images, strides (2, 1, 1, 1): 7, 5, 3 and 1 pixels a side.
+    positions = [49, 25, 9, 1, 1, 1]
+    assert [step.ranks for step in bound._steps] == [[B * m for m in positions] for B in (3, 2)]
+
+
+def test_full_batch_descent_says_nothing(
+    fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    loader = small_loader(batch_size="full", dtype=torch.float64)
+    fit(task_of(small_task, "weight_norm"), loader, callbacks=[RankBound()])
+    keys = {k for row in rows for k in row if k.startswith("tail_bound")}
+    assert keys == {f"tail_bound/vacuous/{layer}" for layer in LAYERS}
+    assert all(rows[-1][key] == 1 for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9),
+            r"model\.optimizer\.momentum: got 0\.9",
+        ),
+        (lambda p, lr: torch.optim.Adam(p, lr), r"model\.optimizer: got 'Adam'"),
+    ],
+)
+def test_momentum_and_other_optimizers_are_refused(
+    optimizer: Any, message: str, fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        fit(small_task(optimizer=optimizer), small_loader(), callbacks=[RankBound()])
+    fit(small_task(optimizer=optimizer), small_loader(), callbacks=[RankBound(0)])  # off
+
+
+def test_windows_stop_where_they_would_be_vacuous() -> None:
+    sigma, kept, norms = np.array([3.0, 2.0, 1.0]), np.array([0.5, 0.25]), np.array([8.0, 4.0])
+    tails, bounds = tail_windows(sigma, kept, norms, np.array([1, 1]))
+    assert tails.tolist() == pytest.approx([np.sqrt(5.0), 1.0])
+    assert bounds.tolist() == [1.0, 1.0]
+    tails, bounds = tail_windows(sigma, kept, norms, np.array([1, 3]))
+    assert tails.tolist() == bounds.tolist() == []
+
+
+# The parts of a step
+
+
+@every_parametrization
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_shares_of_a_step_are_those_of_autograd(
+    normalization: str, momentum: float, fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = task_of(
+        small_task,
+        normalization,
+        weight_decay=0.5,
+        optimizer=lambda p, lr: torch.optim.SGD(p, lr, momentum=momentum),
+    )
+    loader = small_loader(batch_size="full", dtype=torch.float64)
+    path = Path()
+    fit(task, loader, epochs=3, callbacks=[UpdateSplit(), path])
+    for k, layer in enumerate(LAYERS):
+        p, W, G = (path.steps[-1][key][k] for key in ("p", "W", "G"))
+        V, s = W / np.linalg.norm(W), np.linalg.norm(W)
+        pull = 1.0 if normalization == "none" else s / np.linalg.norm(p)
+        parts = {
+            "gradient": np.linalg.norm(pull * G),
+            "decay": 0.0 if normalization == "lagrange" else 0.5 * np.linalg.norm(p),
+            "projection": 0.0 if normalization == "none" else abs(pull * np.vdot(G, V)),
+        }
+        for part, size in parts.items():
+            share = rows[-1][f"update/{part}/{layer}"]
+            assert share == pytest.approx(size / sum(parts.values()), rel=1e-9, abs=1e-15)
+
+
+def test_shares_are_means_over_the_minibatches(
+    fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = task_of(small_task, "weight_norm", weight_decay=0.5)
+    path = Path()
+    fit(task, small_loader(dtype=torch.float64), epochs=1, callbacks=[UpdateSplit(), path])
+    shares = []
+    for step in path.steps:
+        p, W, G = (step[key][4] for key in ("p", "W", "G"))
+        pull = np.linalg.norm(W) / np.linalg.norm(p)
+        radial = pull * abs(np.vdot(G, W)) / np.linalg.norm(W)
+        parts = [pull * np.linalg.norm(G), 0.5 * np.linalg.norm(p), radial]
+        shares.append(parts[0] / sum(parts))
+    assert len(shares) == 3
+    assert rows[-1]["update/gradient/fc1"] == pytest.approx(np.mean(shares), rel=1e-9)
+    assert rows[-1]["update/gradient/fc1"] != pytest.approx(shares[-1], rel=1e-6)
+
+
+# The equilibrium of rho
+
+
+@every_parametrization
+@every_loss
+def test_flow_of_the_scale_is_minus_the_gradient(
+    normalization: str, loss: str, fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = task_of(small_task, normalization, loss=loss, weight_decay=0.3)
+    loader = small_loader(dtype=torch.float64)
+    fit(task, loader, epochs=3, callbacks=[EquilibriumResidual(1)])
+    row = {k.removeprefix("equilibrium/"): v for k, v in rows[-1].items() if "equil" in k}
+
+    layers = task.network.weight_layers()
+    norms = torch.stack([m.weight.detach().norm() for m in layers.values()]).requires_grad_()
+    rho = task.network.rho.detach().clone().requires_grad_()
+    W = [
+        n * m.weight.detach() / m.weight.detach().norm()
+        for n, m in zip(norms, layers.values(), strict=True)
+    ]
+    outputs = rho * oracles.forward(W, SMALL["strides"], loader.x)
+    value = LOSSES[loss](outputs, loader.y).mean()
+    decay = 0.3 / 2 * (rho.square() if task.network.rho.requires_grad else norms.square().sum())
+    learned = rho if task.network.rho.requires_grad else norms
+    flow = -torch.autograd.grad(value + decay, learned, retain_graph=True)[0]
+    nu = -float(torch.autograd.grad(value, rho)[0] * rho.detach()) / 2
+    assert row["nu"] == pytest.approx(nu, rel=1e-9)
+    assert ("residual" in row) == (loss == "square" and learned is rho)
+    if learned is rho:
+        assert row["rho_dot"] == pytest.approx(float(flow * rho.detach().sign()), rel=1e-8)
+    else:
+        assert [row[f"rho_dot/{k}"] for k in LAYERS] == pytest.approx(flow.tolist(), rel=1e-8)
+        assert "rho_dot" not in row
+
+
+# Modules of others
+
+
+class Foreign(LightningModule):
+    """One plain dense layer after a convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 6, 3, bias=False)
+        self.dense = nn.Linear(6 * 4, 8)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(torch.relu(self.conv(x)).flatten(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return nn.functional.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.05, weight_decay=0.7)
+
+
+def test_serves_other_modules(fit: Any, monkeypatch: Any) -> None:
+    logged: dict[str, float] = {}
+    monkeypatch.setattr(
+        Foreign,
+        "log_dict",
+        lambda self, values: logged.update((k, float(v)) for k, v in values.items()),
+    )
+    x = torch.randn(4, 3, 4, 4, dtype=torch.float64)
+    loader = DataLoader(TensorDataset(x, torch.tensor([0, 1, 2, 3])), batch_size=1)
+    split = UpdateSplit()
+    fit(Foreign(), loader, epochs=3, callbacks=[RankBound(), split, EquilibriumResidual()])
+    assert 0 < logged["tail_bound/ratio/dense"] <= 1
+    assert logged["tail_bound/vacuous/dense"] == 0
+    assert logged["update/projection/dense"] == 0
+    total = sum(logged[f"update/{part}/conv"] for part in ("gradient", "decay", "projection"))
+    assert total == pytest.approx(1)
