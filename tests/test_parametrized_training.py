@@ -36,8 +36,8 @@ def test_training_with_multipliers_is_equation_17(
         init_scale=0.8,
     ).double()
     loader = small_loader(batch_size="full", dtype=torch.float64)
-    V = [v.clone() for v in task.parametrization.weights.values()]
-    V = [v.detach() for v in V]
+    task.parametrization.after_step()  # of unit norm in float64, too
+    V = [v.detach().clone() for v in task.parametrization.weights.values()]
     rho = task.network.rho.detach().clone()
     gains = task.parametrization.factors().prod()
     start = rho.clone()
