@@ -1,10 +1,12 @@
 """Callbacks that look at a task and log what they see; one file each."""
 
 from callbacks.equilibrium_residual import EquilibriumResidual
+from callbacks.gradient_noise import GradientNoise
 from callbacks.layer_rank import LayerRank
 from callbacks.layer_velocity import LayerVelocity
 from callbacks.margin_csv import MarginCSV
 from callbacks.margin_histogram import MarginHistogram
+from callbacks.neural_collapse import NeuralCollapse
 from callbacks.progress import ProgressBar
 from callbacks.rank_bound import RankBound
 from callbacks.run_checkpoint import RunCheckpoint
@@ -12,10 +14,12 @@ from callbacks.update_split import UpdateSplit
 
 __all__ = [
     "EquilibriumResidual",
+    "GradientNoise",
     "LayerRank",
     "LayerVelocity",
     "MarginCSV",
     "MarginHistogram",
+    "NeuralCollapse",
     "ProgressBar",
     "RankBound",
     "RunCheckpoint",

@@ -1,0 +1,156 @@
+r"""The noise of SGD at frozen weights: V_k dot of minibatches against that of the whole set."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from callbacks._observer import Observer, check_count
+from janus_pl.errors import UsageError
+from janus_pl.linalg import frobenius_norm
+from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
+from janus_pl.task import EVALUATION_CHUNK, JanusTask, Value, training_samples
+
+Pairs = Sequence[tuple[Tensor, Tensor]]
+
+
+class GradientNoise(Observer):
+    r"""Logs bias, variance and noise scale of the minibatches' V_k dot (Eq. 15) at frozen weights.
+
+    Draws K minibatches of B of the N training samples, each without replacement and independent of
+    the others, and compares them with the mean over all N. With the weights frozen V_k dot is
+    linear in the gradient. Keys, norms not squared unless said:
+
+        gradient_noise/bias/<layer>           ||mean of the K minibatches - whole set||
+        gradient_noise/bias_expected/<layer>  what sampling alone leaves of it, as a root mean
+                                              square: sqrt(variance/K). No bias: a ratio near 1
+        gradient_noise/variance/<layer>       tr Cov of one minibatch, the unbiased estimate
+        gradient_noise/scale/<layer>          tr S/||V_k dot||^2, in samples: the simple noise scale
+                                              (McCandlish et al., 2018), of V_k dot
+        gradient_noise/scale                  the same for all layers together
+
+    S is the covariance of a single sample, variance = (tr S/B) (N - B)/(N - 1), so one estimate
+    gives the variance at every other B (`janus_pl.observables.noise.minibatch_variance`). Where
+    training draws with replacement (`data.order`), so does this, and the last factor is 1.
+
+    A minibatch of the whole set has no noise: GD logs the variance 0, and nothing else, unless it
+    is given a smaller `batch_size` to measure at.
+
+    The draws depend on (seed, epoch) alone. A look costs a pass forward and back over N + K B
+    samples, and memory for a few gradients. Read is a JanusTask that offers `velocities_of`: not
+    linear regression, whose noise `janus_pl.theory` knows in closed form, and no other module.
+
+    Args:
+        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
+            at the last one; 0 is off.
+        batch_size: B, 1 to N; not set, that of the data.
+        batches: K.
+        seed: of the draws.
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 10,
+        batch_size: int | None = None,
+        batches: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        if batch_size is not None:
+            check_count("GradientNoise.batch_size", batch_size, 1)
+        check_count("GradientNoise.batches", batches, 2)
+        check_count("GradientNoise.seed", seed, 0)
+        self.batch_size = batch_size
+        self.batches = batches
+        self.seed = seed
+        self._reads = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        offered = getattr(type(pl_module), "velocities_of", JanusTask.velocities_of)
+        self._reads = offered is not JanusTask.velocities_of
+        if not self._reads:
+            owner = type(pl_module).__name__
+            rank_zero_info(f"GradientNoise reads nothing of {owner}: it has no velocities_of")
+        super().on_train_start(trainer, pl_module)
+
+    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+        if not self._reads:
+            return {}
+        assert isinstance(module, JanusTask)
+        samples = [(x, y) for x, y, *_ in training_samples(trainer)]
+        count = sum(len(y) for _, y in samples)
+        size, replacement = self._draw(trainer.train_dataloader, count)
+        if size == count and not replacement:
+            if module.completed() == 0:
+                rank_zero_info(
+                    f"GradientNoise: minibatches of all {count} samples have no noise; set its"
+                    " batch_size below that for a noise scale"
+                )
+            return {f"gradient_noise/variance/{layer}": 0.0 for layer in module.directions()}
+
+        rng = np.random.default_rng((self.seed, module.completed()))
+        full = _mean_velocity(module, samples)
+        resultants = {layer: torch.zeros_like(velocity) for layer, velocity in full.items()}
+        squares = torch.zeros_like(_squared_norms(full))
+        for _ in range(self.batches):
+            index = torch.from_numpy(rng.choice(count, size, replace=replacement))
+            deviation = _mean_velocity(module, _pick(samples, index))
+            for layer, velocity in deviation.items():
+                resultants[layer] += velocity.sub_(full[layer])
+            squares += _squared_norms(deviation)
+        noise = noise_estimate(_squared_norms(resultants).sqrt(), squares, self.batches)
+
+        trace = sample_variance(noise.variance, size, count, replacement)
+        signal = _squared_norms(full)
+        scales = noise_scale(trace, signal)
+        rows = torch.stack((noise.bias, noise.bias_expected, noise.variance, scales)).tolist()
+        names = ("bias", "bias_expected", "variance", "scale")
+        values = {
+            f"gradient_noise/{name}/{layer}": value
+            for name, row in zip(names, rows, strict=True)
+            for layer, value in zip(full, row, strict=True)
+        }
+        values["gradient_noise/scale"] = float(noise_scale(trace.sum(), signal.sum()))
+        return {key: value for key, value in values.items() if math.isfinite(value)}
+
+    def _draw(self, loader: Any, count: int) -> tuple[int, bool]:
+        """The samples of a minibatch, and whether they are drawn with replacement."""
+        size = self.batch_size or getattr(loader, "batch_size", None)
+        if size is None or size > count:
+            raise UsageError("callbacks.GradientNoise.batch_size", size, f"1 to {count}")
+        whole = getattr(loader, "whole", False)
+        return size, getattr(loader, "order", None) == "with_replacement" and not whole
+
+
+def _pick(samples: Pairs, index: Tensor) -> Pairs:
+    """The samples of these numbers, counted through all chunks; a few hundred at a time."""
+    start, parts = 0, []
+    for x, y in samples:
+        own = index[(index >= start) & (index < start + len(y))].to(y.device) - start
+        parts.append((x[own], y[own]))
+        start += len(y)
+    x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    return list(zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True))
+
+
+def _mean_velocity(task: JanusTask, samples: Pairs) -> dict[str, Tensor]:
+    """V_k dot of the mean loss over the samples of all chunks, each sample weighing the same."""
+    count = sum(len(y) for _, y in samples)
+    mean: dict[str, Tensor] = {}
+    for x, y in samples:
+        for layer, velocity in task.velocities_of((x, y)).items():
+            part = velocity * (len(y) / count)
+            mean[layer] = mean[layer].add_(part) if layer in mean else part
+    return mean
+
+
+def _squared_norms(velocities: Mapping[str, Tensor]) -> Tensor:
+    """Shape (L,), float64."""
+    return torch.stack([frobenius_norm(v).double().square() for v in velocities.values()])
