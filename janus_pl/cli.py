@@ -1,4 +1,4 @@
-"""The command line: `python -m janus_pl fit|validate|test|predict --config sgd.yaml`.
+"""The command line: `python -m janus_pl fit|validate|test|predict|verify`.
 
 Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 5 a theorem broken.
 """
@@ -49,6 +49,10 @@ def main(args: Sequence[str] | None = None) -> int:
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
     try:
+        if args[:1] == ["verify"]:
+            from janus_pl.report import verify  # pandas and rich, which training does without
+
+            return verify.main(args[1:])
         JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))))
         code = DONE
     except (UsageError, argparse.ArgumentError) as error:
@@ -95,6 +99,7 @@ class JanusCLI(LightningCLI):
                 "allow_abbrev": False,
                 "prog": "python -m janus_pl",
                 "description": "SGD against GD: train, and look at margins, velocities and ranks.",
+                "epilog": "`verify RUN...` reads records: the paper's predictions.",
                 **{name: dict(parser_kwargs) for name in SUBCOMMANDS},
             },
             args=args,

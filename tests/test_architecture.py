@@ -32,6 +32,10 @@ ALLOWED = {
         TORCH_ONLY | {"lightning"},
         {"janus_pl.data.loader", "janus_pl.nn", "janus_pl.runtime.record"},
     ),
+    "janus_pl/report": (
+        {"numpy", "pandas", "scipy", "rich", "wandb"},
+        {"janus_pl.report", "janus_pl.errors"},
+    ),
     "callbacks": (
         TORCH_ONLY | {"lightning"},
         {

@@ -1,0 +1,235 @@
+"""Run records, read back: what a run was, its rows, how it ended.
+
+W&B's own reader prints a run's file as JSON; the program behind `wandb leet inspect --json` is
+called without the Python around it, which takes thirty times as long.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from wandb.util import get_core_path
+
+from janus_pl.errors import UsageError
+
+STEP = "trainer/global_step"
+SOUND_ENDS = (0, 5)  # done, or stopped because a theorem broke, which is a result
+
+
+class Histogram(NamedTuple):
+    """One histogram of a run: the row's epoch, counts (bins,), edges (bins + 1,)."""
+
+    epoch: float
+    counts: NDArray[np.float64]
+    edges: NDArray[np.float64]
+
+
+class Skipped(NamedTuple):
+    """A run that was found and is left out."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, its parts merged where it was resumed.
+
+    Attributes:
+        id: W&B's id of the run.
+        name: its name, the id where it has none.
+        group: W&B's group, or None.
+        path: the newest of W&B's files of it.
+        config: the resolved config, nested.
+        exit_code: 0, or 5 where a theorem broke.
+        rows: the numbers of the record, one row for each recorded epoch, columns as the README's
+            table of keys has them; NaN where a row has no such number.
+        histograms: by key, in the order of the rows.
+    """
+
+    id: str
+    name: str
+    group: str | None
+    path: Path
+    config: Mapping[str, Any]
+    exit_code: int
+    rows: pd.DataFrame
+    histograms: Mapping[str, Sequence[Histogram]] = field(default_factory=dict)
+
+    def has(self, *keys: str) -> bool:
+        """Whether every key was recorded at least once."""
+        return all(key in self.rows and self.rows[key].notna().any() for key in keys)
+
+    def last(self, key: str) -> float:
+        """The newest number of a key; NaN where there is none."""
+        return float(self.rows[key].dropna().iloc[-1]) if self.has(key) else float("nan")
+
+    def first(self, key: str) -> float:
+        """The oldest number of a key; NaN where there is none."""
+        return float(self.rows[key].dropna().iloc[0]) if self.has(key) else float("nan")
+
+    def layers(self, kind: str) -> list[str]:
+        """The layers with keys `kind/<layer>`, in the order of their names, which is by depth."""
+        prefix = f"{kind}/"
+        return sorted(key.removeprefix(prefix) for key in self.rows if key.startswith(prefix))
+
+    @cached_property
+    def options(self) -> dict[str, Any]:
+        """What the run was given, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`."""
+        flat = {"seed_everything": self.config.get("seed_everything")}
+        for part in ("model", "data"):
+            given = self.config.get(part) or {}
+            flat[part] = given.get("class_path")
+            flat |= dict(_flatten(given.get("init_args") or {}, part))
+        flat |= dict(_flatten(self.config.get("trainer") or {}, "trainer"))
+        return flat
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """Optimizer steps in an epoch: N/B, rounded up; 1 is GD."""
+        return self.last(STEP) / self.last("epoch")
+
+    @property
+    def dynamics(self) -> str:
+        """`GD` where every step takes the whole training set, else `SGD`."""
+        return "GD" if self.options.get("data.batch_size") == "full" else "SGD"
+
+
+class Records(NamedTuple):
+    """Runs in the order of their names, and those that could not be read."""
+
+    runs: list[Run]
+    skipped: list[Skipped]
+
+
+def read(paths: Iterable[str | Path]) -> Records:
+    """All finished runs at or below some folders.
+
+    Args:
+        paths: folders of runs, of one run, or W&B's own folders of a run.
+
+    Raises:
+        UsageError: a path with no record of a run below it.
+    """
+    files: dict[Path, None] = {}
+    for path in paths:
+        found = _files(Path(path))
+        if not found:
+            raise UsageError("RUN", str(path), "a folder with W&B's record of a run (run-*.wandb)")
+        files |= dict.fromkeys(found)
+    with ThreadPoolExecutor() as pool:  # the reader is a program of its own
+        parts = list(pool.map(_read_part, files))
+    by_id: dict[str, list[_Part]] = {}
+    for part in parts:
+        if isinstance(part, _Part):
+            by_id.setdefault(part.id, []).append(part)
+    merged = [_merge(sorted(same, key=lambda part: part.start)) for same in by_id.values()]
+    runs = sorted((r for r in merged if isinstance(r, Run)), key=lambda run: (run.name, run.id))
+    return Records(runs, [r for r in [*parts, *merged] if isinstance(r, Skipped)])
+
+
+class _Part(NamedTuple):
+    """One of W&B's files: a whole run, or what was recorded up to an interruption."""
+
+    path: Path
+    id: str
+    name: str
+    group: str | None
+    start: str
+    config: dict[str, Any]
+    items: list[dict[str, Any]]
+    exit_code: int | None
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_file() and path.suffix == ".wandb":
+        return [path.resolve()]
+    # W&B's latest-run is a link to one of the others.
+    return sorted({file.resolve() for file in path.glob("**/run-*.wandb")})
+
+
+def _read_part(file: Path) -> _Part | Skipped:
+    command = [get_core_path(), "leet", "inspect", "--json", "--no-observability"]
+    command += ["--run-file", str(file), str(file.parent.parent)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        records = [json.loads(line) for line in told.stdout.splitlines()]
+    except json.JSONDecodeError as error:
+        return Skipped(file, f"W&B's reader printed no JSON: {error}")
+    head = next((r["run"] for r in records if r.get("type") == "run"), None)
+    if head is None:
+        said = " ".join(told.stderr.split()) or "no run in it"
+        return Skipped(file, f"not a readable record: {said}")
+    config: dict[str, Any] = {}
+    for given in [head, *(r for r in records if r["type"] == "config")]:
+        config |= given["config"].get("update", {})
+    ends = [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]
+    return _Part(
+        path=file,
+        id=head["run_id"],
+        name=head.get("display_name") or head["run_id"],
+        group=head.get("run_group"),
+        start=head.get("start_time", ""),
+        config=config,
+        items=[r["history"]["item"] for r in records if r["type"] == "history"],
+        exit_code=ends[-1] if ends else None,
+    )
+
+
+def _merge(parts: Sequence[_Part]) -> Run | Skipped:
+    """Parts of one run, oldest first. What a later part recorded again is taken from it."""
+    last = parts[-1]
+    if last.exit_code is None:
+        return Skipped(last.path, "it has not ended, or was killed: no end in its record")
+    if last.exit_code not in SOUND_ENDS:
+        return Skipped(last.path, f"it ended with exit code {last.exit_code}")
+    items: list[dict[str, Any]] = []
+    for part in parts:
+        own = [item for item in part.items if "epoch" in item]
+        if own:
+            items = [item for item in items if item["epoch"] < own[0]["epoch"]] + own
+    if not items:
+        return Skipped(last.path, "no rows with an epoch")
+    config: dict[str, Any] = {}
+    for part in parts:
+        config |= part.config
+    rows = pd.DataFrame([dict(_numbers(item)) for item in items])
+    histograms: dict[str, list[Histogram]] = {}
+    for item in items:
+        for key, histogram in _histograms(item):
+            histograms.setdefault(key, []).append(histogram)
+    code = last.exit_code
+    return Run(last.id, last.name, last.group, last.path, config, code, rows, histograms)
+
+
+def _numbers(item: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key, value in item.items():
+        # W&B's own columns begin with an underscore; those of its objects have a dot.
+        if isinstance(value, int | float) and not key.startswith("_") and "." not in key:
+            yield key, float(value)
+
+
+def _histograms(item: Mapping[str, Any]) -> Iterator[tuple[str, Histogram]]:
+    for key, value in item.items():
+        name = key.removesuffix("._type")
+        if name != key and value == "histogram":
+            counts, edges = (np.asarray(item[f"{name}.{part}"]) for part in ("values", "bins"))
+            yield name, Histogram(item["epoch"], counts, edges)
+
+
+def _flatten(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}.{key}")
+        else:
+            yield f"{prefix}.{key}", value

@@ -1,0 +1,126 @@
+"""What a prediction is, and what is said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from janus_pl.report.evidence import Estimate
+from janus_pl.report.records import Run
+
+
+class Outcome(StrEnum):
+    """The three verdicts."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNTESTABLE = "not testable"
+
+
+class Finding(NamedTuple):
+    """What one set of comparable runs says of a prediction.
+
+    Attributes:
+        holds: whether the criterion is met.
+        measured: in one line, with the numbers.
+        effects: the same as numbers.
+        runs: those that it comes from.
+    """
+
+    holds: bool
+    measured: str
+    effects: Sequence[Estimate]
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a set of runs cannot decide, and which run would."""
+
+    run: str
+
+
+Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
+
+
+class Prediction(NamedTuple):
+    """One statement of the paper, and how records decide on it.
+
+    Attributes:
+        key: its short name.
+        claim: what it says, in one sentence.
+        source: where in the paper.
+        criterion: what has to be seen for `holds`.
+        rule: the findings in some runs; none where no run is of the kind.
+        missing: the runs that it needs.
+        theorem: whether it is proved, so that a failure is a defect.
+    """
+
+    key: str
+    claim: str
+    source: str
+    criterion: str
+    rule: Rule
+    missing: str
+    theorem: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A line of the table, and its JSON form."""
+
+    prediction: str
+    claim: str
+    source: str
+    criterion: str
+    theorem: bool
+    verdict: Outcome
+    measured: str
+    effects: Sequence[Estimate]
+    runs: Sequence[str]
+    missing: str | None
+
+    @property
+    def violated(self) -> bool:
+        """Whether a theorem does not hold in these runs."""
+        return self.theorem and self.verdict is Outcome.FAILS
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: every field, effects as objects, runs as `name (id)`."""
+        return asdict(self) | {"effects": [effect._asdict() for effect in self.effects]}
+
+
+def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
+    """A verdict for each set of comparable runs that decides; else one with what is missing."""
+    results = prediction.rule(runs)
+    decided = [
+        Verdict(
+            *_fixed(prediction),
+            verdict=Outcome.HOLDS if result.holds else Outcome.FAILS,
+            measured=result.measured,
+            effects=list(result.effects),
+            runs=[f"{run.name} ({run.id})" for run in result.runs],
+            missing=None,
+        )
+        for result in results
+        if isinstance(result, Finding)
+    ]
+    if decided:
+        return decided
+    reasons = [result.run for result in results if isinstance(result, Missing)]
+    missing = "; ".join(dict.fromkeys(reasons)) or prediction.missing
+    return [
+        Verdict(*_fixed(prediction), Outcome.UNTESTABLE, "", effects=[], runs=[], missing=missing)
+    ]
+
+
+def _fixed(prediction: Prediction) -> tuple[str, str, str, str, bool]:
+    return (
+        prediction.key,
+        prediction.claim,
+        prediction.source,
+        prediction.criterion,
+        prediction.theorem,
+    )

@@ -1,0 +1,99 @@
+"""`python -m janus_pl verify RUN...`: the paper's predictions, from records alone."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from janus_pl.errors import UsageError
+from janus_pl.report.predictions import PREDICTIONS
+from janus_pl.report.records import Run, read
+from janus_pl.report.theorems import THEOREMS
+from janus_pl.report.verdicts import Outcome, Verdict, judge
+
+COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.UNTESTABLE: "dim"}
+
+
+def verdicts(runs: Sequence[Run]) -> list[Verdict]:
+    """Every prediction and theorem on some runs, in the order of the table."""
+    return [verdict for p in (*PREDICTIONS, *THEOREMS) for verdict in judge(p, runs)]
+
+
+def main(args: Sequence[str]) -> int:
+    """Read runs, print the table, and say whether a theorem is violated.
+
+    Returns:
+        0 whatever the predictions' verdicts are; 1 where a theorem does not hold.
+
+    Raises:
+        UsageError: no runs at a path, or a file that cannot be written.
+    """
+    options, unknown = _parser().parse_known_args(args)
+    if unknown or not options.runs:
+        raise UsageError("verify", " ".join(args), "RUN... [--json FILE], a RUN is a folder")
+    if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
+        raise UsageError("--json", options.json, "a file in an existing folder, or -")
+    records = read(options.runs)
+    for path, reason in records.skipped:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    found = verdicts(records.runs)
+    if options.json != "-":
+        _print(found, len(records.runs))
+    if options.json is not None:
+        _write(options.json, found)
+    return 1 if any(verdict.violated for verdict in found) else 0
+
+
+def _print(found: Sequence[Verdict], count: int) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    table = Table(title=f"Predictions of the paper in {count} runs", show_lines=True)
+    table.add_column("prediction", width=14)
+    table.add_column("claim", ratio=3)
+    table.add_column("in the paper", width=14)
+    table.add_column("measured", ratio=5)
+    table.add_column("verdict", width=8)
+    for verdict in found:
+        measured = verdict.measured or f"missing: {verdict.missing}"
+        said = f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]"
+        cells = (verdict.prediction, verdict.claim, verdict.source, measured)
+        table.add_row(*(cell.replace("[", r"\[") for cell in cells), said)
+    console.print(table)
+    counts = {o: sum(v.verdict is o for v in found) for o in Outcome}
+    console.print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
+    if broken := [verdict.prediction for verdict in found if verdict.violated]:
+        console.print(f"A theorem is violated: {', '.join(dict.fromkeys(broken))}")
+
+
+def _write(target: str, found: Sequence[Verdict]) -> None:
+    text = json.dumps([verdict.to_json() for verdict in found], indent=2) + "\n"
+    if target == "-":
+        print(text, end="")
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError("--json", target, f"a file to write to ({error.strerror})") from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError("verify", message, "RUN... [--json FILE], a RUN is a folder")
+
+
+def _parser() -> Any:
+    parser = _Parser(
+        prog="python -m janus_pl verify",
+        description="Every prediction of the paper against run records: what was measured, and"
+        " whether it holds. Exit code 1 only where a theorem is violated.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="folder of a run, or of many")
+    parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON, - to stdout")
+    return parser

@@ -1,0 +1,259 @@
+"""Every rule on a record that holds, one that fails and one that cannot tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from report.synthetic import bounded_run, deep_run, linear_run
+
+from janus_pl.report.evidence import families, setup
+from janus_pl.report.predictions import PREDICTIONS
+from janus_pl.report.records import Run
+from janus_pl.report.theorems import THEOREMS
+from janus_pl.report.verdicts import Outcome, Verdict, judge
+from janus_pl.report.verify import verdicts
+
+ALL = {prediction.key: prediction for prediction in (*PREDICTIONS, *THEOREMS)}
+LOW = (15, 40, 70, 60, 50, 2)  # conv3, conv4 and fc1 fall by 30, 40 and 50%
+STAYS = (20, 60, 99, 99, 99, 2)
+SGD, GD = 32, "full"
+
+
+def sweep(batch: int | str = SGD, **by_lambda: Sequence[float]) -> list[Run]:
+    """Runs at lambda 0, 1e-4 and 1e-3 of two seeds, each option a value for each lambda."""
+    lambdas = (0.0, 1e-4, 1e-3)
+    return [
+        deep_run(lam, batch, seed, **{name: v[i] for name, v in by_lambda.items()})  # type: ignore[arg-type]
+        for seed in (0, 1)
+        for i, lam in enumerate(lambdas)
+    ]
+
+
+FLAT = (5, 5, 5, 5, 5, 5)
+LOUD = (50, 50, 50, 50, 50, 50)
+TOP_LOUD = (3, 4, 5, 6, 7, 9)
+
+# For each prediction: records where it holds, where it fails, and where it cannot be told.
+CASES: dict[str, tuple[list[Run], list[Run], list[Run]]] = {
+    "janus: low rank": (
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS)],
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=LOW)],
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS, seed=1)],
+    ),
+    "janus: noise": (
+        sweep(std=(0.01, 0.1, 0.2)),
+        sweep(std=(0.01, 0.02, 0.05)),
+        [deep_run(1e-4, std=0.1), deep_run(1e-3, std=9.0)],
+    ),
+    "1: spread": (
+        sweep(std=(0.01, 0.02, 0.04)),
+        sweep(std=(0.04, 0.02, 0.01)),
+        [deep_run(0.0), deep_run(1e-3, seed=1)],
+    ),
+    "1: mean": (
+        sweep(mean=(1.0, 2.0, 4.0)),
+        sweep(mean=(1.0, 1.0, 1.0)),
+        [deep_run(0.0)],
+    ),
+    "2: GD": (
+        sweep(GD, std=(0.1, 0.12, 0.11)),
+        sweep(GD, std=(0.1, 0.2, 0.4)),
+        sweep(GD, error=(0.2, 0.2, 0.2)),
+    ),
+    "3: velocity": (
+        sweep(velocities=((1,) * 6, FLAT, LOUD)),
+        sweep(velocities=(LOUD, FLAT, (1,) * 6)),
+        [deep_run(1e-3), deep_run(1e-3, seed=1)],
+    ),
+    "3: top layer": (
+        [deep_run()],
+        [deep_run(velocities=TOP_LOUD)],
+        [deep_run(0.0)],
+    ),
+    "4: rank": (
+        sweep(ranks=((20, 60, 100, 100, 100, 2), (18, 50, 90, 90, 90, 2), LOW)),
+        sweep(ranks=(LOW, (18, 50, 90, 90, 90, 2), (20, 60, 100, 100, 100, 2))),
+        [deep_run(1e-3, GD), deep_run(0.0, GD)],
+    ),
+    "4: rank and velocity": (
+        [deep_run(ranks=(20, 60, 80, 90, 100, 2), velocities=(2, 3, 4, 5, 6, 1))],
+        [deep_run(ranks=(20, 60, 80, 90, 100, 2), velocities=(6, 4, 3, 2, 1, 9))],
+        [deep_run(0.0)],
+    ),
+    "5: cross entropy": (
+        [deep_run(0.0, std=0.01), deep_run(0.0, loss="cross_entropy", std=0.5)],
+        [deep_run(0.0, std=0.01), deep_run(0.0, loss="cross_entropy", std=0.02)],
+        [deep_run(0.0, std=0.01), deep_run(1e-3, loss="cross_entropy", std=0.5)],
+    ),
+    "equilibrium of rho": (
+        [deep_run(residual=0.01)],  # mu in units of the learned rho is 1 * 10/2
+        [deep_run(residual=-0.2)],
+        [deep_run(residual=math.nan)],
+    ),
+    "control: equal steps": (
+        # SGD's 10 epochs are 80 steps: a GD run of as many.
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS, epochs=80)],
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS)],  # SGD's ranks fall after step 10
+        [deep_run(ranks=LOW)],
+    ),
+    "control: equal eta t": (
+        [deep_run(ranks=LOW, fall_at=1), deep_run(batch=GD, ranks=STAYS)],
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=LOW, epochs=80)],
+        [deep_run(batch=GD)],
+    ),
+    "Theorem 1": (
+        [linear_run(), linear_run(GD)],
+        [linear_run(), linear_run(GD, off=1e-6)],
+        [linear_run(start=0.0)],
+    ),
+    "law over B": (
+        [linear_run(), linear_run(GD)],
+        [linear_run(), linear_run(GD, factor=0.98)],
+        [linear_run(), linear_run(GD, gd_schedule="constant"), linear_run(GD, seed=1)],
+    ),
+    "A.1": (
+        [linear_run(start=0.0), linear_run(GD, start=0.0)],
+        [linear_run(start=0.0), linear_run(GD, start=0.0, off=1e-6)],
+        [linear_run(start=0.0), linear_run()],
+    ),
+    "tail bound": ([bounded_run()], [bounded_run(1.2)], [bounded_run(None)]),
+}
+
+
+def outcomes(found: Sequence[Verdict]) -> set[Outcome]:
+    return {verdict.verdict for verdict in found}
+
+
+def test_every_prediction_has_its_three_records() -> None:
+    assert list(CASES) == list(ALL)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_it_holds(key: str) -> None:
+    found = judge(ALL[key], CASES[key][0])
+    assert outcomes(found) == {Outcome.HOLDS}
+    assert all(v.measured and v.runs and v.effects and v.missing is None for v in found)
+    assert not any(verdict.violated for verdict in found)
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_it_fails(key: str) -> None:
+    found = judge(ALL[key], CASES[key][1])
+    assert Outcome.FAILS in outcomes(found)
+    assert Outcome.UNTESTABLE not in outcomes(found)
+    assert any(verdict.violated for verdict in found) == ALL[key].theorem
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_it_cannot_be_told_and_says_what_is_missing(key: str) -> None:
+    (verdict,) = judge(ALL[key], CASES[key][2])
+    assert verdict.verdict is Outcome.UNTESTABLE
+    assert verdict.missing
+    assert not verdict.measured
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_without_runs_it_names_the_runs_it_wants(key: str) -> None:
+    (verdict,) = judge(ALL[key], [])
+    assert verdict.verdict is Outcome.UNTESTABLE
+    assert verdict.missing == ALL[key].missing
+
+
+def test_a_broken_theorem_in_the_exit_code_is_no_pass() -> None:
+    (verdict,) = judge(ALL["tail bound"], [bounded_run(0.9, exit_code=5)])
+    assert verdict.violated
+
+
+# Numbers
+
+
+def test_effects_are_means_over_seeds_with_student_s_interval() -> None:
+    falls = (90, 70, 50)  # of conv3: 10, 30 and 50%
+    sgd = [deep_run(seed=i, ranks=(20, 60, r, 60, 50, 2)) for i, r in enumerate(falls)]
+    gd = [deep_run(batch=GD, seed=i, ranks=STAYS) for i in range(3)]
+    (verdict,) = judge(ALL["janus: low rank"], sgd + gd)
+    conv3 = next(effect for effect in verdict.effects if effect.name == "SGD conv3")
+    assert conv3.value == pytest.approx(0.3)
+    assert conv3.seeds == 3
+    half = 4.302652729911275 * 0.2 / math.sqrt(3)  # t of 2 degrees of freedom at 97.5%
+    assert (conv3.low, conv3.high) == pytest.approx((0.3 - half, 0.3 + half))
+    assert "conv3 30.0%" in verdict.measured
+    assert "3 seeds" in verdict.measured
+
+
+def test_ratios_are_geometric_means_over_seeds() -> None:
+    runs = [deep_run(0.0, seed=i, std=0.01) for i in (0, 1)]
+    runs += [deep_run(1e-3, seed=i, std=std) for i, std in enumerate((0.04, 0.16))]
+    (verdict,) = judge(ALL["1: spread"], runs)
+    change = verdict.effects[0]
+    assert change.value == pytest.approx(8)
+    half = 12.706204736432095 * math.log(2)  # t of one degree of freedom; std/sqrt(2) = log 2
+    assert change.high == pytest.approx(8 * math.exp(half))
+
+
+def test_the_spread_is_relative_to_the_mean() -> None:
+    runs = [deep_run(0.0, std=0.01, mean=1.0), deep_run(1e-3, std=0.04, mean=8.0)]
+    (verdict,) = judge(ALL["1: spread"], runs)
+    assert verdict.verdict is Outcome.FAILS
+    assert verdict.effects[0].value == pytest.approx(0.5)
+
+
+def test_equal_clocks_are_rows_of_equal_clocks() -> None:
+    sgd, gd = deep_run(ranks=LOW, fall_at=1), deep_run(batch=GD, ranks=STAYS, epochs=20)
+    (verdict,) = judge(ALL["control: equal steps"], [sgd, gd])
+    assert verdict.measured.startswith("at steps 16 and 16 (SGD ends at 80, GD at 20)")
+    (verdict,) = judge(ALL["control: equal eta t"], [sgd, gd])
+    assert verdict.measured.startswith("at eta t 1.6 and 1.6 (SGD ends at 8, GD at 2)")
+
+
+def test_the_longest_run_of_a_seed_is_the_control() -> None:
+    runs = [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS)]
+    longer = deep_run(batch=GD, ranks=LOW, epochs=80)
+    (verdict,) = judge(ALL["control: equal steps"], [*runs, longer])
+    assert verdict.verdict is Outcome.FAILS, "GD's ranks fall as well, in as many steps"
+    assert "at steps 80 and 80" in verdict.measured
+    (verdict,) = judge(ALL["janus: low rank"], [*runs, longer])
+    assert verdict.verdict is Outcome.HOLDS, "but not in as many epochs"
+
+
+def test_the_slope_ratio_is_that_of_the_steps() -> None:
+    runs = [linear_run(1, steps=10), linear_run(3, steps=4), linear_run(GD)]
+    found = judge(ALL["law over B"], runs)
+    assert sorted(v.effects[0].value for v in found) == pytest.approx([2.5, 4, 10])
+    assert outcomes(found) == {Outcome.HOLDS}
+
+
+def test_rounding_does_not_enter_the_slope() -> None:
+    fast = linear_run(factor=0.2, off=1e-16)  # rounding from epoch 2 on
+    (verdict,) = judge(ALL["law over B"], [fast, linear_run(GD, factor=0.2)])
+    assert verdict.verdict is Outcome.HOLDS
+
+
+# What is compared
+
+
+def test_runs_of_other_options_are_never_compared() -> None:
+    a, b = deep_run(0.0, std=0.01), deep_run(1e-3, std=0.5)
+    assert judge(ALL["1: spread"], [a, b])[0].verdict is Outcome.HOLDS
+    b.config["model"]["init_args"]["learning_rate"] = 0.2  # type: ignore[index]
+    b.__dict__.pop("options", None)
+    assert setup(a, "lambda") != setup(b, "lambda")
+    assert judge(ALL["1: spread"], [a, b])[0].verdict is Outcome.UNTESTABLE
+
+
+def test_two_experiments_have_a_verdict_each() -> None:
+    other = sweep(std=(0.04, 0.02, 0.01))
+    for run in other:
+        run.config["model"]["init_args"]["strides"] = [1, 2, 1, 2]  # type: ignore[index]
+    runs = [*sweep(std=(0.01, 0.02, 0.04)), *other]
+    assert len(families(runs, "lambda")) == 2
+    found = judge(ALL["1: spread"], runs)
+    assert [verdict.verdict for verdict in found] == [Outcome.HOLDS, Outcome.FAILS]
+
+
+def test_all_verdicts_of_a_mixed_set_come_in_the_order_of_the_table() -> None:
+    found = verdicts([*sweep(std=(0.01, 0.1, 0.2)), linear_run(), linear_run(GD)])
+    assert list(dict.fromkeys(v.prediction for v in found)) == list(ALL)
+    assert len([v for v in found if v.prediction == "Theorem 1"]) == 2
