@@ -18,6 +18,35 @@ from janus_pl.linalg import frobenius_norm
 from janus_pl.task import JanusTask, Value, completed_epochs, is_last_epoch, record, write_row
 
 
+class Mean:
+    """The mean over an epoch's steps of a tensor, which a checkpoint within the epoch keeps."""
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.steps = 0
+
+    def clear(self) -> None:
+        """A new epoch begins."""
+        self.total, self.steps = None, 0
+
+    def add(self, value: Tensor) -> None:
+        """One more step."""
+        self.total = value if self.total is None else self.total.to(value.device) + value
+        self.steps += 1
+
+    def result(self) -> Tensor | None:
+        """The mean so far; None without a step."""
+        return None if self.total is None else self.total / self.steps
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return {"total": self.total, "steps": self.steps}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self.total, self.steps = state["total"], state["steps"]
+
+
 class Observer(Callback, ABC):
     """Looks at log-spaced epochs and then every n-th, at the start, and always at the last one.
 
@@ -40,6 +69,19 @@ class Observer(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._last_seen = -1  # of an earlier fit
+
+    @property
+    def state_key(self) -> str:
+        # Two of a kind, with other options, may look at the same run.
+        options = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        simple = {k: v for k, v in options.items() if isinstance(v, int | float | str | tuple)}
+        return self._generate_state_key(**simple)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"last_seen": self._last_seen}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._last_seen = state_dict["last_seen"]
 
     @abstractmethod
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:

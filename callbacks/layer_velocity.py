@@ -3,6 +3,7 @@ r"""The noise of SGD, layer by layer: the norms of V_k dot (Figs. 3 and 4a)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -10,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks._observer import Observer, check_count, say_layers, weight_layers
+from callbacks._observer import Mean, Observer, check_count, say_layers, weight_layers
 from janus_pl.errors import UsageError
 from janus_pl.linalg import frobenius_norm
 from janus_pl.observables.velocity import weight_velocity
@@ -37,8 +38,7 @@ class LayerVelocity(Observer):
         super().__init__(every_n_epochs)
         check_count("LayerVelocity.full_every_n_epochs", full_every_n_epochs, 0)
         self.full = _FullVelocity(full_every_n_epochs)
-        self._sum: Tensor | None = None
-        self._steps = 0
+        self._mean = Mean()
         self._layers: dict[str, nn.Module] = {}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,16 +63,14 @@ class LayerVelocity(Observer):
         self.full.on_train_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sum, self._steps = None, 0
+        self._mean.clear()
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
         if not self.every_n_epochs or not (isinstance(pl_module, JanusTask) or self._layers):
             return
-        norms = self._norms(pl_module)
-        self._sum = norms if self._sum is None else self._sum + norms
-        self._steps += 1
+        self._mean.add(self._norms(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
@@ -83,11 +81,19 @@ class LayerVelocity(Observer):
         self.full.on_train_end(trainer, pl_module)
 
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        if self._sum is None:
+        if (means := self._mean.result()) is None:
             return {}
         names = list(module.directions() if isinstance(module, JanusTask) else self._layers)
-        means = (self._sum / self._steps).tolist()
-        return {f"velocity/{name}": mean for name, mean in zip(names, means, strict=True)}
+        return {f"velocity/{name}": mean for name, mean in zip(names, means.tolist(), strict=True)}
+
+    def state_dict(self) -> dict[str, Any]:
+        own = {"mean": self._mean.state(), "full": self.full.state_dict()}
+        return super().state_dict() | own
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._mean.load(state_dict["mean"])
+        self.full.load_state_dict(state_dict["full"])
 
     @torch.no_grad()
     def _norms(self, module: LightningModule) -> Tensor:

@@ -87,9 +87,21 @@ class RankBound(Observer):
         self._hooks: list[Any] = []
         self._broken: str | None = None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
         self._steps.clear()
         self._broken = None
+
+    def state_dict(self) -> dict[str, Any]:
+        steps = [[step.kept, step.norms, list(step.ranks)] for step in self._steps]
+        return super().state_dict() | {"steps": steps, "broken": self._broken}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._steps.extend(Step(*step) for step in state_dict["steps"])
+        self._broken = state_dict["broken"]
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._weights, self._layers = {}, {}
         if not self.every_n_epochs:
             return
@@ -100,6 +112,9 @@ class RankBound(Observer):
         for optimizer in trainer.optimizers:
             check_optimizer(optimizer)
         self._rows = [0] * len(self._weights)
+        device = pl_module.device  # a checkpoint's steps were loaded to the CPU
+        moved = [Step(s.kept.to(device), s.norms.to(device), s.ranks) for s in self._steps]
+        self._steps = deque(moved, maxlen=self.window)
         for k, (name, layer) in enumerate(self._layers.items()):
             count = self._counter(k, len(self._weights[name]))
             self._hooks.append(layer.register_forward_hook(count))

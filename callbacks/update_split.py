@@ -3,6 +3,7 @@ r"""What moves the weights: gradient, weight decay and projection (Eq. 1 and 17)
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -10,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks._observer import Observer, plain_layers, weight_decay_of
+from callbacks._observer import Mean, Observer, plain_layers, weight_decay_of
 from janus_pl.linalg import frobenius_norm
 from janus_pl.task import JanusTask, Value
 
@@ -39,15 +40,14 @@ class UpdateSplit(Observer):
 
     def __init__(self, every_n_epochs: int = 1) -> None:
         super().__init__(every_n_epochs)
-        self._sum: Tensor | None = None
-        self._steps = 0
+        self._mean = Mean()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, JanusTask) and pl_module.parametrization is None:
             rank_zero_info("UpdateSplit reads nothing: the steps are not Lightning's")
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._sum, self._steps = None, 0
+        self._mean.clear()
 
     @torch.no_grad()
     def on_before_optimizer_step(
@@ -57,20 +57,24 @@ class UpdateSplit(Observer):
             return
         parts = _parts(pl_module, optimizer)
         if parts is not None:
-            shares = parts / parts.sum(0)
-            self._sum = shares if self._sum is None else self._sum + shares
-            self._steps += 1
+            self._mean.add(parts / parts.sum(0))
 
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        if self._sum is None:
+        if (means := self._mean.result()) is None:
             return {}
         layers = [*(module.directions() if isinstance(module, JanusTask) else plain_layers(module))]
-        rows = (self._sum / self._steps).tolist()
         return {
             f"update/{part}/{layer}": share
-            for part, row in zip(PARTS, rows, strict=True)
+            for part, row in zip(PARTS, means.tolist(), strict=True)
             for layer, share in zip(layers, row, strict=True)
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"mean": self._mean.state()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._mean.load(state_dict["mean"])
 
 
 def _parts(module: LightningModule, optimizer: Optimizer) -> Tensor | None:

@@ -255,6 +255,7 @@ class DeepReLUClassifier(JanusTask):
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         self._epoch.optimizer = optimizer
+        self._epoch.move_to(self.device)
         if self.trainer.global_step == 0:
             self._complete_row(epoch=0)
             self.write_row()
@@ -265,6 +266,7 @@ class DeepReLUClassifier(JanusTask):
 
     def on_train_epoch_end(self) -> None:
         outputs, losses, y = self._epoch.together()
+        self._epoch.forwards.clear()
         errors = (self.output_margins(outputs, y) <= 0).to(losses)
         running = torch.stack((losses.mean(), errors.mean())).double()
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
@@ -325,9 +327,13 @@ class DeepReLUClassifier(JanusTask):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["eta_t"] = self._epoch.eta_t
+        checkpoint["row"] = self.row_state()
+        checkpoint["forwards"] = list(self._epoch.forwards)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._epoch.eta_t = checkpoint["eta_t"]
+        self.load_row_state(checkpoint["row"])
+        self._epoch.forwards = [tuple(forward) for forward in checkpoint["forwards"]]
 
     # Parts
 
@@ -425,6 +431,10 @@ class _Epoch:
         self.optimizer: LightningOptimizer
         self.eta_t = 0.0
         self.forwards: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def move_to(self, device: torch.device) -> None:
+        """What a checkpoint brought of an epoch that was broken off."""
+        self.forwards = [(o.to(device), n.to(device), y.to(device)) for o, n, y in self.forwards]
 
     def together(self) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs (n, 2), losses (n,) and labels (n,) of all samples seen in this epoch."""

@@ -25,6 +25,8 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from janus_pl.cli_errors import explain, usage_message
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
+from janus_pl.runtime.exact_resume import ExactResume
+from janus_pl.runtime.run_folder import checkpoint_of, config_of, differences, interrupted
 from janus_pl.task import JanusTask
 
 DONE, USAGE, DIVERGED, BROKEN_THEOREM = 0, 2, 3, 5
@@ -35,7 +37,10 @@ HELPED = {
     "--data.help": "janus_pl.data.CIFAR10Pair",
 }
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
-OPTIONS = ("model", "data", "trainer", "config", "seed_everything", "ckpt_path", *RUN_OPTIONS)
+OPTIONS = (
+    *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "allow_config_change"),
+    *RUN_OPTIONS,
+)
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -113,6 +118,11 @@ class JanusCLI(LightningCLI):
         parser.add_argument(
             "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
         )
+        parser.add_argument(
+            "--allow_config_change",
+            action="store_true",
+            help="With --ckpt_path last: go on with the run though its config has changed.",
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # LightningCLI would warn of arguments given here beside those of the process.
@@ -127,8 +137,48 @@ class JanusCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
 
+    def before_instantiate_classes(self) -> None:
+        """`fit --ckpt_path last` goes on with an interrupted run, where there is one."""
+        self.resumed: Path | None = None
+        if self.subcommand != "fit" or self._get(self.config, "ckpt_path") != "last":
+            return
+        config = self.config[self.subcommand]
+        self.resumed = self._interrupted_run()
+        checkpoint = None if self.resumed is None else checkpoint_of(self.resumed)
+        config.ckpt_path = None if checkpoint is None else str(checkpoint)
+        if self.resumed is None:
+            rank_zero_info("No interrupted run to go on with: this is a new one.")
+        else:
+            start = "its newest checkpoint" if checkpoint else "its start, for it has no checkpoint"
+            rank_zero_info(f"Going on with {self.resumed} from {start}.")
+
+    def _interrupted_run(self) -> Path | None:
+        """The newest interrupted run of this config; of another config only if that is allowed."""
+        root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
+        runs = interrupted(root)
+        now = yaml.safe_load(self._dump())
+        changed = {run: differences(config_of(run), now) for run in runs}
+        for run in runs:
+            if not changed[run]:
+                return run
+        if not runs or self._get(self.config, "allow_config_change"):
+            return runs[0] if runs else None
+        listed = "; ".join(changed[runs[0]])
+        allowed = f"the config of {runs[0]}, or --allow_config_change; changed: {listed}"
+        raise UsageError("--ckpt_path", "last", allowed)
+
+    def _dump(self) -> str:
+        """The resolved config as YAML."""
+        assert self.subcommand is not None
+        parser = self._parser(self.subcommand)
+        return parser.dump(self.config[self.subcommand], skip_none=False)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self._get(self.config_init, "trainer")
+        if self.subcommand == "fit":
+            given = options.callbacks or []
+            own = ExactResume(goes_on=self.resumed is not None)
+            options.callbacks = [*(given if isinstance(given, list) else [given]), own]
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
         elif options.logger is False and self.subcommand == "fit":
@@ -140,7 +190,8 @@ class JanusCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def _logger(self) -> wandb_run.RunLogger:
-        return wandb_run.RunLogger(**{k: self._get(self.config_init, k) for k in RUN_OPTIONS})
+        options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
+        return wandb_run.RunLogger(**options, resumed=self.resumed)
 
     def _check(self) -> None:
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
@@ -170,7 +221,10 @@ class SaveRunConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         logger = trainer.logger
         if isinstance(logger, wandb_run.RunLogger):
-            text = self.parser.dump(self.config, skip_none=False)
+            config = self.config.clone()
+            if logger.resumed:
+                config.ckpt_path = None  # the config is that of the run, to be repeated from
+            text = self.parser.dump(config, skip_none=False)
             run = logger.experiment  # makes the folder
             (logger.folder / "config.yaml").write_text(text, encoding="utf-8")
             run.config.update(yaml.safe_load(text), allow_val_change=True)

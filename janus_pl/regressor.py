@@ -270,9 +270,11 @@ class LinearRegressor(JanusTask):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"training": self.replicas.state(), "record": self.record.state()}
         checkpoint["linear"] = parts
+        checkpoint["row"] = self.row_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self._loaded = checkpoint["linear"]
+        self.load_row_state(checkpoint["row"])
         w = checkpoint["state_dict"]["weight"]
         if not hasattr(self, "weight"):  # `load_from_checkpoint`, without a problem
             self.weight = nn.Parameter(torch.empty_like(w))

@@ -15,7 +15,15 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.nn.normalization import Parametrization
-from janus_pl.runtime.record import Histogram, Table, Value, pend_objects, write_row
+from janus_pl.runtime.record import (
+    Histogram,
+    Table,
+    Value,
+    pend_objects,
+    plain_row,
+    row_of,
+    write_row,
+)
 
 EVALUATION_CHUNK = 500
 
@@ -149,6 +157,14 @@ class JanusTask(LightningModule, ABC):
     def forget_rows(self) -> None:
         """What an earlier fit of this object left is of other data or other weights."""
         self.row, self._axes = {}, None
+
+    def row_state(self) -> dict[str, Any]:
+        """What a checkpoint holds of the row that waits, in plain values."""
+        return {"row": plain_row(self.row), "axes": self._axes and dict(self._axes)}
+
+    def load_row_state(self, state: Mapping[str, Any]) -> None:
+        """The row that waited, or had begun, at a checkpoint."""
+        self.row, self._axes = row_of(state["row"]), state["axes"]
 
 
 def record(trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:

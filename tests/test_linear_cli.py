@@ -81,7 +81,8 @@ def test_fit_leaves_config_problem_result_checkpoint_and_record(
     assert "Run folder" in capsys.readouterr().out
     folder = run_folder()
     names = {path.name for path in folder.iterdir()}
-    assert names == {"config.yaml", "problem.npz", "final.npz", "checkpoints", "wandb"}
+    ends = {"rows.jsonl", "outcome.json", ".lock"}
+    assert names == {"config.yaml", "problem.npz", "final.npz", "checkpoints", "wandb", *ends}
     problem, final = numbers(folder, "problem"), numbers(folder, "final")
     assert {k: v.shape for k, v in problem.items()} == {"X": (10, 5), "Y": (10, 5), "W0": (10, 10)}
     assert final["W"].shape == (10, 10)

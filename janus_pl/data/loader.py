@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -99,6 +99,8 @@ class InMemoryBatches:
         self.order = order
         self.seed = seed
         self.epoch = 0
+        self._position = 0
+        self._broken_off: tuple[int, int] | None = None
         self._images = x.dim() == 4
         self._stored = x.permute(0, 2, 3, 1).contiguous() if self._images else x
         self.x = self._nchw(self._stored)
@@ -111,14 +113,31 @@ class InMemoryBatches:
         return math.ceil(self.num_samples / self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
+        epoch, position = self._broken_off or (self.epoch, 0)
+        self._broken_off = None
+        first = position if epoch == self.epoch else 0
+        for number, (x, y) in enumerate(self._batches(first), start=first + 1):
+            self._position = number
+            yield Batch(x, y, self.micro_batch_size)
+
+    def _batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Samples and targets of an epoch's batches, from the one of this number on."""
+        start = first * self.batch_size
         if self._in_data_order:
-            for x, y in self.in_order(self.batch_size):
-                yield Batch(x, y, self.micro_batch_size)
+            yield from _slices(self.x[start:], self.y[start:], self.batch_size)
             return
-        order = self.indices(self.epoch).to(self.device)
+        order = self.indices(self.epoch)[start:].to(self.device)
         for index in torch.split(order, self.batch_size):
             x = self._nchw(self._stored.index_select(0, index))
-            yield Batch(x, self.y.index_select(0, index), self.micro_batch_size)
+            yield x, self.y.index_select(0, index)
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch and how many of its batches were handed out, for Lightning's checkpoints."""
+        return {"epoch": self.epoch, "position": self._position}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Let the next pass, if it is of that epoch, begin where the epoch was broken off."""
+        self._broken_off = state["epoch"], state["position"]
 
     @property
     def sampler(self) -> InMemoryBatches:

@@ -24,6 +24,7 @@ from janus_pl.errors import UsageError
 
 STEP = "trainer/global_step"
 SOUND_ENDS = (0, 5)  # done, or stopped because a theorem broke, which is a result
+INTERRUPTED = (130, 143)  # by SIGINT and SIGTERM
 
 
 class Histogram(NamedTuple):
@@ -51,7 +52,7 @@ class Run:
         group: W&B's group, or None.
         path: the newest of W&B's files of it.
         config: the resolved config, nested.
-        exit_code: 0, or 5 where a theorem broke.
+        exit_code: 0, or 5 where a theorem broke; another one, or None, of an unfinished run.
         rows: the numbers of the record, one row for each recorded epoch, columns as the README's
             table of keys has them; NaN where a row has no such number.
         histograms: by key, in the order of the rows.
@@ -62,7 +63,7 @@ class Run:
     group: str | None
     path: Path
     config: Mapping[str, Any]
-    exit_code: int
+    exit_code: int | None
     rows: pd.DataFrame
     histograms: Mapping[str, Sequence[Histogram]] = field(default_factory=dict)
 
@@ -112,11 +113,12 @@ class Records(NamedTuple):
     skipped: list[Skipped]
 
 
-def read(paths: Iterable[str | Path]) -> Records:
-    """All finished runs at or below some folders.
+def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
+    """All runs at or below some folders that ended by themselves.
 
     Args:
         paths: folders of runs, of one run, or W&B's own folders of a run.
+        unfinished: take those too that are under way or were interrupted, as far as they got.
 
     Raises:
         UsageError: a path with no record of a run below it.
@@ -133,7 +135,9 @@ def read(paths: Iterable[str | Path]) -> Records:
     for part in parts:
         if isinstance(part, _Part):
             by_id.setdefault(part.id, []).append(part)
-    merged = [_merge(sorted(same, key=lambda part: part.start)) for same in by_id.values()]
+    merged = [
+        _merge(sorted(same, key=lambda part: part.start), unfinished) for same in by_id.values()
+    ]
     runs = sorted((r for r in merged if isinstance(r, Run)), key=lambda run: (run.name, run.id))
     return Records(runs, [r for r in [*parts, *merged] if isinstance(r, Skipped)])
 
@@ -186,18 +190,19 @@ def _read_part(file: Path) -> _Part | Skipped:
     )
 
 
-def _merge(parts: Sequence[_Part]) -> Run | Skipped:
+def _merge(parts: Sequence[_Part], unfinished: bool) -> Run | Skipped:
     """Parts of one run, oldest first. What a later part recorded again is taken from it."""
     last = parts[-1]
-    if last.exit_code is None:
-        return Skipped(last.path, "it has not ended, or was killed: no end in its record")
-    if last.exit_code not in SOUND_ENDS:
+    broken_off = last.exit_code is None or last.exit_code in INTERRUPTED
+    if broken_off and not unfinished:
+        return Skipped(last.path, "it has not ended, or was interrupted")
+    if not broken_off and last.exit_code not in SOUND_ENDS:
         return Skipped(last.path, f"it ended with exit code {last.exit_code}")
     items: list[dict[str, Any]] = []
     for part in parts:
-        own = [item for item in part.items if "epoch" in item]
+        own = [item for item in part.items if "epoch" in item and STEP in item]
         if own:
-            items = [item for item in items if item["epoch"] < own[0]["epoch"]] + own
+            items = [item for item in items if item[STEP] < own[0][STEP]] + own
     if not items:
         return Skipped(last.path, "no rows with an epoch")
     config: dict[str, Any] = {}

@@ -18,6 +18,7 @@ from janus_pl.report.records import Run, read
 from janus_pl.report.theorems import THEOREMS
 from janus_pl.report.verdicts import Outcome, Verdict, judge
 
+USAGE = "RUN... [--unfinished] [--json FILE], a RUN is a folder"
 COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.UNTESTABLE: "dim"}
 
 
@@ -37,10 +38,10 @@ def main(args: Sequence[str]) -> int:
     """
     options, unknown = _parser().parse_known_args(args)
     if unknown or not options.runs:
-        raise UsageError("verify", " ".join(args), "RUN... [--json FILE], a RUN is a folder")
+        raise UsageError("verify", " ".join(args), USAGE)
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
         raise UsageError("--json", options.json, "a file in an existing folder, or -")
-    records = read(options.runs)
+    records = read(options.runs, options.unfinished)
     for path, reason in records.skipped:
         print(f"left out: {path}: {reason}", file=sys.stderr)
     found = verdicts(records.runs)
@@ -84,7 +85,7 @@ def _write(target: str, found: Sequence[Verdict]) -> None:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError("verify", message, "RUN... [--json FILE], a RUN is a folder")
+        raise UsageError("verify", message, USAGE)
 
 
 def _parser() -> Any:
@@ -95,5 +96,10 @@ def _parser() -> Any:
         allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folder of a run, or of many")
+    parser.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="take runs that have not ended, as far as they got",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON, - to stdout")
     return parser

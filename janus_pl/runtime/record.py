@@ -45,17 +45,56 @@ def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
     if not trainer.is_global_zero:
         return
     numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
+    objects = {k: v for k, v in row.items() if isinstance(v, Histogram | Table)}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
-            run = logger.experiment
-            for key in row.keys() - _defined_keys(logger):
-                # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
-                if key not in AXES:
-                    run.define_metric(key, step_metric="epoch")
-                _defined_keys(logger).add(key)
-            run.log({**numbers, **_wandb_objects(row)})
+            log_row(logger, {**numbers, **objects})
+            if journal := getattr(logger, "journal", None):
+                journal.append({**numbers, **objects})
         else:
             logger.log_metrics(numbers, step=int(row["trainer/global_step"]))  # type: ignore[arg-type]
+
+
+def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
+    """One row of finite values to W&B, unless an online run that is resumed has it already."""
+    run = logger.experiment
+    for key in row.keys() - _defined_keys(logger):
+        # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
+        if key not in AXES:
+            run.define_metric(key, step_metric="epoch")
+        _defined_keys(logger).add(key)
+    if row["trainer/global_step"] > getattr(logger, "recorded", -1):  # type: ignore[operator]
+        run.log({**row, **_wandb_objects(row)})
+
+
+def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
+    """A row in plain containers, for a checkpoint that holds nothing else.
+
+    >>> plain_row({"loss": 0.5, "hist": Histogram(np.array([1, 2]), np.array([0.0, 1.0, 2.0]))})
+    {'loss': 0.5, 'hist': ['histogram', [1, 2], [0.0, 1.0, 2.0]]}
+    """
+    plain: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Histogram):
+            plain[key] = ["histogram", value.counts.tolist(), value.edges.tolist()]
+        elif isinstance(value, Table):
+            plain[key] = ["table", list(value.columns), [list(line) for line in value.rows]]
+        else:
+            plain[key] = value
+    return plain
+
+
+def row_of(plain: Mapping[str, Any]) -> dict[str, Value]:
+    """The row again, from `plain_row`."""
+    row: dict[str, Value] = {}
+    for key, value in plain.items():
+        if not isinstance(value, list):
+            row[key] = value
+        elif value[0] == "histogram":
+            row[key] = Histogram(np.array(value[1]), np.array(value[2]))
+        else:
+            row[key] = Table(value[1], value[2])
+    return row
 
 
 def _defined_keys(logger: WandbLogger) -> set[str]:

@@ -16,6 +16,10 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from janus_pl.errors import UsageError
+from janus_pl.runtime.journal import Journal
+from janus_pl.runtime.run_folder import RunFolder
+
+_held: list[RunFolder] = []  # of this process, until `finish`
 
 
 class RunLogger(WandbLogger):
@@ -31,6 +35,12 @@ class RunLogger(WandbLogger):
         group: the W&B group, which a report reads as one experiment.
         tags: W&B tags.
         run_dir: the folder of all runs.
+        resumed: the folder of a run to go on with, whose id it keeps.
+
+    Attributes:
+        resumed: whether this goes on with a run.
+        journal: the rows in a file of the run's folder, beside W&B's record; the first process's.
+        recorded: the optimizer steps up to which an online run has its rows already.
     """
 
     def __init__(
@@ -40,9 +50,13 @@ class RunLogger(WandbLogger):
         group: str | None = None,
         tags: Sequence[str] = (),
         run_dir: str | Path = "runs",
+        resumed: Path | None = None,
     ) -> None:
-        run_id = os.environ.get("WANDB_RUN_ID") or _new_id()
+        run_id = resumed.name if resumed else os.environ.get("WANDB_RUN_ID") or _new_id()
+        self.resumed = resumed is not None
+        self.recorded = -1
         self.folder = Path(run_dir) / project / run_id
+        self.journal = Journal(self.folder)
         super().__init__(
             project=project,
             name=name,
@@ -64,7 +78,7 @@ class RunLogger(WandbLogger):
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
-            self.folder.mkdir(parents=True, exist_ok=True)
+            _hold(self.folder)
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
                 rank_zero_info(
@@ -75,8 +89,19 @@ class RunLogger(WandbLogger):
                 import wandb
 
                 # The end of `fit` says where the run lies; 60 sparklines beside it say less.
-                self._wandb_init["settings"] = wandb.Settings(silent=True)
+                self._wandb_init["settings"] = wandb.Settings(
+                    silent=True, x_transaction_log_flush_interval=1.0
+                )
+            run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            if run.resumed:
+                # Rows after the checkpoint were sent before the interruption, and are the same.
+                self.recorded = int(run.summary.get("trainer/global_step", -1))
         return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self.journal.close()
 
     @property
     def record(self) -> Path:
@@ -103,11 +128,19 @@ def has_account() -> bool:
 
 @rank_zero_only
 def finish(exit_code: int = 0) -> None:
-    """End the W&B run of this process, if there is one: every exit code but 0 reads as failed."""
+    """End the run of this process, if there is one: W&B reads every exit code but 0 as failed."""
     import wandb
 
     if wandb.run is not None:
         wandb.finish(exit_code=exit_code)
+    while _held:
+        _held.pop().end(exit_code)
+
+
+def _hold(folder: Path) -> None:
+    """Make the folder and keep other processes from going on with its run."""
+    if all(held.path != folder for held in _held):
+        _held.append(RunFolder(folder))
 
 
 def _new_id() -> str:

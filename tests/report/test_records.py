@@ -86,7 +86,9 @@ def test_runs_are_found_wherever_the_path_points_and_once(tmp_path: Path) -> Non
     assert len(read([tmp_path, path]).runs) == 1
 
 
-@pytest.mark.parametrize(("code", "left_out"), [(0, False), (5, False), (1, True), (3, True)])
+@pytest.mark.parametrize(
+    ("code", "left_out"), [(0, False), (5, False), (1, True), (3, True), (143, True)]
+)
 def test_a_run_that_ended_badly_is_left_out_unless_a_theorem_broke(
     code: int, left_out: bool, tmp_path: Path
 ) -> None:
@@ -97,7 +99,10 @@ def test_a_run_that_ended_badly_is_left_out_unless_a_theorem_broke(
         assert not skipped
         return
     assert not runs
-    assert skipped[0].reason == f"it ended with exit code {code}"
+    interrupted = code == 143
+    reason = "it has not ended, or was interrupted"
+    assert skipped[0].reason == (reason if interrupted else f"it ended with exit code {code}")
+    assert len(read([tmp_path], unfinished=True).runs) == interrupted
 
 
 def test_broken_and_half_written_runs_are_named_and_the_others_read(tmp_path: Path) -> None:
@@ -117,6 +122,10 @@ def test_broken_and_half_written_runs_are_named_and_the_others_read(tmp_path: Pa
     runs, skipped = read([tmp_path / "cut"])
     assert not runs
     assert "has not ended" in skipped[0].reason
+    (run,), skipped = read([tmp_path / "cut"], unfinished=True)
+    assert not skipped
+    assert 0 < len(run.rows) < 200
+    assert run.exit_code is None
     runs, skipped = read([tmp_path / name for name in ("whole", "empty", "noise", "rowless")])
     assert [run.id for run in runs] == ["abc"]
     assert {entry.path.name for entry in skipped} == {

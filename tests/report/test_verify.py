@@ -82,21 +82,27 @@ def test_a_violated_theorem_is_exit_code_1_and_a_failed_prediction_0(
 ) -> None:
     skipped = [Skipped(Path("half"), "it has not ended")]
     broken = Records([linear_run(), linear_run("full", off=1e-3)], skipped)
-    monkeypatch.setattr(verify, "read", lambda paths: broken)
+    monkeypatch.setattr(verify, "read", lambda *_: broken)
     assert main(["verify", "anything"]) == 1
     captured = capsys.readouterr()
     assert "A theorem is violated: Theorem 1, law over B" in captured.out
     assert "left out: half: it has not ended" in captured.err
-    monkeypatch.setattr(verify, "read", lambda paths: Records([linear_run()], []))
+    monkeypatch.setattr(verify, "read", lambda *_: Records([linear_run()], []))
     assert main(["verify", "anything"]) == 0
 
 
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        ([], "error: verify: got '', allowed: RUN... [--json FILE], a RUN is a folder"),
+        (
+            [],
+            "error: verify: got '', allowed: RUN... [--unfinished] [--json FILE]",
+        ),
         (["nowhere"], "error: RUN: got 'nowhere', allowed: a folder with W&B's record of a run"),
-        (["RUNS", "--jsn", "x"], "--jsn x', allowed: RUN... [--json FILE], a RUN is a folder"),
+        (
+            ["RUNS", "--jsn", "x"],
+            "--jsn x', allowed: RUN... [--unfinished]",
+        ),
         (["RUNS", "--json"], "error: verify: got 'argument --json: expected one argument'"),
         (["RUNS", "--json", "no/where.json"], "error: --json: got 'no/where.json', allowed: a fil"),
         (["RUNS", "--json", "RUNS"], "allowed: a file to write to (Is a directory)"),

@@ -1,0 +1,121 @@
+"""The folder of a run: who is at work in it, how the run ended, and which run to go on with.
+
+A run holds a lock on its folder while it trains, which the system lets go of when the process ends,
+however it ends. `outcome.json` is there once a run has ended by itself. A run without either was
+interrupted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from janus_pl.errors import UsageError
+
+LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
+# Done, diverged, a theorem broken: training again would end the same way.
+FINAL_CODES = (0, 3, 5)
+# What a run is called and how it is shown is no part of what it computes.
+FREE = ("name", "group", "tags", "project", "run_dir", "ckpt_path", "allow_config_change")
+FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "profiler")
+
+
+class RunFolder:
+    """A run's folder, held by this process until `end`.
+
+    Raises:
+        UsageError: another process trains in it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._lock = _lock(path)
+        if self._lock is None:
+            raise UsageError("--ckpt_path", str(path), "a run that no other process is at work on")
+        (path / OUTCOME).unlink(missing_ok=True)
+
+    def end(self, exit_code: int) -> None:
+        """Write how the run ended and let go of the folder."""
+        if self._lock is not None:
+            (self.path / OUTCOME).write_text(json.dumps({"exit_code": exit_code}) + "\n")
+            self._lock.close()
+            self._lock = None
+
+
+def interrupted(root: Path) -> list[Path]:
+    """Runs below a folder that did not end by themselves and are not under way, newest first."""
+    runs = [config.parent for config in root.glob(f"*/{CONFIG}")]
+    return sorted(filter(_is_interrupted, runs), key=_newest_file, reverse=True)
+
+
+def checkpoint_of(folder: Path) -> Path | None:
+    """The newest state of a run; None where it was broken off before its first checkpoint."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path if path.is_file() else None
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """The resolved config that a run was given."""
+    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    return config if isinstance(config, dict) else {}
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What of a config has changed that a run's numbers may depend on, a line each.
+
+    >>> differences({"model": {"lr": 1}, "name": "a"}, {"model": {"lr": 2}, "name": "b"})
+    ['model.lr: 1 in the run, now 2']
+    """
+    old, new = dict(_flat(before)), dict(_flat(now))
+    return [
+        f"{key}: {old.get(key, 'nothing')} in the run, now {new.get(key, 'nothing')}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """The open lock file; None where another process holds it."""
+    file = (folder / LOCK).open("a")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+def _is_interrupted(folder: Path) -> bool:
+    try:
+        ended = json.loads((folder / OUTCOME).read_text())
+    except (OSError, json.JSONDecodeError):
+        ended = {}
+    if ended.get("exit_code") in FINAL_CODES:
+        return False
+    lock = _lock(folder)
+    if lock is None:
+        return False
+    lock.close()
+    return True
+
+
+def _newest_file(folder: Path) -> float:
+    files = [folder / CONFIG, *folder.glob("checkpoints/*")]
+    return max(file.stat().st_mtime for file in files)
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if name in FREE or name in {f"trainer.{option}" for option in FREE_OF_TRAINER}:
+            continue
+        if isinstance(value, dict):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, value

@@ -1,0 +1,130 @@
+"""Runs in processes of their own that kill themselves at a chosen moment.
+
+The processes are forked from one that has imported everything, so that each starts at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["janus_pl.cli", "callbacks", "sklearn.datasets", "wandb"])
+LIMIT = 120  # seconds
+
+
+class Jitter(Callback):
+    """Noise on the samples of SGD, from PyTorch's global generator."""
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        batch.x.add_(0.01 * torch.randn_like(batch.x))
+
+
+def run(
+    folder: Path,
+    args: Sequence[str],
+    moment: str | None = None,
+    delay: float | None = None,
+    forget: bool = False,
+) -> int:
+    """The exit code of `main(args)` in a process in a folder; -9 where it was killed.
+
+    Args:
+        folder: its working directory.
+        args: the command line.
+        moment: KIND:COUNT, the so manyth call of something, at which it kills itself.
+        delay: seconds after the start of training until it is killed from outside.
+        forget: leave the random generators as they are when a run is resumed.
+    """
+    process = CONTEXT.Process(target=_main, args=(str(folder), list(args), moment, forget))
+    process.start()
+    if delay is not None:
+        waited = time.monotonic()
+        while not (folder / "training").exists() and process.is_alive():
+            assert time.monotonic() < waited + LIMIT, "training did not start"
+            time.sleep(0.01)  # looks for the file that says so
+        process.join(delay)
+        process.kill()
+    process.join(LIMIT)
+    code = process.exitcode
+    process.kill()
+    assert code is not None, "the run hangs"
+    return code
+
+
+def _main(folder: str, args: list[str], moment: str | None, forget: bool) -> None:
+    from janus_pl.cli import main
+    from janus_pl.runtime import exact_resume
+
+    os.chdir(folder)
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    sys.argv = ["janus_pl"]
+    torch.set_num_threads(1)
+    _say_when_training_starts(Path(folder) / "training")
+    if moment is not None:
+        arm(moment)
+    if forget:
+        exact_resume.set_generators = lambda states: None
+    sys.exit(main(args))
+
+
+def arm(moment: str) -> None:
+    """Let this process kill itself at a moment of its training."""
+    import janus_pl.regressor
+    import janus_pl.task
+    from callbacks import RunCheckpoint
+    from janus_pl import DeepReLUClassifier, LinearRegressor
+
+    kind, _, count = moment.partition(":")
+    places: dict[str, list[tuple[Any, str, bool]]] = {
+        "step": [(task, "training_step", False) for task in (DeepReLUClassifier, LinearRegressor)],
+        "border": [(RunCheckpoint, "on_train_epoch_end", False)],
+        "validation": [(DeepReLUClassifier, "validation_step", False)],
+        "row": [(janus_pl.task, "write_row", False), (janus_pl.regressor, "write_row", False)],
+        "save": [(torch, "save", False)],
+        "saved": [(RunCheckpoint, "_save_checkpoint", True)],
+        "end": [(RunCheckpoint, "on_train_end", False)],
+    }
+    for owner, name, after in places[kind]:
+        _kill_at_call(owner, name, int(count), after)
+
+
+def _kill_at_call(owner: Any, name: str, count: int, after: bool) -> None:
+    wrapped: Callable[..., Any] = getattr(owner, name)
+    calls = 0
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == count and not after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = wrapped(*args, **kwargs)
+        if calls == count and after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    setattr(owner, name, call)
+
+
+def _say_when_training_starts(file: Path) -> None:
+    from callbacks import RunCheckpoint
+
+    started = RunCheckpoint.on_train_start
+
+    def start(*args: Any) -> None:
+        file.touch()
+        started(*args)
+
+    file.unlink(missing_ok=True)
+    RunCheckpoint.on_train_start = start  # type: ignore[method-assign]
