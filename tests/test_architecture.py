@@ -16,6 +16,7 @@ ALLOWED = {
     "janus_pl/errors.py": (set(), set()),
     "janus_pl/linalg.py": (TORCH_ONLY, set()),
     "janus_pl/losses.py": (TORCH_ONLY, set()),
+    "janus_pl/minimal.py": (TORCH_ONLY | {"sklearn"}, set()),
     "janus_pl/linear": (TORCH_ONLY | {"numba"}, {"janus_pl.linear", "janus_pl.theory"}),
     "janus_pl/theory": (TORCH_ONLY, {"janus_pl.theory"}),
     "janus_pl/nn": (
