@@ -180,7 +180,7 @@ def test_effects_are_means_over_seeds_with_student_s_interval() -> None:
     half = 4.302652729911275 * 0.2 / math.sqrt(3)  # t of 2 degrees of freedom at 97.5%
     assert (conv3.low, conv3.high) == pytest.approx((0.3 - half, 0.3 + half))
     assert "conv3 30.0%" in verdict.measured
-    assert "3 seeds" in verdict.measured
+    assert "(3 seeds; 2 alone would do)" in verdict.measured
 
 
 def test_ratios_are_geometric_means_over_seeds() -> None:
@@ -203,9 +203,18 @@ def test_the_spread_is_relative_to_the_mean() -> None:
 def test_equal_clocks_are_rows_of_equal_clocks() -> None:
     sgd, gd = deep_run(ranks=LOW, fall_at=1), deep_run(batch=GD, ranks=STAYS, epochs=20)
     (verdict,) = judge(ALL["control: equal steps"], [sgd, gd])
-    assert verdict.measured.startswith("at steps 16 and 16 (SGD ends at 80, GD at 20)")
+    assert verdict.measured.startswith("at steps 16 (GD at 16; SGD ends at 80, GD at 20)")
     (verdict,) = judge(ALL["control: equal eta t"], [sgd, gd])
-    assert verdict.measured.startswith("at eta t 1.6 and 1.6 (SGD ends at 8, GD at 2)")
+    assert verdict.measured.startswith("at eta t 1.6 (GD at 1.6; SGD ends at 8, GD at 2)")
+
+
+def test_seeds_are_averaged_only_where_they_go_equally_far() -> None:
+    runs = [deep_run(ranks=LOW, seed=i) for i in range(3)]
+    runs += [deep_run(batch=GD, ranks=STAYS, seed=i, epochs=e) for i, e in enumerate((80, 10, 10))]
+    found = judge(ALL["control: equal steps"], runs)
+    assert [v.measured.split(" (")[0] for v in found] == ["at steps 80", "at steps 8"]
+    assert [v.effects[0].seeds for v in found] == [1, 2]
+    assert [v.verdict for v in found] == [Outcome.HOLDS, Outcome.FAILS]
 
 
 def test_the_longest_run_of_a_seed_is_the_control() -> None:
@@ -213,7 +222,7 @@ def test_the_longest_run_of_a_seed_is_the_control() -> None:
     longer = deep_run(batch=GD, ranks=LOW, epochs=80)
     (verdict,) = judge(ALL["control: equal steps"], [*runs, longer])
     assert verdict.verdict is Outcome.FAILS, "GD's ranks fall as well, in as many steps"
-    assert "at steps 80 and 80" in verdict.measured
+    assert "at steps 80 (GD at 80" in verdict.measured
     (verdict,) = judge(ALL["janus: low rank"], [*runs, longer])
     assert verdict.verdict is Outcome.HOLDS, "but not in as many epochs"
 
