@@ -17,6 +17,9 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from janus_pl.errors import UsageError
 
+FLUSH_INTERVAL = 0.5  # seconds that a row may wait in W&B's memory, where a kill -9 loses it
+FINISH_TIMEOUT = 120.0  # seconds that the end of a run waits for a network that may be gone
+
 
 class RunLogger(WandbLogger):
     """W&B logger whose run lies in a folder of its own.
@@ -71,12 +74,19 @@ class RunLogger(WandbLogger):
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
-            if os.environ.get("WANDB_MODE", self._wandb_init.get("mode")) == "offline":
-                import wandb
-
-                # The end of `fit` says where the run lies; 60 sparklines beside it say less.
-                self._wandb_init["settings"] = wandb.Settings(silent=True)
+            self._wandb_init["settings"] = self._settings()
         return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+
+    def _settings(self) -> Any:
+        import wandb
+
+        settings: dict[str, Any] = {"x_transaction_log_flush_interval": FLUSH_INTERVAL}
+        if os.environ.get("WANDB_MODE", self._wandb_init.get("mode")) == "offline":
+            # The end of `fit` says where the run lies; 60 sparklines beside it say less.
+            settings["silent"] = True
+        elif "WANDB_FINISH_TIMEOUT" not in os.environ:
+            settings["finish_timeout"] = FINISH_TIMEOUT
+        return wandb.Settings(**settings)
 
     @property
     def record(self) -> Path:
@@ -108,6 +118,15 @@ def finish(exit_code: int = 0) -> None:
 
     if wandb.run is not None:
         wandb.finish(exit_code=exit_code)
+
+
+@rank_zero_only
+def mark_preempting() -> None:
+    """Tell W&B that the run was told to stop and may go on: it reads as preempted, not failed."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.run.mark_preempting()
 
 
 def _new_id() -> str:
