@@ -1,6 +1,7 @@
 """The command line: `python -m janus_pl fit|validate|test|predict|verify`.
 
-Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 5 a theorem broken.
+Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 5 a theorem broken; 143 and 130 stopped by
+SIGTERM and SIGINT, after a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli_errors import explain, usage_message
@@ -27,9 +28,11 @@ from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
 from janus_pl.runtime.exact_resume import ExactResume
 from janus_pl.runtime.run_folder import checkpoint_of, config_of, differences, interrupted
+from janus_pl.runtime.signals import Interrupted, StopBetweenSteps, StopSignals
 from janus_pl.task import JanusTask
 
 DONE, USAGE, DIVERGED, BROKEN_THEOREM = 0, 2, 3, 5
+EXIT_CODES = " ".join(str(__doc__).partition("\n\n")[2].split())
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 HELPED = {
@@ -50,6 +53,11 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the arguments, without the program's name; None takes them from the command line.
     """
     args = list(sys.argv[1:] if args is None else args)
+    with StopSignals() as signals:
+        return _run(args, signals)
+
+
+def _run(args: list[str], signals: StopSignals) -> int:
     code = 1
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
@@ -57,9 +65,10 @@ def main(args: Sequence[str] | None = None) -> int:
         if args[:1] == ["verify"]:
             from janus_pl.report import verify  # pandas and rich, which training does without
 
-            return verify.main(args[1:])
-        JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))))
-        code = DONE
+            code = verify.main(args[1:])
+        else:
+            JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))), signals)
+            code = DONE
     except (UsageError, argparse.ArgumentError) as error:
         code = _fail(USAGE, explain(error, OPTIONS))
     except ValueError as error:
@@ -69,12 +78,16 @@ def main(args: Sequence[str] | None = None) -> int:
     except MisconfigurationException as error:  # Lightning's word for options of the trainer
         code = _fail(USAGE, f"trainer: {' '.join(str(error).split())}")
     except DivergenceError as error:
-        code = _fail(DIVERGED, str(error))
+        code = _tell(DIVERGED, f"error: {error}")
     except TheoremError as error:
-        code = _fail(BROKEN_THEOREM, str(error))
+        code = _tell(BROKEN_THEOREM, f"error: {error}")
+    except Interrupted as stop:
+        code = _tell(stop.code, str(stop))
+        wandb_run.mark_preempting()
     except SystemExit as stop:  # --help and --print_config end this way
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
+        signals.deferred = True  # nothing is left to stop
         wandb_run.finish(code)
         warnings.formatwarning = format_before
     return code
@@ -83,12 +96,14 @@ def main(args: Sequence[str] | None = None) -> int:
 class JanusCLI(LightningCLI):
     """LightningCLI with our defaults: base.yaml first, one folder a run, errors in one line."""
 
-    def __init__(self, args: list[str]) -> None:
+    def __init__(self, args: list[str], signals: StopSignals | None = None) -> None:
         _quiet_lightning()
+        self._signals = signals
         parser_kwargs = {
             "exit_on_error": False,
             "allow_abbrev": False,
             "default_config_files": [str(CONFIGS / "base.yaml")],
+            "epilog": EXIT_CODES,
         }
         super().__init__(
             model_class=LightningModule,
@@ -104,7 +119,7 @@ class JanusCLI(LightningCLI):
                 "allow_abbrev": False,
                 "prog": "python -m janus_pl",
                 "description": "SGD against GD: train, and look at margins, velocities and ranks.",
-                "epilog": "`verify RUN...` reads records: the paper's predictions.",
+                "epilog": f"`verify RUN...` reads records: the paper's predictions. {EXIT_CODES}",
                 **{name: dict(parser_kwargs) for name in SUBCOMMANDS},
             },
             args=args,
@@ -187,7 +202,10 @@ class JanusCLI(LightningCLI):
         if options.enable_progress_bar is False and options.callbacks:
             bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
             options.callbacks = [c for c in options.callbacks if c not in bars]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        if self._signals is not None and self.subcommand == "fit":
+            trainer.callbacks.append(StopBetweenSteps(self._signals))  # type: ignore[attr-defined]
+        return trainer
 
     def _logger(self) -> wandb_run.RunLogger:
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
@@ -305,6 +323,17 @@ def _find_config(name: str) -> Path:
 
 def _fail(code: int, message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _tell(code: int, line: str) -> int:
+    """How a run ended, on all ranks alike: the first one tells, and ends with the exit code.
+
+    Lightning's launcher kills it with SIGKILL when another process ends with a code other than 0.
+    """
+    if getattr(rank_zero_only, "rank", 0) != 0:
+        return DONE
+    print(line, file=sys.stderr)
     return code
 
 

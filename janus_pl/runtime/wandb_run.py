@@ -21,6 +21,9 @@ from janus_pl.runtime.run_folder import RunFolder
 
 _held: list[RunFolder] = []  # of this process, until `finish`
 
+FLUSH_INTERVAL = 0.5  # seconds that a row may wait in W&B's memory, where a kill -9 loses it
+FINISH_TIMEOUT = 120.0  # seconds that the end of a run waits for a network that may be gone
+
 
 class RunLogger(WandbLogger):
     """W&B logger whose run lies in a folder of its own.
@@ -85,18 +88,23 @@ class RunLogger(WandbLogger):
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
-            if os.environ.get("WANDB_MODE", self._wandb_init.get("mode")) == "offline":
-                import wandb
-
-                # The end of `fit` says where the run lies; 60 sparklines beside it say less.
-                self._wandb_init["settings"] = wandb.Settings(
-                    silent=True, x_transaction_log_flush_interval=1.0
-                )
+            self._wandb_init["settings"] = self._settings()
             run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
             if run.resumed:
                 # Rows after the checkpoint were sent before the interruption, and are the same.
                 self.recorded = int(run.summary.get("trainer/global_step", -1))
         return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+
+    def _settings(self) -> Any:
+        import wandb
+
+        settings: dict[str, Any] = {"x_transaction_log_flush_interval": FLUSH_INTERVAL}
+        if os.environ.get("WANDB_MODE", self._wandb_init.get("mode")) == "offline":
+            # The end of `fit` says where the run lies; 60 sparklines beside it say less.
+            settings["silent"] = True
+        elif "WANDB_FINISH_TIMEOUT" not in os.environ:
+            settings["finish_timeout"] = FINISH_TIMEOUT
+        return wandb.Settings(**settings)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -141,6 +149,15 @@ def _hold(folder: Path) -> None:
     """Make the folder and keep other processes from going on with its run."""
     if all(held.path != folder for held in _held):
         _held.append(RunFolder(folder))
+
+
+@rank_zero_only
+def mark_preempting() -> None:
+    """Tell W&B that the run was told to stop and may go on: it reads as preempted, not failed."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.run.mark_preempting()
 
 
 def _new_id() -> str:

@@ -68,6 +68,7 @@ def _main(folder: str, args: list[str], moment: str | None, forget: bool) -> Non
     from janus_pl.runtime import exact_resume
 
     os.chdir(folder)
+    os.environ.pop("WANDB_SERVICE", None)  # of the tests' own process, which would outlive this one
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     sys.argv = ["janus_pl"]
     torch.set_num_threads(1)
@@ -96,11 +97,13 @@ def arm(moment: str) -> None:
         "saved": [(RunCheckpoint, "_save_checkpoint", True)],
         "end": [(RunCheckpoint, "on_train_end", False)],
     }
-    for owner, name, after in places[kind]:
-        _kill_at_call(owner, name, int(count), after)
+    # A signal that can be handled comes in the middle of a step.
+    signum = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(kind, signal.SIGKILL)
+    for owner, name, after in places["step" if signum != signal.SIGKILL else kind]:
+        _kill_at_call(owner, name, int(count), after, signum)
 
 
-def _kill_at_call(owner: Any, name: str, count: int, after: bool) -> None:
+def _kill_at_call(owner: Any, name: str, count: int, after: bool, signum: int) -> None:
     wrapped: Callable[..., Any] = getattr(owner, name)
     calls = 0
 
@@ -108,10 +111,10 @@ def _kill_at_call(owner: Any, name: str, count: int, after: bool) -> None:
         nonlocal calls
         calls += 1
         if calls == count and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
         result = wrapped(*args, **kwargs)
         if calls == count and after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), signum)
         return result
 
     setattr(owner, name, call)
