@@ -51,6 +51,9 @@ class ExactResume(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._state is not None and self.goes_on and self._state["ends"]:
             trainer.should_stop = True
+        # A schedule that asks for the length of the run has the loaders made before Lightning has
+        # read the checkpoint's loops, and it hands the position in the epoch only to new loaders.
+        trainer.fit_loop._load_combined_loader_states()
         self._state = None
 
 
