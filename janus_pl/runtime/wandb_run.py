@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from janus_pl.errors import UsageError
+from janus_pl.errors import StorageError, UsageError
 
 
 class RunLogger(WandbLogger):
@@ -64,7 +64,10 @@ class RunLogger(WandbLogger):
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
-            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(self.folder, error) from error
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
                 rank_zero_info(
