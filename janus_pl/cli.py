@@ -1,6 +1,6 @@
 """The command line: `python -m janus_pl fit|validate|test|predict --config sgd.yaml`.
 
-Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 5 a theorem broken.
+Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 4 storage, 5 a theorem broken.
 """
 
 from __future__ import annotations
@@ -22,12 +22,19 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from janus_pl.cli_errors import explain, usage_message
+from janus_pl.cli_errors import explain, storage_message, usage_message
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
+from janus_pl.runtime.checkpoint_io import (
+    VerifiedCheckpointIO,
+    check_fits,
+    load_sound,
+    with_verified_io,
+)
+from janus_pl.runtime.files import write_atomically
 from janus_pl.task import JanusTask
 
-DONE, USAGE, DIVERGED, BROKEN_THEOREM = 0, 2, 3, 5
+DONE, USAGE, DIVERGED, STORAGE, BROKEN_THEOREM = 0, 2, 3, 4, 5
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 HELPED = {
@@ -48,6 +55,8 @@ def main(args: Sequence[str] | None = None) -> int:
     code = 1
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
+    raising_before = logging.raiseExceptions
+    logging.raiseExceptions = False  # of a full disk W&B's log would say so at its every line
     try:
         JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))))
         code = DONE
@@ -63,10 +72,15 @@ def main(args: Sequence[str] | None = None) -> int:
         code = _fail(DIVERGED, str(error))
     except TheoremError as error:
         code = _fail(BROKEN_THEOREM, str(error))
+    except OSError as error:
+        if (line := storage_message(error)) is None:
+            raise
+        code = _fail(STORAGE, line)
     except SystemExit as stop:  # --help and --print_config end this way
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
-        wandb_run.finish(code)
+        code = _finish(code)
+        logging.raiseExceptions = raising_before
         warnings.formatwarning = format_before
     return code
 
@@ -132,6 +146,7 @@ class JanusCLI(LightningCLI):
         if options.enable_progress_bar is False and options.callbacks:
             bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
             options.callbacks = [c for c in options.callbacks if c not in bars]
+        options.plugins = with_verified_io(options.plugins, options.strategy)
         return super().instantiate_trainer(**kwargs)
 
     def _logger(self) -> wandb_run.RunLogger:
@@ -139,7 +154,7 @@ class JanusCLI(LightningCLI):
 
     def _check(self) -> None:
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
-        check_checkpoint(self._get(self.config, "ckpt_path"))
+        self._check_checkpoint()
         check_run_dir(self._get(self.config, "run_dir"))
         if self.datamodule is not None:
             self.datamodule.prepare_data()
@@ -148,6 +163,17 @@ class JanusCLI(LightningCLI):
             self.model.check_run(self.trainer, self.datamodule)
         if self.subcommand != "fit" and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
+
+    def _check_checkpoint(self) -> None:
+        """Take the sound checkpoint beside a damaged one now, or refuse before a run is made."""
+        options = self.config_init[self.subcommand]
+        check_checkpoint(options.ckpt_path)
+        verified = isinstance(self.trainer.strategy.checkpoint_io, VerifiedCheckpointIO)
+        if verified and options.ckpt_path not in (None, "last", "best"):
+            path, checkpoint = load_sound(Path(options.ckpt_path))
+            weights = self.model.state_dict() if isinstance(self.model, JanusTask) else {}
+            check_fits(path, checkpoint, weights, training=self.subcommand == "fit")
+            options.ckpt_path = str(path)
 
     before_fit = before_validate = before_test = before_predict = _check
 
@@ -167,7 +193,7 @@ class SaveRunConfig(SaveConfigCallback):
         if isinstance(logger, wandb_run.RunLogger):
             text = self.parser.dump(self.config, skip_none=False)
             run = logger.experiment  # makes the folder
-            (logger.folder / "config.yaml").write_text(text, encoding="utf-8")
+            write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
             run.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
@@ -233,6 +259,17 @@ def name_helped_classes(args: Sequence[str]) -> list[str]:
     if named and named[-1] in HELPED:
         named.append(HELPED[named[-1]])
     return named
+
+
+def _finish(code: int) -> int:
+    """End the W&B run; the exit code, which is STORAGE where W&B was the first to find no room."""
+    try:
+        wandb_run.finish(code)
+    except OSError as error:
+        if (line := storage_message(error)) is None:
+            raise
+        return code or _fail(STORAGE, line)
+    return code
 
 
 def _find_config(name: str) -> Path:

@@ -272,6 +272,9 @@ class LinearRegressor(JanusTask):
         checkpoint["linear"] = parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "linear" not in checkpoint:
+            given = "a checkpoint of another model"
+            raise UsageError("--ckpt_path", given, "one of a LinearRegressor")
         self._loaded = checkpoint["linear"]
         w = checkpoint["state_dict"]["weight"]
         if not hasattr(self, "weight"):  # `load_from_checkpoint`, without a problem

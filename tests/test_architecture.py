@@ -30,6 +30,10 @@ ALLOWED = {
     ),
     "janus_pl/runtime/files.py": (set(), {"janus_pl.errors"}),
     "janus_pl/runtime/arrays.py": (TORCH_ONLY, {"janus_pl.runtime.files"}),
+    "janus_pl/runtime/checkpoint_io.py": (
+        TORCH_ONLY | {"lightning"},
+        {"janus_pl.errors", "janus_pl.runtime.files"},
+    ),
     "janus_pl/task.py": (
         TORCH_ONLY | {"lightning"},
         {"janus_pl.data.loader", "janus_pl.nn", "janus_pl.runtime.record"},
