@@ -28,6 +28,7 @@ from janus_pl.runtime import wandb_run
 from janus_pl.runtime.checkpoint_io import (
     VerifiedCheckpointIO,
     check_fits,
+    check_weights_only,
     load_sound,
     with_verified_io,
 )
@@ -169,6 +170,8 @@ class JanusCLI(LightningCLI):
         options = self.config_init[self.subcommand]
         check_checkpoint(options.ckpt_path)
         verified = isinstance(self.trainer.strategy.checkpoint_io, VerifiedCheckpointIO)
+        if verified:
+            check_weights_only(options.weights_only)
         if verified and options.ckpt_path not in (None, "last", "best"):
             path, checkpoint = load_sound(Path(options.ckpt_path))
             weights = self.model.state_dict() if isinstance(self.model, JanusTask) else {}

@@ -79,8 +79,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         Raises:
             UsageError: neither is sound, or the file is not there.
         """
-        if weights_only is False:
-            raise UsageError("--weights_only", False, f"true: a checkpoint is {PLAIN}")
+        check_weights_only(weights_only)
         return load_sound(Path(path), map_location)[1]
 
     def _sound(self, path: Path) -> bool:
@@ -139,6 +138,12 @@ def load_sound(path: Path, map_location: Any = "cpu") -> tuple[Path, dict[str, A
         f" of step {found[1]['global_step']}"
     )
     return found
+
+
+def check_weights_only(weights_only: bool | None) -> None:
+    """Nobody can ask for code to be run."""
+    if weights_only is False:
+        raise UsageError("--weights_only", False, f"true: a checkpoint is {PLAIN}")
 
 
 def check_fits(

@@ -191,6 +191,16 @@ def test_with_no_sound_one_the_run_is_refused_in_one_line(
         assert Path("made").exists()
 
 
+def test_nobody_can_ask_for_code(kept: Path, capsys: pytest.CaptureFixture) -> None:
+    for path in kept.iterdir():
+        hostile(path)
+    last = ["--ckpt_path", str(kept / "last.ckpt"), "--weights_only", "false"]
+    assert main([*FIT, *last]) == 2
+    assert "--weights_only: got False, allowed: true" in the_error(capsys)
+    assert not Path("made").exists()
+    assert not Path("runs").exists()
+
+
 def test_a_checkpoint_of_another_model_is_refused_in_one_line(
     kept: Path, capsys: pytest.CaptureFixture
 ) -> None:
