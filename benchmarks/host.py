@@ -1,25 +1,30 @@
-"""Host time: a training step of a ten-parameter model, and the start of the program."""
+"""Host time: a step of a ten-parameter model, a checkpoint, and the start of the program."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import warnings
+from functools import partial
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from benchmarks import common
 from benchmarks.common import fit_seconds, seconds_of, side_by_side
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
 from janus_pl.losses import square
 from janus_pl.nn.normalization import WeightNorm
+from janus_pl.runtime.checkpoint_io import VerifiedCheckpointIO
 
 STEPS, B, D = 500, 4, 4
 
@@ -111,7 +116,40 @@ def main(rounds: int = 5) -> None:
     for name, value in seconds.items():
         print(f"  {name:<16} {1e6 * value / STEPS:6.0f} us a step")
     print(f"  ratio {seconds['fit'] / seconds['default Trainer']:.3f}  (at most 0.50)")
+    checkpoint_time(2 * rounds + 1)
     help_time(rounds)
+
+
+def checkpoint_time(rounds: int) -> None:
+    """Saving and loading the default classifier with its momentum, 28 MB."""
+    with TemporaryDirectory() as folder:
+        trainer = Trainer(
+            max_epochs=1,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            default_root_dir=folder,
+        )
+        trainer.fit(common.classifier(), common.memory_loader(*common.images(common.B)))
+        stores = {"ours": VerifiedCheckpointIO(), "Lightning's": TorchCheckpointIO()}
+
+        def save(store: CheckpointIO) -> float:
+            trainer.strategy.checkpoint_io = store
+            path = Path(folder) / type(store).__name__ / "last.ckpt"
+            return seconds_of(lambda: trainer.save_checkpoint(path))
+
+        def load(store: CheckpointIO) -> float:
+            path = Path(folder) / type(store).__name__ / "last.ckpt"
+            return seconds_of(lambda: store.load_checkpoint(path))
+
+        for name, action in {"saved": save, "loaded": load}.items():
+            runs = {k: partial(action, store) for k, store in stores.items()}
+            seconds = side_by_side(runs, rounds)
+            ratio = seconds["ours"] / seconds["Lightning's"]
+            times = ", ".join(f"{k} {1e3 * v:.0f} ms" for k, v in seconds.items())
+            print(f"A checkpoint {name}: {times}, ratio {ratio:.2f}")
 
 
 def help_time(rounds: int) -> None:

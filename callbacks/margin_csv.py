@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+
+from janus_pl.runtime.files import write_atomically
 
 SPLITS = ("train", "test")
 
@@ -41,15 +44,13 @@ class MarginCSV(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         path = self._path(trainer)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(("split", "index", "margin"))
-            for split in SPLITS:
-                margins = [
-                    m for name, part in self._margins if name == split for m in part.tolist()
-                ]
-                writer.writerows((split, i, margin) for i, margin in enumerate(margins))
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("split", "index", "margin"))
+        for split in SPLITS:
+            margins = [m for name, part in self._margins if name == split for m in part.tolist()]
+            writer.writerows((split, i, margin) for i, margin in enumerate(margins))
+        write_atomically(path, lambda file: file.write(text.getvalue().encode()))
         rank_zero_info(f"Margins written to {path}")
 
     def _path(self, trainer: Trainer) -> Path:

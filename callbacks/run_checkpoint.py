@@ -1,33 +1,60 @@
-"""The newest state of a run, as `checkpoints/last.ckpt` in its folder."""
+"""The newest and the best state of a run, in `checkpoints/` of its folder."""
 
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, tensor
 
 from callbacks._observer import check_count
+from janus_pl.errors import UsageError
+
+LOSSES = ("train/loss_running", "train/loss")
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint, `last.ckpt`: every n epochs and at the end of the run.
+    """Keeps `last.ckpt` and `best.ckpt`: every n epochs and at the end of the run.
+
+    Linear regression counts the looks of callbacks instead of epochs. Under the command line the
+    file that `last.ckpt` replaces stays as `previous.ckpt` (`janus_pl.runtime.checkpoint_io`).
 
     Args:
         every_n_epochs: n.
+        monitor: the number of the record whose smallest value among the saved epochs is the best.
+            Not set: `train/loss_running`, or `train/loss` where the former is not recorded, as in
+            linear regression. Both are of every epoch; of a number that is not, take care that n
+            meets its epochs, for it keeps its last value in between.
+        mode: `max` where the largest value is the best.
     """
 
-    def __init__(self, every_n_epochs: int = 10) -> None:
+    def __init__(
+        self,
+        every_n_epochs: int = 10,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+    ) -> None:
         check_count("RunCheckpoint.every_n_epochs", every_n_epochs, 1)
+        if mode not in ("min", "max"):
+            raise UsageError("callbacks.RunCheckpoint.mode", mode, "min, max")
+        self._names = (monitor,) if monitor else LOSSES
         super().__init__(
-            filename="last",
+            filename="best",
+            monitor=self._names[0],
+            mode=mode,
+            save_last=True,
             every_n_epochs=every_n_epochs,
             save_on_train_epoch_end=True,
             enable_version_counter=False,
         )
+        self._said = False
+
+    @property
+    def state_key(self) -> str:
+        return type(self).__qualname__  # a run may go on with another n
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with warnings.catch_warnings():
@@ -37,15 +64,37 @@ class RunCheckpoint(ModelCheckpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         # `predict` and `test` read a checkpoint of a folder that is not theirs to write to.
-        if state_dict.get("dirpath") == self.dirpath:
+        here = {"dirpath": self.dirpath, "monitor": self.monitor}
+        if here.items() <= state_dict.items():
             super().load_state_dict(state_dict)
 
-    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
-        # ModelCheckpoint copies every metric every epoch, for a file name that has none in it.
-        counts = {"epoch": trainer.current_epoch, "step": trainer.global_step}
-        return {name: torch.tensor(count) for name, count in counts.items()}
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # ModelCheckpoint would save the last only where it is the best.
+        if (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+            self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # ModelCheckpoint would leave out the last epochs of a run that n does not divide.
-        if not self._should_skip_saving_checkpoint(trainer):
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Save now, unless this step has been saved: the best, where it is, and then the last."""
+        if self._should_skip_saving_checkpoint(trainer):
+            return
+        candidates = self._monitor_candidates(trainer)
+        if self.monitor in candidates:
+            self._save_topk_checkpoint(trainer, candidates)
+        self._save_last_checkpoint(trainer, candidates)
+
+    def _monitor_candidates(self, trainer: Trainer) -> dict[str, Tensor]:
+        # ModelCheckpoint copies every metric every epoch, for a file name that has none in it.
+        candidates = {"epoch": tensor(trainer.current_epoch), "step": tensor(trainer.global_step)}
+        metrics = trainer.callback_metrics
+        name = next((name for name in self._names if name in metrics), None)
+        if name is not None:
+            candidates[self._names[0]] = metrics[name].clone()
+        elif not self._said:
+            self._said = True
+            names = " or ".join(self._names)
+            rank_zero_info(f"RunCheckpoint: no {names} is recorded, so no best.ckpt is kept")
+        return candidates

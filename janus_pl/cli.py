@@ -1,7 +1,7 @@
 """The command line: `python -m janus_pl fit|validate|test|predict|verify`.
 
-Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 5 a theorem broken; 143 and 130 stopped by
-SIGTERM and SIGINT, after a checkpoint.
+Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 4 storage, 5 a theorem broken; 143 and 130
+stopped by SIGTERM and SIGINT, after a checkpoint.
 """
 
 from __future__ import annotations
@@ -23,15 +23,23 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from janus_pl.cli_errors import explain, usage_message
+from janus_pl.cli_errors import explain, storage_message, usage_message
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
+from janus_pl.runtime.checkpoint_io import (
+    VerifiedCheckpointIO,
+    check_fits,
+    check_weights_only,
+    load_sound,
+    with_verified_io,
+)
 from janus_pl.runtime.exact_resume import ExactResume
+from janus_pl.runtime.files import write_atomically
 from janus_pl.runtime.run_folder import checkpoint_of, config_of, differences, interrupted
 from janus_pl.runtime.signals import Interrupted, StopBetweenSteps, StopSignals
 from janus_pl.task import JanusTask
 
-DONE, USAGE, DIVERGED, BROKEN_THEOREM = 0, 2, 3, 5
+DONE, USAGE, DIVERGED, STORAGE, BROKEN_THEOREM = 0, 2, 3, 4, 5
 EXIT_CODES = " ".join(str(__doc__).partition("\n\n")[2].split())
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
@@ -61,6 +69,8 @@ def _run(args: list[str], signals: StopSignals) -> int:
     code = 1
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
+    raising_before = logging.raiseExceptions
+    logging.raiseExceptions = False  # of a full disk W&B's log would say so at its every line
     try:
         if args[:1] == ["verify"]:
             from janus_pl.report import verify  # pandas and rich, which training does without
@@ -84,11 +94,16 @@ def _run(args: list[str], signals: StopSignals) -> int:
     except Interrupted as stop:
         code = _tell(stop.code, str(stop))
         wandb_run.mark_preempting()
+    except OSError as error:
+        if (line := storage_message(error)) is None:
+            raise
+        code = _fail(STORAGE, line)
     except SystemExit as stop:  # --help and --print_config end this way
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
         signals.deferred = True  # nothing is left to stop
-        wandb_run.finish(code)
+        code = _finish(code)
+        logging.raiseExceptions = raising_before
         warnings.formatwarning = format_before
     return code
 
@@ -202,6 +217,7 @@ class JanusCLI(LightningCLI):
         if options.enable_progress_bar is False and options.callbacks:
             bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
             options.callbacks = [c for c in options.callbacks if c not in bars]
+        options.plugins = with_verified_io(options.plugins, options.strategy)
         trainer = super().instantiate_trainer(**kwargs)
         if self._signals is not None and self.subcommand == "fit":
             trainer.callbacks.append(StopBetweenSteps(self._signals))  # type: ignore[attr-defined]
@@ -213,7 +229,7 @@ class JanusCLI(LightningCLI):
 
     def _check(self) -> None:
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
-        check_checkpoint(self._get(self.config, "ckpt_path"))
+        self._check_checkpoint()
         check_run_dir(self._get(self.config, "run_dir"))
         if self.datamodule is not None:
             self.datamodule.prepare_data()
@@ -222,6 +238,19 @@ class JanusCLI(LightningCLI):
             self.model.check_run(self.trainer, self.datamodule)
         if self.subcommand != "fit" and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
+
+    def _check_checkpoint(self) -> None:
+        """Take the sound checkpoint beside a damaged one now, or refuse before a run is made."""
+        options = self.config_init[self.subcommand]
+        check_checkpoint(options.ckpt_path)
+        verified = isinstance(self.trainer.strategy.checkpoint_io, VerifiedCheckpointIO)
+        if verified:
+            check_weights_only(options.weights_only)
+        if verified and options.ckpt_path not in (None, "last", "best"):
+            path, checkpoint = load_sound(Path(options.ckpt_path))
+            weights = self.model.state_dict() if isinstance(self.model, JanusTask) else {}
+            check_fits(path, checkpoint, weights, training=self.subcommand == "fit")
+            options.ckpt_path = str(path)
 
     before_fit = before_validate = before_test = before_predict = _check
 
@@ -244,7 +273,7 @@ class SaveRunConfig(SaveConfigCallback):
                 config.ckpt_path = None  # the config is that of the run, to be repeated from
             text = self.parser.dump(config, skip_none=False)
             run = logger.experiment  # makes the folder
-            (logger.folder / "config.yaml").write_text(text, encoding="utf-8")
+            write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
             run.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
@@ -310,6 +339,17 @@ def name_helped_classes(args: Sequence[str]) -> list[str]:
     if named and named[-1] in HELPED:
         named.append(HELPED[named[-1]])
     return named
+
+
+def _finish(code: int) -> int:
+    """End the W&B run; the exit code, which is STORAGE where W&B was the first to find no room."""
+    try:
+        wandb_run.finish(code)
+    except OSError as error:
+        if (line := storage_message(error)) is None:
+            raise
+        return code or _fail(STORAGE, line)
+    return code
 
 
 def _find_config(name: str) -> Path:

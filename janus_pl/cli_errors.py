@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import inspect
 import re
 from collections.abc import Iterable
@@ -10,7 +11,10 @@ from importlib import import_module
 
 from lightning.pytorch import Trainer
 
-from janus_pl.errors import UsageError
+from janus_pl.errors import StorageError, UsageError
+
+# What the system says of the disk, and never of a mistake in a path.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 
 
 def explain(error: BaseException, options: Iterable[str] = ()) -> str:
@@ -42,6 +46,20 @@ def usage_message(error: BaseException) -> str | None:
     # Where several types were tried, only its text is left, as one line among theirs.
     quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
     return quoted[1] if quoted else None
+
+
+def storage_message(error: OSError) -> str | None:
+    """What to say of an error that is the disk's; None of any other.
+
+    >>> storage_message(OSError(28, "No space left on device", "runs/a.png"))
+    'runs/a.png: No space left on device'
+    """
+    if isinstance(error, StorageError):
+        return str(error)
+    if error.errno in DISK:
+        file = error.filename2 or error.filename or "a file of the run"
+        return f"{file}: {error.strerror}"
+    return None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,6 +1,9 @@
-"""What can go wrong, and who is meant: the user (`UsageError`) or the run (`DivergenceError`)."""
+"""What can go wrong, and who is meant: the user (`UsageError`), the run (`DivergenceError`) or the
+disk (`StorageError`)."""
 
 from __future__ import annotations
+
+from os import PathLike
 
 
 class UsageError(ValueError):
@@ -25,3 +28,16 @@ class TheoremError(ArithmeticError):
 
 class DivergenceError(ArithmeticError):
     """Training met a loss or gradient that is not finite; the exit code is 3."""
+
+
+class StorageError(OSError):
+    """A file of the run that cannot be written; the exit code is 4.
+
+    The message is one line that names the file and what the system said.
+
+    >>> str(StorageError("runs/last.ckpt", OSError(28, "No space left on device")))
+    'runs/last.ckpt: cannot be written: No space left on device'
+    """
+
+    def __init__(self, path: str | PathLike[str], error: OSError, note: str = "") -> None:
+        super().__init__(f"{path}: cannot be written: {error.strerror or error}{note}")

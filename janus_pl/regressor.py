@@ -273,6 +273,9 @@ class LinearRegressor(JanusTask):
         checkpoint["row"] = self.row_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "linear" not in checkpoint:
+            given = "a checkpoint of another model"
+            raise UsageError("--ckpt_path", given, "one of a LinearRegressor")
         self._loaded = checkpoint["linear"]
         self.load_row_state(checkpoint["row"])
         w = checkpoint["state_dict"]["weight"]

@@ -29,6 +29,12 @@ ALLOWED = {
         TORCH_ONLY | {"lightning", "torchvision", "sklearn", "PIL", "threadpoolctl"},
         {"janus_pl.data", "janus_pl.errors"},
     ),
+    "janus_pl/runtime/files.py": (set(), {"janus_pl.errors"}),
+    "janus_pl/runtime/arrays.py": (TORCH_ONLY, {"janus_pl.runtime.files"}),
+    "janus_pl/runtime/checkpoint_io.py": (
+        TORCH_ONLY | {"lightning"},
+        {"janus_pl.errors", "janus_pl.runtime.files"},
+    ),
     "janus_pl/task.py": (
         TORCH_ONLY | {"lightning"},
         {"janus_pl.data.loader", "janus_pl.nn", "janus_pl.runtime.record"},
@@ -41,6 +47,7 @@ ALLOWED = {
         TORCH_ONLY | {"lightning"},
         {
             "callbacks",
+            "janus_pl.runtime.files",
             "janus_pl.task",
             "janus_pl.observables",
             "janus_pl.errors",

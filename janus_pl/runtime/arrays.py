@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from janus_pl.runtime.files import write_atomically
+
 
 def save_arrays(path: Path, **arrays: ArrayLike) -> None:
-    """Write an .npz; a file that was there before stays until the new one is complete."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        np.savez(file, **{k: np.asarray(v) for k, v in arrays.items()})  # type: ignore[arg-type]
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    """Write an .npz; a file that was there before stays until the new one is complete.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    named = {k: np.asarray(v) for k, v in arrays.items()}
+    write_atomically(path, lambda file: np.savez(file, **named))  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+from janus_pl.runtime.files import write_atomically
 from janus_pl.runtime.record import Value, plain_row, row_of
 
 FILE = "rows.jsonl"
@@ -43,9 +44,8 @@ class Journal:
         lines = self.path.read_text(encoding="utf-8").splitlines()[:count] if count else []
         if len(lines) < count:
             raise RuntimeError(f"{self.path} has {len(lines)} rows, the checkpoint {count}")
-        part = self.path.with_name(f".{FILE}.part")
-        part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-        part.replace(self.path)
+        text = "".join(f"{line}\n" for line in lines)
+        write_atomically(self.path, lambda file: file.write(text.encode()))
         self.count = count
         return [row_of(json.loads(line)) for line in lines]
 

@@ -16,6 +16,8 @@ from typing import IO, Any
 import yaml
 
 from janus_pl.errors import UsageError
+from janus_pl.runtime.checkpoint_io import LAST
+from janus_pl.runtime.files import write_atomically
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 # Done, diverged, a theorem broken: training again would end the same way.
@@ -43,9 +45,12 @@ class RunFolder:
     def end(self, exit_code: int) -> None:
         """Write how the run ended and let go of the folder."""
         if self._lock is not None:
-            (self.path / OUTCOME).write_text(json.dumps({"exit_code": exit_code}) + "\n")
-            self._lock.close()
-            self._lock = None
+            text = json.dumps({"exit_code": exit_code}) + "\n"
+            try:
+                write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
+            finally:
+                self._lock.close()
+                self._lock = None
 
 
 def interrupted(root: Path) -> list[Path]:
@@ -56,7 +61,7 @@ def interrupted(root: Path) -> list[Path]:
 
 def checkpoint_of(folder: Path) -> Path | None:
     """The newest state of a run; None where it was broken off before its first checkpoint."""
-    path = folder / "checkpoints" / "last.ckpt"
+    path = folder / "checkpoints" / LAST
     return path if path.is_file() else None
 
 

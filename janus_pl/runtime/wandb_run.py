@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from janus_pl.errors import UsageError
+from janus_pl.errors import StorageError, UsageError
 from janus_pl.runtime.journal import Journal
 from janus_pl.runtime.run_folder import RunFolder
 
@@ -81,7 +81,10 @@ class RunLogger(WandbLogger):
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
-            _hold(self.folder)
+            try:
+                _hold(self.folder)
+            except OSError as error:
+                raise StorageError(self.folder, error) from error
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
                 rank_zero_info(
