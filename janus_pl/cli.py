@@ -18,10 +18,11 @@ from typing import Any
 
 import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.cli_errors import explain, storage_message, usage_message
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
@@ -209,6 +210,7 @@ class JanusCLI(LightningCLI):
             given = options.callbacks or []
             own = ExactResume(goes_on=self.resumed is not None)
             options.callbacks = [*(given if isinstance(given, list) else [given]), own]
+            check_callbacks(options.callbacks)
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
         elif options.logger is False and self.subcommand == "fit":
@@ -275,6 +277,16 @@ class SaveRunConfig(SaveConfigCallback):
             run = logger.experiment  # makes the folder
             write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
             run.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Two callbacks of a kind with the same options would have one state in a checkpoint."""
+    stateful = [c for c in callbacks if is_overridden("state_dict", c, parent=Callback)]
+    keys = [callback.state_key for callback in stateful]
+    for callback, key in zip(stateful, keys, strict=True):
+        if keys.count(key) > 1:
+            twice = f"{type(callback).__name__} twice"
+            raise UsageError("trainer.callbacks", twice, "each once, or with other options")
 
 
 def check_checkpoint(path: str | None) -> None:

@@ -73,6 +73,8 @@ class LinearRegressor(JanusTask):
         UsageError: a value outside its range.
     """
 
+    splits_epochs = False  # the stretch to the next look, of a few seconds
+
     def __init__(
         self,
         learning_rate: LearningRate = "auto",

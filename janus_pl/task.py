@@ -52,11 +52,14 @@ class JanusTask(LightningModule, ABC):
         progress: the numbers of the last row that was completed.
         parametrization: what is learned of a network, where the task trains one by Lightning's own
             steps; else None.
+        splits_epochs: whether a checkpoint within an epoch of the trainer holds all that the rest
+            of it needs; where not, a run is stopped at an epoch's end only.
         planned: the length of the run in the units of `completed`, where a progress bar had better
             show the whole run than an epoch; else None.
     """
 
     parametrization: Parametrization | None = None
+    splits_epochs: bool = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -263,6 +263,7 @@ def test_help_names_the_subcommands() -> None:
     """The one test of `python -m janus_pl` itself, in a process of its own."""
     command = [sys.executable, "-m", "janus_pl", "--help"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    output = " ".join(output.split())
     for name in ("fit", "validate", "test", "predict", "Exit codes: 0 done, 1 defect, 2 usage"):
         assert name in output
 

@@ -36,7 +36,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self.path = path
+        self.path = path.absolute()  # whatever the working directory is in the end
         self._lock = _lock(path)
         if self._lock is None:
             raise UsageError("--ckpt_path", str(path), "a run that no other process is at work on")

@@ -99,7 +99,8 @@ class StopBetweenSteps(Checkpoint):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         # After an epoch's last step its end is near, and a checkpoint there leaves nothing pending.
-        if (signum := self._received(trainer)) and not trainer.is_last_batch:
+        here = getattr(pl_module, "splits_epochs", True) and not trainer.is_last_batch
+        if here and (signum := self._received(trainer)):
             self._stop(trainer, pl_module, signum)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

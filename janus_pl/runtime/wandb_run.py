@@ -144,13 +144,14 @@ def finish(exit_code: int = 0) -> None:
 
     if wandb.run is not None:
         wandb.finish(exit_code=exit_code)
-    while _held:
-        _held.pop().end(exit_code)
+    ending, _held[:] = _held[:], []
+    for folder in ending:
+        folder.end(exit_code)
 
 
 def _hold(folder: Path) -> None:
     """Make the folder and keep other processes from going on with its run."""
-    if all(held.path != folder for held in _held):
+    if all(held.path != folder.absolute() for held in _held):
         _held.append(RunFolder(folder))
 
 

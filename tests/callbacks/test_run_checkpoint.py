@@ -140,8 +140,7 @@ def test_a_run_that_goes_on_in_its_folder_knows_its_best(
     assert step_of(tmp_path, "best") == 2
     (last,) = tmp_path.rglob("last.ckpt")
     callbacks = [say, RunCheckpoint(2, monitor=monitor)]
-    with pytest.warns(UserWarning, match="exists and is not empty"):
-        fit(small_task(learning_rate=1e-3), loader, 5, callbacks, ckpt_path=last, **KEEP)
+    fit(small_task(learning_rate=1e-3), loader, 5, callbacks, ckpt_path=last, **KEEP)
     assert step_of(tmp_path, "last") == 5
     assert step_of(tmp_path, "best") == best
 

@@ -29,8 +29,10 @@ CLASSIFIER = [
 REGRESSOR = [
     *("fit", "--config", "linear/a2.yaml", *QUIET, "--trainer.max_epochs", "3000"),
     *("--data.order", "shuffle", "--model.learning_rate", "0.05", "--model.schedule", "cosine"),
-    "--trainer.callbacks+=callbacks.RunCheckpoint",
-    "--trainer.callbacks.every_n_epochs=2",
+    "--trainer.callbacks=["
+    '{"class_path": "callbacks.MarginHistogram"}, {"class_path": "callbacks.LayerVelocity"},'
+    '{"class_path": "callbacks.LayerRank"},'
+    '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
 TASKS = {"classifier": CLASSIFIER, "regressor": REGRESSOR}
 RESUME = ["--ckpt_path", "last"]
