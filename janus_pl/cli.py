@@ -19,7 +19,8 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli_errors import explain, usage_message
@@ -141,7 +142,13 @@ class JanusCLI(LightningCLI):
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
         check_checkpoint(self._get(self.config, "ckpt_path"))
         check_run_dir(self._get(self.config, "run_dir"))
-        if self.datamodule is not None:
+        if isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
+            allowed = "auto or ddp: the record is of a process that was started as a command"
+            raise UsageError(
+                "trainer.strategy", self._get(self.config, "trainer.strategy"), allowed
+            )
+        # Lightning's own way with several processes of a node: the first one fetches and checks.
+        if self.datamodule is not None and self.trainer.local_rank == 0:
             self.datamodule.prepare_data()
             self.datamodule.setup(self.subcommand)
         if isinstance(self.model, JanusTask):
@@ -245,6 +252,15 @@ def _find_config(name: str) -> Path:
 
 
 def _fail(code: int, message: str) -> int:
+    """The exit code, with one line that says why.
+
+    All processes of a run find it diverged, or a theorem broken, at the same look, and the first
+    one speaks for all. The others leave with 0: at any other code Lightning's launcher kills the
+    first one, which may still be ending the record.
+    """
+    first = rank_zero_only.rank == 0  # type: ignore[attr-defined]
+    if not first and code in (DIVERGED, BROKEN_THEOREM):
+        return DONE
     print(f"error: {message}", file=sys.stderr)
     return code
 

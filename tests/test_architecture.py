@@ -28,9 +28,15 @@ ALLOWED = {
         TORCH_ONLY | {"lightning", "torchvision", "sklearn", "PIL", "threadpoolctl"},
         {"janus_pl.data", "janus_pl.errors"},
     ),
+    "janus_pl/runtime/ranks.py": (TORCH_ONLY | {"lightning"}, set()),
     "janus_pl/task.py": (
         TORCH_ONLY | {"lightning"},
-        {"janus_pl.data.loader", "janus_pl.nn", "janus_pl.runtime.record"},
+        {
+            "janus_pl.data.loader",
+            "janus_pl.nn",
+            "janus_pl.runtime.ranks",
+            "janus_pl.runtime.record",
+        },
     ),
     "callbacks": (
         TORCH_ONLY | {"lightning"},
