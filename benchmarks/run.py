@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import epoch, host, linear
+from benchmarks import epoch, full_batch, host, linear
 
 epoch.main()
+full_batch.main()
 host.main()
 linear.main()

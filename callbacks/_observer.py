@@ -69,6 +69,13 @@ class Observer(Callback, ABC):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._last_seen = -1  # of an earlier fit
+        foreign = not isinstance(pl_module, JanusTask)
+        if foreign and stage == "fit" and self.every_n_epochs and trainer.world_size > 1:
+            rank_zero_info(
+                f"{type(self).__name__}: each of {trainer.world_size} processes looks by itself,"
+                " at gradients after DDP's reduction and at all training samples; recorded are the"
+                " means over processes, and the histograms of the first"
+            )
 
     @property
     def state_key(self) -> str:

@@ -11,13 +11,18 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from janus_pl.errors import UsageError
 from janus_pl.runtime.files import write_atomically
+from janus_pl.task import JanusTask
 
 SPLITS = ("train", "test")
 
 
 class MarginCSV(Callback):
     """Writes `split,index,margin` for every sample that `predict` passes, in data order.
+
+    Of several processes the first one writes; every one has all margins of a JanusTask. The samples
+    of another module are divided among them by Lightning, so there one process is asked for.
 
     Args:
         path: the file to write; an existing one is replaced. Not set: `margins.csv` in the folder
@@ -29,6 +34,9 @@ class MarginCSV(Callback):
         self._margins: list[tuple[str, Tensor]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1 and not isinstance(pl_module, JanusTask):
+            allowed = "1 process in all, for callbacks.MarginCSV of a module that is no JanusTask"
+            raise UsageError("trainer.devices", trainer.world_size, allowed)
         self._margins = []
 
     def on_predict_batch_end(
@@ -40,9 +48,12 @@ class MarginCSV(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._margins.append((SPLITS[dataloader_idx], outputs))
+        if trainer.is_global_zero:
+            self._margins.append((SPLITS[dataloader_idx], outputs))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
         path = self._path(trainer)
         text = io.StringIO()
         writer = csv.writer(text)

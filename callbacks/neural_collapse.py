@@ -20,7 +20,7 @@ from janus_pl.observables.collapse import (
     two_classes,
     within_class_variability,
 )
-from janus_pl.task import JanusTask, Value, training_samples
+from janus_pl.task import JanusTask, Ranks, Value, training_samples
 
 
 class NeuralCollapse(Observer):
@@ -93,6 +93,7 @@ def _features(
     """
     seen: list[tuple[Tensor, Tensor]] = []
     pieces: list[tuple[Tensor, ...]] = []
+    ranks = module.ranks if isinstance(module, JanusTask) else Ranks()
     with _evaluating(module):
         hook = layer.register_forward_hook(lambda _, inputs, out: seen.append((inputs[0], out)))
         try:
@@ -100,13 +101,15 @@ def _features(
                 if not isinstance(batch, tuple | list) or len(batch) < 2:
                     raise ValueError("its batches are not pairs (x, y)")
                 seen.clear()
-                outputs, y = module(batch[0]), batch[1]
+                outputs, y = module(ranks.own(batch[0])), batch[1]
                 if len(seen) != 1:
                     raise ValueError("its last nn.Linear is not used once in a forward pass")
                 h, raw = seen[0]
-                if h.dim() != 2 or not isinstance(y, Tensor) or y.numel() != len(h):
+                if h.dim() != 2 or not isinstance(y, Tensor) or ranks.own(y).numel() != len(h):
                     raise ValueError("it has no feature vector and label for every sample")
-                pieces.append((h, y.flatten(), _score(outputs, len(h)), _score(raw, len(h))))
+                found = h, _score(outputs, len(h)), _score(raw, len(h))
+                h, score, raw = (ranks.gather(part, len(y)) for part in found)
+                pieces.append((h, y.flatten(), score, raw))
         finally:
             hook.remove()
     features, y, scores, raw = (torch.cat(parts) for parts in zip(*pieces, strict=True))

@@ -25,7 +25,7 @@ from callbacks._observer import (
 from janus_pl.errors import TheoremError, UsageError
 from janus_pl.linalg import frobenius_norm
 from janus_pl.observables.rank import singular_values
-from janus_pl.task import JanusTask, Value
+from janus_pl.task import JanusTask, Ranks, Value
 from janus_pl.theory import plain_decay
 
 # A step's rounding is of full rank: some roundings of each entry of the weight and of the gradient.
@@ -38,7 +38,8 @@ class Step(NamedTuple):
     Attributes:
         kept: a_k, shape (L,).
         norms: ||p_k||, shape (L,).
-        ranks: B m, the most that the rank of the step's dLoss/dW_k can be, by layer.
+        ranks: B m of this process's samples, by layer. The sum over processes is the most that the
+            rank of the step's dLoss/dW_k can be.
     """
 
     kept: Tensor
@@ -148,9 +149,12 @@ class RankBound(Observer):
             return values
         kept = torch.stack([step.kept for step in self._steps]).double().cpu().numpy()
         norms = torch.stack([step.norms for step in self._steps]).double().cpu().numpy()
+        rows = torch.tensor([step.ranks for step in self._steps], device=module.device)
+        Ranks(trainer).add_up([rows])
+        rows_of_steps = rows.cpu().numpy()
         for k, (name, weight) in enumerate(self._weights.items()):
             sigma = singular_values(weight.detach().flatten(1)).double().cpu().numpy()
-            ranks = np.array([step.ranks[k] for step in self._steps])
+            ranks = rows_of_steps[:, k]
             tails, bounds = tail_windows(sigma, kept[:, k], norms[:, k], ranks)
             values[f"tail_bound/vacuous/{name}"] = float(len(tails) == 0)
             if not len(tails):

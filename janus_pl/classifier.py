@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.utils import parametrize
@@ -33,7 +34,8 @@ from janus_pl.optimization import (
     check_schedule,
 )
 from janus_pl.runtime.guard import UpdateGuard
-from janus_pl.task import JanusTask, epochs_of, is_last_epoch, training_samples
+from janus_pl.runtime.ranks import backward_alone
+from janus_pl.task import JanusTask, Ranks, epochs_of, is_last_epoch, training_samples
 from janus_pl.theory.deep import lagrange_multiplier
 
 
@@ -69,6 +71,9 @@ class DeepReLUClassifier(JanusTask):
 
     One step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of
     `data.micro_batch_size` samples where the batch is large; the optimizer adds the weight decay.
+    Several processes (`trainer.devices`, strategy ddp) share the B samples of every minibatch and
+    the passes that look at the data, every sample once; the sums over samples are added up once a
+    step, so the gradient is the same for any number of them.
 
     Args:
         loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, `logistic` (Eq. 16) or
@@ -139,8 +144,9 @@ class DeepReLUClassifier(JanusTask):
         self.make_optimizer = optimizer
         self._epoch = _Epoch()
         self._whole_batch = False
-        self.held_out_loss = MeanMetric(nan_strategy="disable")
-        self.held_out_accuracy = BinaryAccuracy(validate_args=False)
+        # Every process knows the outputs of all samples: there is nothing to synchronize.
+        self.held_out_loss = MeanMetric(nan_strategy="disable", sync_on_compute=False)
+        self.held_out_accuracy = BinaryAccuracy(validate_args=False, sync_on_compute=False)
         self._pass: TrainingPass | None = None
         check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
 
@@ -162,14 +168,16 @@ class DeepReLUClassifier(JanusTask):
         total = [torch.zeros_like(weight) for weight in self.parametrization.weights.values()]
         count = 0
         for x, y in training_samples(self.trainer):
-            torch._foreach_add_(total, self._gradients(x, y))
+            torch._foreach_add_(total, self._own_gradients(x, y))
             count += len(y)
+        self.ranks.add_up(total)
         torch._foreach_div_(total, count)
         return self.parametrization.velocity_norms(total)
 
     def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
         x, y = batch[:2]
-        gradients = self._gradients(x, y)
+        gradients = self._own_gradients(x, y)
+        self.ranks.add_up(gradients)
         torch._foreach_div_(gradients, len(y))
         return self.parametrization.velocities(gradients)
 
@@ -208,11 +216,14 @@ class DeepReLUClassifier(JanusTask):
 
     @torch.no_grad()
     def training_pass(self) -> TrainingPass:
-        """Margins, loss and error over the whole training set, computed once for each step."""
+        """Margins, loss and error over the whole training set, computed once for each step.
+
+        Several processes share the work: all of them have to ask.
+        """
         step = self.trainer.global_step
         if self._pass is None or self._pass.step < step - self._whole_batch:
             with parametrize.cached():
-                forwards = [(self(x), y) for x, y in training_samples(self.trainer)]
+                forwards = [(self._shared(x), y) for x, y in training_samples(self.trainer)]
             outputs, y = (torch.cat(parts) for parts in zip(*forwards, strict=True))
             self._pass = self._summarize(outputs, self.losses(outputs, y), y, step)
         return self._pass
@@ -225,21 +236,30 @@ class DeepReLUClassifier(JanusTask):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         count, parts = len(batch.y), []
         self.guard.clear_gradients()
-        for x, y in batch.split():
-            outputs = self.network(x)
-            losses = self.losses(outputs, y)
-            part = losses.sum() / count
-            self.manual_backward(part)
-            parts.append(part.detach())
-            self._epoch.forwards.append((outputs.detach(), losses.detach(), y))
+        with backward_alone(self.trainer.strategy):
+            for x, y in batch.split(self.ranks.rank, self.ranks.size):
+                outputs = self.network(x)
+                losses = self.losses(outputs, y)
+                part = losses.sum() / count
+                self.manual_backward(part)
+                parts.append(part.detach())
+                self._epoch.forwards.append((outputs.detach(), losses.detach(), y))
+        if self.ranks.size > 1:
+            parts = [torch.stack(parts).sum()]
+            gradients = [p.grad for p in self.guard.parameters if p.grad is not None]
+            self.ranks.add_up([*gradients, *parts])  # the one collective of a step
         if self._whole_batch:
-            self._pass = self._summarize(*self._epoch.together(), self.trainer.global_step)
+            together = self._epoch.together()
+            outputs, losses, y = (self.ranks.gather(part, count) for part in together)
+            self._pass = self._summarize(outputs, losses, y, self.trainer.global_step)
         optimizer = self._epoch.optimizer
         self._epoch.eta_t += optimizer.param_groups[0]["lr"]
         self.guard.step(optimizer, *parts)
         self.parametrization.after_step()
 
     def setup(self, stage: str) -> None:
+        self.ranks = Ranks(self.trainer)
+        self.splits_epochs = self.ranks.size == 1  # else each has its own part of the forwards
         self.forget_rows()
         self._pass = None
         self._epoch.forwards.clear()
@@ -265,10 +285,8 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.forwards.clear()
 
     def on_train_epoch_end(self) -> None:
-        outputs, losses, y = self._epoch.together()
+        running = self._running()
         self._epoch.forwards.clear()
-        errors = (self.output_margins(outputs, y) <= 0).to(losses)
-        running = torch.stack((losses.mean(), errors.mean())).double()
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
         epoch = self.completed()
         if bad:
@@ -298,6 +316,9 @@ class DeepReLUClassifier(JanusTask):
         if trainer.val_check_interval != 1.0:
             allowed = "1.0: a row is an epoch, and so are its val/loss and val/error"
             raise UsageError("trainer.val_check_interval", trainer.val_check_interval, allowed)
+        if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
+            allowed = "auto or ddp: every process holds the whole network"
+            raise UsageError("trainer.strategy", type(trainer.strategy).__name__, allowed)
         image_size = getattr(data, "image_size", self.image_size)
         if image_size != self.image_size:
             raise UsageError("model.image_size", self.image_size, f"{image_size}, as the data")
@@ -315,7 +336,8 @@ class DeepReLUClassifier(JanusTask):
         self._hold_out(batch)
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        return self.margins(batch)
+        x, y = batch[:2]
+        return self.ranks.gather(self.margins((self.ranks.own(x), self.ranks.own(y))), len(y))
 
     def on_validation_epoch_end(self) -> None:
         self._held_out_results("val")
@@ -342,9 +364,17 @@ class DeepReLUClassifier(JanusTask):
         groups = self.parametrization.groups(self.weight_decay, self.decay)
         return build_optimizer(self.make_optimizer, groups, self.learning_rate)
 
+    def _shared(self, x: Tensor) -> Tensor:
+        """Outputs (n, 2) of samples x (n, ...), every process's share of them put together."""
+        return self.ranks.gather(self(self.ranks.own(x)), len(x))
+
     @torch.enable_grad()
-    def _gradients(self, x: Tensor, y: Tensor) -> list[Tensor]:
-        """Of sum_n loss_n by the learned weights; those of the backward pass stay as they are."""
+    def _own_gradients(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Of sum_n loss_n over this process's share by the learned weights.
+
+        Those of the backward pass stay as they are.
+        """
+        x, y = self.ranks.own(x), self.ranks.own(y)
         weights = [*self.parametrization.weights.values()]
         return [*torch.autograd.grad(self.losses(self(x), y).sum(), weights)]
 
@@ -359,6 +389,17 @@ class DeepReLUClassifier(JanusTask):
         common_mode = outputs.mean(dim=1).square().mean()
         learned = self.parametrization.learned_scale().clone()
         return TrainingPass(margins, losses.mean(), error, common_mode, rho, learned, step)
+
+    def _running(self) -> Tensor:
+        """Loss and error, means over the epoch's minibatches, float64; shape (2,)."""
+        outputs, losses, y = self._epoch.together()
+        values = losses, (self.output_margins(outputs, y) <= 0).to(losses)
+        if self.ranks.size == 1:
+            return torch.stack([value.mean() for value in values]).double()
+        count = torch.full_like(values[0].sum(), len(y))
+        sums = torch.stack((*(value.sum() for value in values), count)).double()
+        self.ranks.add_up([sums])
+        return sums[:2] / sums[2]
 
     def _complete_row(self, epoch: int) -> None:
         """The numbers that need no pass, and those of the pass where there was one."""
@@ -395,7 +436,7 @@ class DeepReLUClassifier(JanusTask):
 
     def _hold_out(self, batch: Batch) -> None:
         x, y = batch[:2]
-        outputs = self(x)
+        outputs = self._shared(x)
         correct = (self.output_margins(outputs, y) > 0).int()
         self.held_out_loss.update(self.losses(outputs, y))
         self.held_out_accuracy.update(correct, torch.ones_like(correct))
@@ -411,7 +452,7 @@ class DeepReLUClassifier(JanusTask):
         if self.trainer.state.fn == "fit":
             self.row.update(results)
         else:
-            self.log_dict(results)
+            self.log_dict(results, sync_dist=self.ranks.size > 1)
 
     def _divergence(self, epoch: int, step: int) -> str:
         eta = self._epoch.optimizer.param_groups[0]["lr"]

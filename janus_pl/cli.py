@@ -20,6 +20,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -233,7 +234,13 @@ class JanusCLI(LightningCLI):
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
         self._check_checkpoint()
         check_run_dir(self._get(self.config, "run_dir"))
-        if self.datamodule is not None:
+        if isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
+            allowed = "auto or ddp: the record is of a process that was started as a command"
+            raise UsageError(
+                "trainer.strategy", self._get(self.config, "trainer.strategy"), allowed
+            )
+        # Lightning's own way with several processes of a node: the first one fetches and checks.
+        if self.datamodule is not None and self.trainer.local_rank == 0:
             self.datamodule.prepare_data()
             self.datamodule.setup(self.subcommand)
         if isinstance(self.model, JanusTask):

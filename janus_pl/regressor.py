@@ -154,6 +154,9 @@ class LinearRegressor(JanusTask):
         if not isinstance(data, LinearProblem):
             given = "none" if data is None else f"janus_pl.data.{type(data).__name__}"
             raise UsageError("data", given, "janus_pl.data.LinearProblem, for a LinearRegressor")
+        if trainer.world_size > 1:
+            allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
+            raise UsageError("trainer.devices", trainer.world_size, allowed)
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if data.order == "online" and trainer.max_epochs != 1:

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.nn.normalization import Parametrization
+from janus_pl.runtime.ranks import Ranks
 from janus_pl.runtime.record import (
     Histogram,
     Table,
@@ -30,6 +31,7 @@ EVALUATION_CHUNK = 500
 __all__ = [
     "Histogram",
     "JanusTask",
+    "Ranks",
     "Table",
     "Value",
     "completed_epochs",
@@ -54,6 +56,7 @@ class JanusTask(LightningModule, ABC):
             steps; else None.
         splits_epochs: whether a checkpoint within an epoch of the trainer holds all that the rest
             of it needs; where not, a run is stopped at an epoch's end only.
+        ranks: the processes that share the samples.
         planned: the length of the run in the units of `completed`, where a progress bar had better
             show the whole run than an epoch; else None.
     """
@@ -63,6 +66,7 @@ class JanusTask(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
+        self.ranks = Ranks()
         self.row: dict[str, Value] = {}
         self.progress: dict[str, float] = {}
         self.planned: int | None = None
@@ -94,7 +98,8 @@ class JanusTask(LightningModule, ABC):
     def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
         """V_k dot of the mean loss over a batch (x, y, ...) at the weights as they are.
 
-        Neither the weights nor the gradients of the last backward pass change.
+        Neither the weights nor the gradients of the last backward pass change. Several processes
+        share the work: all of them have to ask, with the same batch.
 
         Raises:
             NotImplementedError: the task does not offer it.
@@ -180,7 +185,8 @@ def record(trainer: Trainer, module: LightningModule, values: Mapping[str, Value
         module.row.update(values)
         return
     numbers = {k: v for k, v in values.items() if isinstance(v, int | float)}
-    module.log_dict({k: torch.tensor(v, dtype=torch.float64) for k, v in numbers.items()})
+    tensors = {k: torch.tensor(v, dtype=torch.float64) for k, v in numbers.items()}
+    module.log_dict(tensors, sync_dist=trainer.world_size > 1)
     pend_objects(trainer, values)
 
 

@@ -35,9 +35,15 @@ ALLOWED = {
         TORCH_ONLY | {"lightning"},
         {"janus_pl.errors", "janus_pl.runtime.files"},
     ),
+    "janus_pl/runtime/ranks.py": (TORCH_ONLY | {"lightning"}, set()),
     "janus_pl/task.py": (
         TORCH_ONLY | {"lightning"},
-        {"janus_pl.data.loader", "janus_pl.nn", "janus_pl.runtime.record"},
+        {
+            "janus_pl.data.loader",
+            "janus_pl.nn",
+            "janus_pl.runtime.ranks",
+            "janus_pl.runtime.record",
+        },
     ),
     "janus_pl/report": (
         {"numpy", "pandas", "scipy", "rich", "wandb"},

@@ -351,6 +351,7 @@ BAD = [
     ("--seed_everything -1", "seed_everything", "0"),
     ("--trainer.val_check_interval 0.5", "trainer.val_check_interval", "1.0"),
     ("--trainer.max_epochs -1", "trainer.max_epochs", "trainer.max_steps"),
+    ("--trainer.devices 2 --trainer.strategy ddp_spawn", "trainer.strategy", "ddp"),
     ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),
     ("--trainer.gradient_clip_val 1.0", "trainer", "gradient_clip_val"),
     ("--ckpt_path none.ckpt", "--ckpt_path", "existing"),

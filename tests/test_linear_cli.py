@@ -288,6 +288,7 @@ BAD = [
     ("--model janus_pl.DeepReLUClassifier --model.schedule constant", "data", "images"),
     ("--trainer.max_steps 100", "trainer.max_steps", "-1"),
     ("--trainer.limit_train_batches 3", "trainer.limit_train_batches", "1.0"),
+    ("--trainer.devices 2 --trainer.accelerator cpu", "trainer.devices", "1 process in all"),
     ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),
     ("--data janus_pl.data.DigitsPair", "data", "janus_pl.data.LinearProblem"),
     (f"{'--data.num_train null --data.dim null --data.outputs null'} --data.source", "", ""),

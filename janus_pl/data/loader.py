@@ -19,7 +19,7 @@ DEFAULT_MICRO_BATCH = 250
 
 
 class Batch(NamedTuple):
-    """One minibatch.
+    """One minibatch, of all processes together.
 
     Attributes:
         x: Inputs, (B, C, H, W) in channels_last memory, or (B, d).
@@ -31,15 +31,26 @@ class Batch(NamedTuple):
     y: Tensor
     micro_batch_size: int
 
-    def split(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def split(self, rank: int = 0, ranks: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, y) of at most `micro_batch_size` samples, the remainder last; views, no copy.
 
-        >>> [len(y) for _, y in Batch(torch.zeros(5, 2), torch.zeros(5), 2).split()]
+        Of several processes each takes every `ranks`-th sample from `rank` on. A process without a
+        sample gets one micro-batch of none, so that its gradients are zero and not missing.
+
+        >>> batch = Batch(torch.zeros(5, 2), torch.arange(5.0), 2)
+        >>> [len(y) for _, y in batch.split()]
         [2, 2, 1]
+        >>> [[y.tolist() for _, y in batch.split(rank, 2)] for rank in (0, 1)]
+        [[[0.0, 2.0], [4.0]], [[1.0, 3.0]]]
+        >>> [y.tolist() for _, y in batch.split(5, 6)]
+        [[]]
         """
-        if len(self.y) <= self.micro_batch_size:
-            return iter(((self.x, self.y),))
-        return _slices(self.x, self.y, self.micro_batch_size)
+        x, y = self.x, self.y
+        if ranks > 1:
+            x, y = x[rank::ranks], y[rank::ranks]
+        if len(y) <= self.micro_batch_size:
+            return iter(((x, y),))
+        return _slices(x, y, self.micro_batch_size)
 
 
 class InMemoryBatches:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -37,10 +38,17 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
         self.path = path.absolute()  # whatever the working directory is in the end
-        self._lock = _lock(path)
+        self._lock = self._hold(path)
         if self._lock is None:
             raise UsageError("--ckpt_path", str(path), "a run that no other process is at work on")
         (path / OUTCOME).unlink(missing_ok=True)
+
+    def _hold(self, path: Path) -> IO[str] | None:
+        for _ in range(20):  # another process may be looking, which takes no time
+            if (lock := _lock(path, fcntl.LOCK_EX)) is not None:
+                return lock
+            time.sleep(0.05)
+        return None
 
     def end(self, exit_code: int) -> None:
         """Write how the run ended and let go of the folder."""
@@ -85,11 +93,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _lock(folder: Path) -> IO[str] | None:
-    """The open lock file; None where another process holds it."""
+def _lock(folder: Path, kind: int) -> IO[str] | None:
+    """The open lock file; None where another process holds it. Those who look share it."""
     file = (folder / LOCK).open("a")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except OSError:
         file.close()
         return None
@@ -103,7 +111,7 @@ def _is_interrupted(folder: Path) -> bool:
         ended = {}
     if ended.get("exit_code") in FINAL_CODES:
         return False
-    lock = _lock(folder)
+    lock = _lock(folder, fcntl.LOCK_SH)
     if lock is None:
         return False
     lock.close()

@@ -302,7 +302,7 @@ def test_serves_other_modules(fit: Any, monkeypatch: Any) -> None:
     monkeypatch.setattr(
         Foreign,
         "log_dict",
-        lambda self, values: logged.update((k, float(v)) for k, v in values.items()),
+        lambda self, values, **_: logged.update((k, float(v)) for k, v in values.items()),
     )
     x = torch.randn(4, 3, 4, 4, dtype=torch.float64)
     loader = DataLoader(TensorDataset(x, torch.tensor([0, 1, 2, 3])), batch_size=1)

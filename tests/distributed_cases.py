@@ -1,0 +1,336 @@
+"""Small problems that one process and several of them solve alike, for test_distributed.py.
+
+`run_all(world)` starts so many processes and lets each go through all cases. They are forked from a
+process that has imported everything once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing
+from conftest import ROOT, SMALL
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import janus_pl.task
+from callbacks import (
+    EquilibriumResidual,
+    GradientNoise,
+    LayerRank,
+    LayerVelocity,
+    MarginCSV,
+    MarginHistogram,
+    NeuralCollapse,
+    RankBound,
+    UpdateSplit,
+)
+from callbacks.margin_histogram import raw_margins
+from janus_pl import DeepReLUClassifier
+from janus_pl.data import InMemoryBatches
+from janus_pl.errors import DivergenceError, UsageError
+
+DEADLINE = 240.0  # seconds for all cases of one number of processes
+
+Result = dict[str, Any]
+
+
+def problem(n: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    """Random images of unit norm with random labels of both kinds."""
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(n, 3, 16, 16, generator=generator, dtype=torch.float64)
+    x = x / x.flatten(1).norm(dim=1)[:, None, None, None]
+    y = torch.randint(0, 2, (n,), generator=generator).double() * 2 - 1
+    return x.to(dtype), y.to(dtype)
+
+
+def task_of(dtype: torch.dtype = torch.float64, **options: Any) -> DeepReLUClassifier:
+    torch.manual_seed(0)
+    defaults = {**SMALL, "schedule": "constant", "init_scale": 0.8, "learning_rate": 0.003}
+    return DeepReLUClassifier(**{**defaults, **options}).to(dtype)
+
+
+def plain_sgd(parameters: Any, lr: float) -> torch.optim.SGD:
+    return torch.optim.SGD(parameters, lr)
+
+
+class Watch(Callback):
+    """Keeps the gradients of every step, the labels of every minibatch, and the rates."""
+
+    def __init__(self) -> None:
+        self.gradients: list[list[Tensor]] = []
+        self.labels: list[Tensor] = []
+        self.rates: list[float] = []
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+        self.labels.append(batch[1].clone())
+
+    def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
+        trained = [p for p in module.parameters() if p.requires_grad]
+        self.gradients.append([p.grad.clone() for p in trained if p.grad is not None])
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
+def trainer_of(world: int, folder: Path, **options: Any) -> Trainer:
+    return Trainer(
+        **{
+            "accelerator": "cpu",
+            "devices": world,
+            "strategy": "auto" if world == 1 else "ddp",
+            "logger": False,
+            "enable_progress_bar": False,
+            "enable_model_summary": False,
+            "enable_checkpointing": False,
+            "default_root_dir": folder,
+            "num_sanity_val_steps": 0,
+            "limit_val_batches": 0,
+            **options,
+        }
+    )
+
+
+def fit(
+    world: int,
+    n: int = 21,
+    batch_size: Any = 8,
+    micro: int | None = None,
+    order: Any = "shuffle",
+    epochs: int = 2,
+    dtype: torch.dtype = torch.float64,
+    callbacks: Callable[[], list[Callback]] = list,
+    held_out: int = 0,
+    spoil: int | None = None,
+    **options: Any,
+) -> Result:
+    """A real fit, and what is left of it: weights, gradients, labels, rows, collectives."""
+    rows: list[dict[str, Any]] = []
+    x, y = problem(n, dtype)
+    if spoil is not None:
+        x[spoil, 0, 0, 0] = torch.inf
+    loader = InMemoryBatches(x, y, batch_size, micro, order, seed=3)
+    task, watch = task_of(dtype, **options), Watch()
+    validation = loader_of(*problem(held_out, dtype)) if held_out else None
+    error = ""
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        # What rank 0 writes, on every process.
+        patch.setattr(janus_pl.task, "write_row", lambda trainer, row: rows.append(dict(row)))
+        collectives = count_collectives(patch)
+        trainer = trainer_of(
+            world,
+            Path(folder),
+            max_epochs=epochs,
+            callbacks=[*callbacks(), watch],
+            limit_val_batches=1.0 if held_out else 0,
+        )
+        try:
+            trainer.fit(task, loader, validation)
+        except DivergenceError as diverged:
+            error = str(diverged)
+    return {
+        "weights": [p.detach().clone() for p in task.parameters()],
+        "gradients": watch.gradients,
+        "labels": watch.labels,
+        "rates": watch.rates,
+        "rows": rows,
+        "steps": trainer.global_step,
+        "collectives": len(collectives),
+        "error": error,
+    }
+
+
+def loader_of(x: Tensor, y: Tensor) -> InMemoryBatches:
+    return InMemoryBatches(x, y, min(5, len(y)), order="sequential")
+
+
+def count_collectives(patch: pytest.MonkeyPatch) -> list[int]:
+    """Grows by one with every call of `all_reduce`."""
+    original, calls = torch.distributed.all_reduce, []
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        return original(*args, **kwargs)
+
+    patch.setattr(torch.distributed, "all_reduce", counted)
+    return calls
+
+
+def predict(world: int) -> Result:
+    """Margins of 7 samples, in batches of 5 and 2, as handed to callbacks and as a file."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "margins.csv"
+        trainer = trainer_of(world, Path(folder), callbacks=[MarginCSV(str(file))])
+        margins = trainer.predict(task_of(), loader_of(*problem(7)))
+        lines = file.read_text().splitlines() if file.exists() else None
+    return {"margins": torch.cat(margins), "file": lines}
+
+
+def foreign_csv(world: int) -> Result:
+    with TemporaryDirectory() as folder:
+        trainer = trainer_of(world, Path(folder), callbacks=[MarginCSV("nowhere/margins.csv")])
+        try:
+            trainer.predict(Foreign(), DataLoader(TensorDataset(problem(7)[0])))
+        except UsageError as error:
+            return {"error": str(error)}
+    return {"error": ""}
+
+
+class Foreign(LightningModule):
+    """A module that knows nothing of the contract: mean loss, automatic optimization."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense = nn.Linear(3 * 16 * 16, 4)
+        self.last = nn.Linear(4, 2, bias=False)
+        self.double()
+        self.logged: dict[str, float] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.dense(x.flatten(1))))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return nn.functional.cross_entropy(self(x), y)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return plain_sgd(self.parameters(), 0.1)
+
+    def log_dict(self, values: Any, **options: Any) -> None:
+        self.logged.update({k: float(v) for k, v in values.items()})
+
+
+def foreign_fit(world: int, n: int, batch_size: int, callbacks: Any = (), **options: Any) -> Result:
+    """Lightning's own way: DataLoader, DistributedSampler, DDP's mean of the processes' means."""
+    x, y = problem(n)
+    module, watch = Foreign(), Watch()
+    loader = DataLoader(TensorDataset(x, (y > 0).long()), batch_size=batch_size)
+    with TemporaryDirectory() as folder:
+        trainer = trainer_of(
+            world, Path(folder), max_epochs=1, callbacks=[*callbacks, watch], **options
+        )
+        trainer.fit(module, loader)
+    full = foreign_gradient(n)
+    weights = [p.detach().clone() for p in module.parameters()]
+    return {
+        "gradients": watch.gradients,
+        "full": full,
+        "logged": module.logged,
+        "weights": weights,
+        "margin": float(raw_margins(trainer, module).mean()) if callbacks else None,
+    }
+
+
+def foreign_gradient(n: int) -> list[Tensor]:
+    """Of the mean over all n samples, at the initial weights."""
+    x, y = problem(n)
+    module = Foreign()
+    loss = nn.functional.cross_entropy(module(x), (y > 0).long())
+    return list(torch.autograd.grad(loss, list(module.parameters())))
+
+
+def observers() -> list[Callback]:
+    return [
+        MarginHistogram(1),
+        LayerVelocity(1, 1),
+        LayerRank(1),
+        EquilibriumResidual(1),
+        GradientNoise(1, batch_size=4, batches=3),
+        NeuralCollapse(1),
+        UpdateSplit(1),
+    ]
+
+
+def foreign_observers() -> list[Callback]:
+    looking = [MarginHistogram(1), LayerVelocity(1), LayerRank(1), NeuralCollapse(1)]
+    return [*looking, UpdateSplit(1), RankBound(1), EquilibriumResidual(1), GradientNoise(1)]
+
+
+CASES: dict[str, Callable[[int], Result]] = {
+    # The gradient of the full batch, N odd and even, also where the numbers of micro-batches differ
+    "gd_odd": lambda w: fit(w, n=21, batch_size="full", micro=4),
+    "gd_even": lambda w: fit(w, n=20, batch_size="full"),
+    "gd_ragged_micro": lambda w: fit(w, n=25, batch_size="full", micro=12),
+    "gd_as_sgd": lambda w: fit(w, n=21, batch_size=21, micro=4),
+    "gd_float32": lambda w: fit(w, n=21, batch_size="full", micro=4, dtype=torch.float32),
+    "gd_cosine": lambda w: fit(w, n=9, batch_size="full", micro=2, epochs=4, schedule="cosine"),
+    # Minibatches that the processes do not divide, and that leave some without a sample
+    "sgd_ragged": lambda w: fit(w, n=21, batch_size=8, micro=3),
+    "sgd_float32": lambda w: fit(w, n=21, batch_size=8, dtype=torch.float32),
+    "sgd_last_of_one": lambda w: fit(w, n=17, batch_size=8),
+    "sgd_single": lambda w: fit(w, n=5, batch_size=1),
+    "sgd_replacement": lambda w: fit(w, n=10, batch_size=4, order="with_replacement"),
+    "sgd_sequential": lambda w: fit(w, n=10, batch_size=3, order="sequential"),
+    **{
+        f"{normalization}_{loss}": (
+            lambda w, a=normalization, b=loss: fit(w, n=11, batch_size=5, normalization=a, loss=b)
+        )
+        for normalization in ("weight_norm", "per_layer", "lagrange", "none")
+        for loss in ("square", "cross_entropy", "logistic", "exponential")
+    },
+    # The record
+    "looked_at": lambda w: fit(w, n=21, batch_size=8, callbacks=observers, held_out=7),
+    "gd_looked_at": lambda w: fit(w, n=21, batch_size="full", micro=4, callbacks=observers),
+    "tail_bound": lambda w: fit(
+        w,
+        n=5,
+        batch_size=2,
+        epochs=3,
+        optimizer=plain_sgd,
+        weight_decay=0.3,
+        callbacks=lambda: [RankBound()],
+    ),
+    # The sample that is not finite lies with one process alone
+    "diverged": lambda w: fit(w, n=9, batch_size=4, order="sequential", spoil=5),
+    "predict": predict,
+    "foreign_csv": lambda w: foreign_csv(w) if w > 1 else {},
+    # Modules of others, and what Lightning does by itself
+    "foreign": lambda w: foreign_fit(w, 10, 4, foreign_observers()),
+    "sampler": lambda w: foreign_fit(w, 1001, 1001),
+}
+
+
+def run_all(world: int) -> list[dict[str, Result]]:
+    """The results of all cases, one dictionary a process."""
+    if world == 1:
+        return [{name: case(1) for name, case in CASES.items()}]
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        multiprocessing.set_forkserver_preload([__name__])
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        processes = torch.multiprocessing.start_processes(
+            _process, (world, port, folder), world, join=False, start_method="forkserver"
+        )
+        end = time.monotonic() + DEADLINE
+        try:
+            while not processes.join(timeout=1):
+                if time.monotonic() > end:
+                    raise TimeoutError(f"{world} processes are not done after {DEADLINE} s")
+        finally:
+            for process in processes.processes:
+                process.kill()
+        return [torch.load(Path(folder) / f"{r}.pt", weights_only=False) for r in range(world)]
+
+
+def _process(rank: int, world: int, port: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": str(rank),
+    }
+    results = {name: case(world) for name, case in CASES.items()}
+    torch.save(results, Path(folder) / f"{rank}.pt")

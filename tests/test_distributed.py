@@ -1,0 +1,203 @@
+"""Two and three processes against one: gradients, weights, order, record, collectives."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from distributed_cases import CASES, Result, problem, run_all, task_of
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+
+from janus_pl.errors import UsageError
+from janus_pl.losses import LOSSES
+from janus_pl.runtime.record import Histogram
+
+FITS = [name for name in CASES if name not in ("predict", "foreign", "foreign_csv", "sampler")]
+EXACT = {"float64": 1e-12, "float32": 1e-5}
+MICRO_BATCHED = ("gd_odd", "gd_even", "gd_ragged_micro", "gd_as_sgd", "gd_float32")
+
+
+@pytest.fixture(scope="module")
+def alone() -> Result:
+    (results,) = run_all(1)
+    return results
+
+
+@pytest.fixture(scope="module", params=[2, pytest.param(3, marks=pytest.mark.soak)])
+def ranks(request: pytest.FixtureRequest) -> list[Result]:
+    """The results of all cases on every one of 2 or 3 processes."""
+    return run_all(request.param)
+
+
+def tolerance(name: str) -> float:
+    return EXACT["float32" if name.endswith("float32") else "float64"]
+
+
+def error(found: Iterable[torch.Tensor], right: Iterable[torch.Tensor]) -> float:
+    """The largest relative error of a tensor, by its Frobenius norm.
+
+    A batch of one or two samples that all layers leave at zero has no gradient; then there must be
+    none.
+    """
+    pairs = list(zip(found, right, strict=True))
+    assert pairs
+    return max(0.0 if torch.equal(a, b) else float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def full_gradient(
+    name: str, x: torch.Tensor, y: torch.Tensor, **options: Any
+) -> list[torch.Tensor]:
+    """Of the mean loss over a batch, in one go, at the weights that every case starts from."""
+    task = task_of(x.dtype, **options)
+    trained = [p for p in task.parameters() if p.requires_grad]
+    return [*torch.autograd.grad(LOSSES[task.loss_name](task(x), y).mean(), trained)]
+
+
+@pytest.mark.parametrize("name", MICRO_BATCHED)
+def test_the_gradient_is_that_of_the_full_batch(
+    name: str, alone: Result, ranks: list[Result]
+) -> None:
+    n = {"gd_even": 20, "gd_ragged_micro": 25}.get(name, 21)
+    dtype = torch.float32 if name.endswith("float32") else torch.float64
+    right = full_gradient(name, *problem(n, dtype))
+    for result in (alone, *ranks):
+        assert error(result[name]["gradients"][0], right) < tolerance(name)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_every_step_is_that_of_one_process(name: str, alone: Result, ranks: list[Result]) -> None:
+    one = alone[name]
+    for result in ranks:
+        many = result[name]
+        assert many["steps"] == one["steps"]
+        assert len(many["gradients"]) == len(one["gradients"]) > 0
+        for found, right in zip(many["gradients"], one["gradients"], strict=True):
+            if all(torch.isfinite(g).all() for g in right):
+                assert error(found, right) < tolerance(name)
+        assert all(g.norm() > 0 for g in one["gradients"][0])
+        assert error(many["weights"], one["weights"]) < tolerance(name)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_the_order_of_samples_does_not_depend_on_the_processes(
+    name: str, alone: Result, ranks: list[Result]
+) -> None:
+    for result in ranks:
+        assert len(result[name]["labels"]) == len(alone[name]["labels"])
+        for found, right in zip(result[name]["labels"], alone[name]["labels"], strict=True):
+            assert torch.equal(found, right)
+
+
+@pytest.mark.parametrize("name", FITS)
+def test_all_processes_hold_the_same_weights_after_as_many_collectives(
+    name: str, ranks: list[Result]
+) -> None:
+    first, *others = ranks
+    for other in others:
+        assert other[name]["collectives"] == first[name]["collectives"]
+        for a, b in zip(other[name]["weights"], first[name]["weights"], strict=True):
+            assert torch.equal(a, b)
+
+
+def test_collectives_do_not_depend_on_micro_batches_and_are_one_a_step(ranks: list[Result]) -> None:
+    counts = {name: ranks[0][name]["collectives"] for name in FITS}
+    assert counts["gd_odd"] == counts["gd_even"] == counts["gd_ragged_micro"]
+    # Five steps an epoch instead of three, in two epochs, of SGD.
+    assert ranks[0]["sgd_single"]["steps"] - ranks[0]["sgd_ragged"]["steps"] == 4
+    assert counts["sgd_single"] - counts["sgd_ragged"] == 4
+
+
+def test_gd_is_sgd_with_b_equal_n(alone: Result, ranks: list[Result]) -> None:
+    for result in (alone, *ranks):
+        pairs = zip(result["gd_odd"]["weights"], result["gd_as_sgd"]["weights"], strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_schedule_counts_epochs_and_there_is_one_step_in_each(ranks: list[Result]) -> None:
+    expected = [0.003 * (1 + math.cos(math.pi * e / 4)) / 2 for e in range(4)]
+    for result in ranks:
+        assert result["gd_cosine"]["steps"] == 4
+        assert result["gd_cosine"]["rates"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["looked_at", "gd_looked_at", "tail_bound"])
+def test_the_rows_are_those_of_one_process(name: str, alone: Result, ranks: list[Result]) -> None:
+    kinds = {
+        "looked_at": "margin velocity velocity_full rank equilibrium collapse update val train",
+        "gd_looked_at": "margin velocity_full equilibrium gradient_noise train",
+        "tail_bound": "tail_bound",
+    }[name]
+    assert set(kinds.split()) <= {key.split("/")[0] for key in alone[name]["rows"][-1]}
+    for result in ranks:
+        rows = zip(result[name]["rows"], alone[name]["rows"], strict=True)
+        for found, right in rows:
+            assert found.keys() == right.keys()
+            for key, value in right.items():
+                if isinstance(value, Histogram):
+                    assert found[key].counts.sum() == value.counts.sum()
+                elif isinstance(value, int | float):
+                    # Ranks compare singular values with a threshold, and differ by whole numbers.
+                    assert found[key] == pytest.approx(value, rel=1e-8, abs=1e-15, nan_ok=True), key
+
+
+def test_a_sample_that_is_not_finite_stops_all_at_the_same_step(
+    alone: Result, ranks: list[Result]
+) -> None:
+    assert "step 2," in alone["diverged"]["error"]
+    for result in ranks:
+        assert result["diverged"]["error"] == alone["diverged"]["error"]
+        assert all(torch.isfinite(w).all() for w in result["diverged"]["weights"])
+
+
+def test_every_process_has_every_margin_and_the_first_one_writes(
+    alone: Result, ranks: list[Result]
+) -> None:
+    for result in ranks:
+        right = alone["predict"]["margins"]
+        assert right.shape == (7,)
+        torch.testing.assert_close(result["predict"]["margins"], right, rtol=1e-12, atol=1e-15)
+    first, *others = [result["predict"]["file"] for result in ranks]
+    assert [line.split(",")[:2] for line in first[1:]] == [["train", str(i)] for i in range(7)]
+    written = torch.tensor([float(line.split(",")[2]) for line in first[1:]], dtype=torch.float64)
+    torch.testing.assert_close(written, right, rtol=1e-12, atol=1e-15)
+    assert others == [None] * len(others)
+    # Another module's samples are divided among the processes by Lightning.
+    for result in ranks:
+        assert result["foreign_csv"]["error"].startswith(f"trainer.devices: got {len(ranks)}, ")
+
+
+def test_modules_of_others_are_looked_at_alike_by_all(ranks: list[Result]) -> None:
+    first, *others = [result["foreign"] for result in ranks]
+    kinds = {key.split("/")[0] for key in first["logged"]}
+    assert {"margin", "velocity", "rank", "collapse", "update", "tail_bound"} <= kinds
+    assert first["logged"]["margin/mean"] == pytest.approx(first["margin"], rel=1e-12)
+    for other in others:
+        assert other["logged"] == first["logged"]
+
+
+def test_lightnings_sampler_with_mean_reduction_fails_the_same_test(
+    alone: Result, ranks: list[Result]
+) -> None:
+    """The negative control: 1,001 samples, padded, and the mean of the processes' means."""
+    sampler = alone["sampler"]
+    assert error(sampler["gradients"][0], sampler["full"]) < EXACT["float64"]
+    for result in ranks:
+        found = error(result["sampler"]["gradients"][0], result["sampler"]["full"])
+        assert found > 1e-3 > EXACT["float32"]
+
+
+@pytest.mark.parametrize(("strategy", "accepted"), [(DDPStrategy, True), (FSDPStrategy, False)])
+def test_a_network_that_is_cut_into_pieces_is_refused(
+    strategy: Any, accepted: bool, small_task: Any
+) -> None:
+    trainer: Any = SimpleNamespace(val_check_interval=1.0, strategy=strategy())
+    refused = pytest.raises(
+        UsageError, match=r"trainer\.strategy: got 'FSDPStrategy', allowed: auto"
+    )
+    with nullcontext() if accepted else refused:
+        small_task().check_run(trainer)

@@ -1,0 +1,208 @@
+"""Commands that start several processes, as on one machine, on two, and when one of them dies."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from record_reader import exit_code, read_rows
+
+from janus_pl.cli import main
+
+pytestmark = pytest.mark.soak
+
+CALLBACKS = [
+    f'{{"class_path": "callbacks.{name}", "init_args": {{"every_n_epochs": 1}}}}'
+    for name in ("MarginHistogram", "LayerVelocity", "LayerRank", "RunCheckpoint")
+]
+FIT = ["fit", "--config", "sgd.yaml", "--data", "janus_pl.data.DigitsPair"]
+FIT += ["--data.num_train", "101", "--data.batch_size", "16", "--model.strides", "[2, 2, 2, 2]"]
+FIT += ["--model.hidden", "8", "--model.channels", "[2, 3, 4, 4]", "--trainer.accelerator", "cpu"]
+FIT += ["--trainer.precision", "64-true", "--trainer.check_val_every_n_epoch", "1"]
+FIT += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+FIT += [f"--trainer.callbacks=[{', '.join(CALLBACKS)}]"]
+THREE_EPOCHS = ["--trainer.max_epochs", "3"]
+FOR_EVER = ["--trainer.max_epochs", "1000000", "--model.schedule", "constant"]
+TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+STARTED = 180.0  # seconds that importing and the first epoch may take on a busy machine
+ENDED = 60.0  # seconds from the death of one process to that of all
+
+MARKER = "JANUS_TEST_OF"  # in the environment of all that a test starts
+Start = Callable[..., subprocess.Popen]
+
+
+@pytest.fixture(autouse=True)
+def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a command; whatever of it and of its children is left when the test ends is killed."""
+    started: list[subprocess.Popen] = []
+
+    def run(*command: str, **environment: str) -> subprocess.Popen:
+        marker = {MARKER: str(tmp_path)}
+        env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | marker | environment
+        with (tmp_path / f"{len(started)}.log").open("w") as log:
+            started.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
+        return started[-1]
+
+    yield run
+    for pid in running():
+        os.kill(pid, signal.SIGKILL)
+    for process in started:
+        process.wait(ENDED)
+
+
+def running() -> dict[int, str]:
+    """The command lines of all processes that this test started and that have not ended, by id."""
+    found = {}
+    marker = f"{MARKER}={Path.cwd()}"
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if marker in (folder / "environ").read_text(errors="replace").split("\0"):
+                found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+        except OSError:  # it has just ended
+            continue
+    return {pid: command for pid, command in found.items() if command}  # a zombie has none
+
+
+def ranks() -> list[int]:
+    """The processes of the run among them, neither torchrun's agents nor W&B's service."""
+    ours = re.compile(r" -m janus_pl\S* fit ")
+    agents = " torch.distributed.run "
+    return [p for p, c in running().items() if ours.search(c) and agents not in c]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> float:
+    """The seconds until a condition holds."""
+    begin = time.monotonic()
+    while not condition():
+        waited = time.monotonic() - begin
+        assert waited < seconds, f"still not after {seconds:.0f} s\n{logs()}"
+        time.sleep(0.1)
+    return time.monotonic() - begin
+
+
+def logs() -> str:
+    return "\n".join(path.read_text()[-2000:] for path in sorted(Path.cwd().glob("*.log")))
+
+
+def free_port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def janus(*args: str) -> list[str]:
+    return [sys.executable, "-m", "janus_pl", *FIT, *args]
+
+
+def agent(node: int, port: str, *args: str) -> list[str]:
+    """The command of one of two nodes, as the README has it."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
+    torchrun += ["--node_rank", str(node), "--nproc_per_node", "1"]
+    torchrun += ["--master_addr", "127.0.0.1", "--master_port", port, "-m", "janus_pl"]
+    two_nodes = ["--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp"]
+    return [*torchrun, *FIT, *two_nodes, *args]
+
+
+def run_folder(base: str) -> Path:
+    """The only run of all processes."""
+    (folder,) = Path(base, "janus_pl").iterdir()
+    return folder
+
+
+def assert_same_run(found: Path, right: Path) -> None:
+    """One folder with one of everything, and the weights and rows of the run by one process."""
+    assert sorted(p.name for p in found.iterdir()) == ["checkpoints", "config.yaml", "wandb"]
+    assert [p.name for p in (found / "checkpoints").iterdir()] == ["last.ckpt"]
+    rows, expected = read_rows(found), read_rows(right)  # of the only W&B run in there
+    assert len(rows) == len(expected) == 4
+    for row, other in zip(rows, expected, strict=True):
+        assert row.keys() == other.keys()
+        for key, value in other.items():
+            if isinstance(value, int | float) and not key.startswith("_"):
+                assert row[key] == pytest.approx(value, rel=1e-9), key
+    weights = [
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for folder in (found, right)
+    ]
+    for a, b in zip(*(w.values() for w in weights), strict=True):
+        assert float((a - b).norm() / b.norm()) < 1e-12
+    assert yaml.safe_load((found / "config.yaml").read_text())["data"]["init_args"]["seed"] == 0
+    assert exit_code(found) == 0
+
+
+def test_two_processes_and_two_nodes_are_one_process(start: Start) -> None:
+    assert main([*FIT, *THREE_EPOCHS, "--run_dir", "one"]) == 0
+    right = run_folder("one")
+
+    process = start(*janus(*THREE_EPOCHS, *TWO, "--run_dir", "devices"))
+    assert process.wait(STARTED) == 0, logs()
+    assert_same_run(run_folder("devices"), right)
+    assert Path("0.log").read_text().count("Run folder:") == 1
+
+    port = free_port()
+    nodes = [start(*agent(i, port, *THREE_EPOCHS, "--run_dir", "nodes")) for i in (0, 1)]
+    assert [node.wait(STARTED) for node in nodes] == [0, 0], logs()
+    assert_same_run(run_folder("nodes"), right)
+
+
+def test_divergence_of_two_processes_is_one_line_and_exit_code_3(start: Start) -> None:
+    args = ["--trainer.max_epochs", "30", "--model.learning_rate", "1e20", *TWO]
+    assert start(*janus(*args)).wait(STARTED) == 3, logs()
+    lines = [x for x in Path("0.log").read_text().splitlines() if x.startswith("error:")]
+    assert len(lines) == 1
+    assert "not finite" in lines[0]
+    assert exit_code(run_folder("runs")) == 3
+
+
+def trained(base: str) -> Callable[[], bool]:
+    """Whether a checkpoint of the run is there."""
+    return lambda: bool(list(Path(base).glob("*/*/checkpoints/last.ckpt")))
+
+
+def test_lightnings_launcher_ends_when_a_process_is_killed(start: Start) -> None:
+    process = start(*janus(*FOR_EVER, *TWO))
+    wait_for(trained("runs"), STARTED)
+    (other,) = set(ranks()) - {process.pid}
+    os.kill(other, signal.SIGKILL)
+    wait_for(lambda: not running(), ENDED)
+    assert process.wait(1) != 0
+
+
+def test_torchrun_ends_on_both_nodes_when_a_process_is_killed(start: Start) -> None:
+    port = free_port()
+    nodes = [start(*agent(i, port, *FOR_EVER)) for i in (0, 1)]
+    wait_for(trained("runs"), STARTED)
+    os.kill(ranks()[-1], signal.SIGKILL)
+    wait_for(lambda: not running(), ENDED)
+    assert all(node.wait(1) != 0 for node in nodes)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_whose_other_is_killed_ends_by_itself(victim: int, start: Start) -> None:
+    """No agent, no launcher: what the processes of a cluster's own environment do."""
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+    both = [
+        start(*janus(*FOR_EVER, *TWO), **world, NODE_RANK="0", LOCAL_RANK=str(i)) for i in (0, 1)
+    ]
+    wait_for(trained("runs"), STARTED)
+    both[victim].kill()
+    wait_for(lambda: all(rank.poll() is not None for rank in both), ENDED)
+    assert both[victim].wait(1) == -signal.SIGKILL
+    assert both[1 - victim].wait(1) == 1
