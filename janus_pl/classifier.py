@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -32,6 +33,7 @@ from janus_pl.optimization import (
     check_end,
     check_schedule,
 )
+from janus_pl.runtime.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.runtime.guard import UpdateGuard
 from janus_pl.task import JanusTask, epochs_of, is_last_epoch, training_samples
 from janus_pl.theory.deep import lagrange_multiplier
@@ -91,6 +93,8 @@ class DeepReLUClassifier(JanusTask):
             (Fig. A.8b); `per_layer`, W_k = rho_k V_k with every rho_k learned (Fig. A.8a);
             `lagrange`, V_k back on the unit sphere after every step and a global rho (Eq. 1/17),
             which wants learning rates a hundred times lower; `none`, plain weights.
+        on_divergence: a loss, gradient or weight that is not finite ends the run, with the last
+            sound weights. `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
 
     Raises:
         UsageError: a value outside its range.
@@ -114,6 +118,7 @@ class DeepReLUClassifier(JanusTask):
         image_size: int = 32,
         init_scale: float = 0.1,
         normalization: Literal["weight_norm", "per_layer", "lagrange", "none"] = "weight_norm",
+        on_divergence: OnDivergence = "stop",
     ) -> None:
         super().__init__()
         _check("model.learning_rate", learning_rate, learning_rate > 0, "a finite number above 0")
@@ -125,6 +130,7 @@ class DeepReLUClassifier(JanusTask):
             raise UsageError("model.decay", decay, "all, rho")
         if normalization not in PARAMETRIZATIONS:
             raise UsageError("model.normalization", normalization, ", ".join(PARAMETRIZATIONS))
+        check_on_divergence(on_divergence)
         self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
         self.automatic_optimization = False
         self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
@@ -136,6 +142,7 @@ class DeepReLUClassifier(JanusTask):
         self.weight_decay = weight_decay
         self.decay = decay
         self.schedule = schedule
+        self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
         self._epoch = _Epoch()
         self._whole_batch = False
@@ -238,6 +245,7 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.eta_t += optimizer.param_groups[0]["lr"]
         self.guard.step(optimizer, *parts)
         self.parametrization.after_step()
+        self.guard.settle()
 
     def setup(self, stage: str) -> None:
         self.forget_rows()
@@ -245,11 +253,8 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.forwards.clear()
         self._epoch.eta_t = 0.0
 
-    def on_fit_start(self) -> None:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        self.guard = UpdateGuard(trained, self.trainer.global_step)
-
     def on_train_start(self) -> None:
+        self.guard = UpdateGuard(self._trained(), self.trainer.global_step)
         loader = self.trainer.train_dataloader
         self._whole_batch = isinstance(loader, InMemoryBatches) and loader.whole
         optimizer = self.optimizers()
@@ -268,9 +273,9 @@ class DeepReLUClassifier(JanusTask):
         errors = (self.output_margins(outputs, y) <= 0).to(losses)
         running = torch.stack((losses.mean(), errors.mean())).double()
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
-        epoch = self.completed()
         if bad:
-            raise DivergenceError(self._divergence(epoch, int(sound)))
+            raise self._divergence(int(sound))
+        epoch = self.completed()
         if is_last_epoch(self.trainer):
             self.training_pass()
         self.row["train/loss_running"] = loss
@@ -324,6 +329,9 @@ class DeepReLUClassifier(JanusTask):
     # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        bad, sound = self.guard.state().tolist()
+        if bad:  # in mid-epoch, before the look at its end: the last sound checkpoint stays
+            raise self._divergence(int(sound))
         checkpoint["eta_t"] = self._epoch.eta_t
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -407,12 +415,22 @@ class DeepReLUClassifier(JanusTask):
         else:
             self.log_dict(results)
 
-    def _divergence(self, epoch: int, step: int) -> str:
-        eta = self._epoch.optimizer.param_groups[0]["lr"]
-        return (
-            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g},"
-            f" lambda {self.weight_decay:g}; the weights are those of step {step}"
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters: weights by their layer, the others by their own names."""
+        layers = {id(p): name for name, p in self.parametrization.weights.items()}
+        named = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return {layers.get(id(p), _short(name)): p for name, p in named.items()}
+
+    def _divergence(self, sound: int) -> DivergenceError:
+        """Of an epoch that is not sound: what to raise."""
+        trainer, eta = self.trainer, self._epoch.optimizer.param_groups[0]["lr"]
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        message = (
+            f"{self.guard.culprit()} not finite at epoch {epoch}, step {sound + 1}, learning rate"
+            f" {eta:g}, lambda {self.weight_decay:g}; the weights are those of step {sound}"
         )
+        axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
+        return diverged(trainer, message, sound + 1, axes, self.on_divergence)
 
 
 class _Epoch:
@@ -430,6 +448,16 @@ class _Epoch:
         """Outputs (n, 2), losses (n,) and labels (n,) of all samples seen in this epoch."""
         outputs, losses, y = (torch.cat(parts) for parts in zip(*self.forwards, strict=True))
         return outputs, losses, y
+
+
+def _short(name: str) -> str:
+    """A parameter that is no layer's weight, by its layer if it has one.
+
+    >>> _short("network.rho"), _short("network.layers.fc1.parametrizations.weight.original0")
+    ('rho', 'rho of fc1')
+    """
+    layer = re.search(r"(\w+)\.parametrizations\.", name)
+    return f"rho of {layer[1]}" if layer else name.removeprefix("network.")
 
 
 def _check(field: str, value: float, inside: bool, allowed: str) -> None:
