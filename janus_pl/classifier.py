@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -11,7 +12,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -33,6 +34,7 @@ from janus_pl.optimization import (
     check_end,
     check_schedule,
 )
+from janus_pl.runtime.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.runtime.guard import UpdateGuard
 from janus_pl.runtime.ranks import backward_alone
 from janus_pl.task import JanusTask, Ranks, epochs_of, is_last_epoch, training_samples
@@ -96,6 +98,8 @@ class DeepReLUClassifier(JanusTask):
             (Fig. A.8b); `per_layer`, W_k = rho_k V_k with every rho_k learned (Fig. A.8a);
             `lagrange`, V_k back on the unit sphere after every step and a global rho (Eq. 1/17),
             which wants learning rates a hundred times lower; `none`, plain weights.
+        on_divergence: a loss, gradient or weight that is not finite ends the run, with the last
+            sound weights. `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
 
     Raises:
         UsageError: a value outside its range.
@@ -119,6 +123,7 @@ class DeepReLUClassifier(JanusTask):
         image_size: int = 32,
         init_scale: float = 0.1,
         normalization: Literal["weight_norm", "per_layer", "lagrange", "none"] = "weight_norm",
+        on_divergence: OnDivergence = "stop",
     ) -> None:
         super().__init__()
         _check("model.learning_rate", learning_rate, learning_rate > 0, "a finite number above 0")
@@ -130,6 +135,7 @@ class DeepReLUClassifier(JanusTask):
             raise UsageError("model.decay", decay, "all, rho")
         if normalization not in PARAMETRIZATIONS:
             raise UsageError("model.normalization", normalization, ", ".join(PARAMETRIZATIONS))
+        check_on_divergence(on_divergence)
         self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
         self.automatic_optimization = False
         self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
@@ -141,6 +147,7 @@ class DeepReLUClassifier(JanusTask):
         self.weight_decay = weight_decay
         self.decay = decay
         self.schedule = schedule
+        self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
         self._epoch = _Epoch()
         self._whole_batch = False
@@ -256,6 +263,7 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.eta_t += optimizer.param_groups[0]["lr"]
         self.guard.step(optimizer, *parts)
         self.parametrization.after_step()
+        self.guard.settle()
 
     def setup(self, stage: str) -> None:
         self.ranks = Ranks(self.trainer)
@@ -265,11 +273,8 @@ class DeepReLUClassifier(JanusTask):
         self._epoch.forwards.clear()
         self._epoch.eta_t = 0.0
 
-    def on_fit_start(self) -> None:
-        trained = [p for p in self.parameters() if p.requires_grad]
-        self.guard = UpdateGuard(trained, self.trainer.global_step)
-
     def on_train_start(self) -> None:
+        self.guard = UpdateGuard(self._trained(), self.trainer.global_step)
         loader = self.trainer.train_dataloader
         self._whole_batch = isinstance(loader, InMemoryBatches) and loader.whole
         optimizer = self.optimizers()
@@ -288,9 +293,9 @@ class DeepReLUClassifier(JanusTask):
         running = self._running()
         self._epoch.forwards.clear()
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
-        epoch = self.completed()
         if bad:
-            raise DivergenceError(self._divergence(epoch, int(sound)))
+            raise self._divergence(int(sound))
+        epoch = self.completed()
         if is_last_epoch(self.trainer):
             self.training_pass()
         self.row["train/loss_running"] = loss
@@ -348,6 +353,9 @@ class DeepReLUClassifier(JanusTask):
     # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        bad, sound = self.guard.state().tolist()
+        if bad:  # in mid-epoch, before the look at its end: the last sound checkpoint stays
+            raise self._divergence(int(sound))
         checkpoint["eta_t"] = self._epoch.eta_t
         checkpoint["row"] = self.row_state()
         checkpoint["forwards"] = list(self._epoch.forwards)
@@ -454,12 +462,22 @@ class DeepReLUClassifier(JanusTask):
         else:
             self.log_dict(results, sync_dist=self.ranks.size > 1)
 
-    def _divergence(self, epoch: int, step: int) -> str:
-        eta = self._epoch.optimizer.param_groups[0]["lr"]
-        return (
-            f"loss or gradient not finite at epoch {epoch}, step {step + 1}, learning rate {eta:g},"
-            f" lambda {self.weight_decay:g}; the weights are those of step {step}"
+    def _trained(self) -> dict[str, nn.Parameter]:
+        """The trained parameters: weights by their layer, the others by their own names."""
+        layers = {id(p): name for name, p in self.parametrization.weights.items()}
+        named = {name: p for name, p in self.named_parameters() if p.requires_grad}
+        return {layers.get(id(p), _short(name)): p for name, p in named.items()}
+
+    def _divergence(self, sound: int) -> DivergenceError:
+        """Of an epoch that is not sound: what to raise."""
+        trainer, eta = self.trainer, self._epoch.optimizer.param_groups[0]["lr"]
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        message = (
+            f"{self.guard.culprit()} not finite at epoch {epoch}, step {sound + 1}, learning rate"
+            f" {eta:g}, lambda {self.weight_decay:g}; the weights are those of step {sound}"
         )
+        axes = {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}
+        return diverged(trainer, message, sound + 1, axes, self.on_divergence)
 
 
 class _Epoch:
@@ -481,6 +499,16 @@ class _Epoch:
         """Outputs (n, 2), losses (n,) and labels (n,) of all samples seen in this epoch."""
         outputs, losses, y = (torch.cat(parts) for parts in zip(*self.forwards, strict=True))
         return outputs, losses, y
+
+
+def _short(name: str) -> str:
+    """A parameter that is no layer's weight, by its layer if it has one.
+
+    >>> _short("network.rho"), _short("network.layers.fc1.parametrizations.weight.original0")
+    ('rho', 'rho of fc1')
+    """
+    layer = re.search(r"(\w+)\.parametrizations\.", name)
+    return f"rho of {layer[1]}" if layer else name.removeprefix("network.")
 
 
 def _check(field: str, value: float, inside: bool, allowed: str) -> None:

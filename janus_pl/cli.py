@@ -263,6 +263,15 @@ class JanusCLI(LightningCLI):
 
     before_fit = before_validate = before_test = before_predict = _check
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except DivergenceError as error:
+            if not error.recorded:
+                raise
+            rank_zero_info(f"The run diverged, as its record says: {error}")
+            self.after_fit()
+
     def after_fit(self) -> None:
         logger = self.trainer.logger
         if isinstance(logger, wandb_run.RunLogger) and self.trainer.is_global_zero:

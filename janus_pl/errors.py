@@ -27,7 +27,15 @@ class TheoremError(ArithmeticError):
 
 
 class DivergenceError(ArithmeticError):
-    """Training met a loss or gradient that is not finite; the exit code is 3."""
+    """Training met a loss, gradient or weight that is not finite; the exit code is 3.
+
+    Attributes:
+        recorded: whether that is the outcome that `on_divergence: record` asked for; then it is 0.
+    """
+
+    def __init__(self, message: str, recorded: bool = False) -> None:
+        super().__init__(message)
+        self.recorded = recorded
 
 
 class StorageError(OSError):

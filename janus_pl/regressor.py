@@ -24,6 +24,7 @@ from janus_pl.linear_training import LinearTraining
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.optimization import ScheduleName
+from janus_pl.runtime.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.runtime.record import AXES, write_row
 from janus_pl.runtime.wandb_run import RunLogger
 from janus_pl.task import JanusTask, is_last_epoch
@@ -68,6 +69,8 @@ class LinearRegressor(JanusTask):
             1 - eta lambda, as the example of Appendix A does.
         records_per_decade: recorded epochs in a factor of ten.
         looks_per_decade: those of them at which callbacks look.
+        on_divergence: a W that is not finite in any replica ends the run, with the last sound W.
+            `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
 
     Raises:
         UsageError: a value outside its range.
@@ -85,6 +88,7 @@ class LinearRegressor(JanusTask):
         decay_convention: DecayConvention = "paper",
         records_per_decade: int = 50,
         looks_per_decade: int = 5,
+        on_divergence: OnDivergence = "stop",
     ) -> None:
         super().__init__()
         _check_numbers("model.learning_rate", learning_rate, "above 0")
@@ -100,12 +104,14 @@ class LinearRegressor(JanusTask):
         for field, count in counts.items():
             if not is_integer(count, at_least=1):
                 raise UsageError(f"model.{field}", count, "an integer from 1 up")
+        check_on_divergence(on_divergence)
         self.save_hyperparameters(logger=False)
         self.automatic_optimization = False
         self._rates = learning_rate, gd_learning_rate or learning_rate
         self._schedules: tuple[ScheduleName, ScheduleName] = schedule, gd_schedule or schedule
         self._lambdas = _listed(weight_decay)
         self.decay_convention: DecayConvention = decay_convention
+        self.on_divergence: OnDivergence = on_divergence
         self._per_decade = records_per_decade, looks_per_decade
 
     # The contract of JanusTask
@@ -241,7 +247,7 @@ class LinearRegressor(JanusTask):
         ends_at_record = run.run(piece)
         if (run.diverged >= 0).all():
             self.weight.copy_(run.sound)
-            raise DivergenceError(self._divergence(start))
+            raise self._divergence(start)
         if ends_at_record:
             self.record.take()
         if run.plan.done == look:
@@ -327,16 +333,27 @@ class LinearRegressor(JanusTask):
             f" minibatches stops being stable at a constant rate{ends}{among}"
         )
 
-    def _divergence(self, start: int) -> str:
-        run = self.replicas
+    def _divergence(self, start: int) -> DivergenceError:
+        """Of a piece after which no replica is finite: what to raise, with the last to go in it."""
+        run, count = self.replicas, len(self.weight)
+        for row in self.record.rows_before():
+            write_row(self.trainer, row)
         unit = "step" if run.in_steps else "epoch"
-        lost = int(run.diverged.max()) + 1
-        who = "" if len(self.weight) == 1 else f" of all {len(self.weight)} replicas"
-        return (
-            f"W{who} is not finite at {unit} {lost}, learning rate"
-            f" {float(run.eta.max()):g} at the start, lambda {float(run.lam.max()):g};"
-            f" the weights are those of {unit} {start}"
+        last = int(run.diverged.argmax())
+        lost = int(run.diverged[last])
+        rate = float(run.eta[last]) * float(run.multipliers(lost, lost + 1)[0])
+        who = "" if count == 1 else f" in all {count} replicas"
+        first, step = lost * run.steps_per_unit + 1, (lost + 1) * run.steps_per_unit
+        steps = "" if run.in_steps else f", step {step}"
+        if first < step:
+            steps = f", steps {first} to {step}"
+        message = (
+            f"weight of fc1 not finite{who} at {unit} {lost + 1}{steps}, learning rate {rate:g},"
+            f" lambda {float(run.lam[last]):g}; the weights are those of {unit} {start}"
         )
+        eta_t = float(run.eta_t[last])
+        axes = {"epoch": run.epochs(lost + 1), "trainer/global_step": step, "eta_t": eta_t}
+        return diverged(self.trainer, message, step, axes, self.on_divergence, count)
 
     @property
     def _folder(self) -> Path | None:

@@ -14,6 +14,7 @@ from lightning.pytorch import Trainer
 from record_reader import Rows, read_rows
 
 import janus_pl.regressor
+import janus_pl.runtime.divergence
 import janus_pl.task
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
@@ -116,4 +117,5 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     keep = lambda trainer, row: written.append(dict(row))  # noqa: E731
     monkeypatch.setattr(janus_pl.task, "write_row", keep)
     monkeypatch.setattr(janus_pl.regressor, "write_row", keep)
+    monkeypatch.setattr(janus_pl.runtime.divergence, "write_row", keep)
     return written

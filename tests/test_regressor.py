@@ -339,7 +339,7 @@ def test_a_run_cut_into_small_pieces_is_the_same_bitwise(
 def test_a_divergence_says_where_and_keeps_the_last_finite_weights(train: Any) -> None:
     with (
         pytest.warns(UserWarning, match=r"model.learning_rate: 3 is above 0\.\d+"),
-        pytest.raises(DivergenceError, match=r"epoch .*learning rate 3 .*lambda 0.01") as caught,
+        pytest.raises(DivergenceError, match=r"epoch 46, .*learning rate 3, lambda 0.01") as caught,
     ):
         train(5000, learning_rate=3.0)
     assert "the weights are those of epoch" in str(caught.value)
@@ -374,6 +374,8 @@ def test_a_divergence_leaves_the_rows_before_it(train: Any, rows: Any) -> None:
     ):
         train(100_000, learning_rate=0.4)
     lost = int(str(caught.value).split("epoch ")[1].split(",")[0])
+    outcome = rows.pop()
+    assert (outcome["diverged"], outcome["epoch"], outcome["diverged/epoch"]) == (True, lost, lost)
     epochs = [int(row["epoch"]) for row in rows]
     assert epochs[-1] < lost
     following = next(e for e in log_spaced(100_000, 50) if e > epochs[-1])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Callback
+from torch import Tensor
 
 
 class SendSignal(Callback):
@@ -27,3 +28,62 @@ class SendSignal(Callback):
         self.calls -= 1
         if self.calls == -1:
             os.kill(os.getpid(), self.signum)
+
+
+class Poison(Callback):
+    """Writes a value into the first entry of something at one step.
+
+    Args:
+        step: the optimizer steps taken before.
+        value: as `nan`.
+        what: `image`, `weight` or `gradient`.
+        name: of the layer whose weight or gradient it is, or `rho`.
+    """
+
+    def __init__(self, step: int, value: str, what: str = "image", name: str = "") -> None:
+        self.step, self.value, self.what, self.name = step, float(value), what, name
+
+    def on_train_batch_start(
+        self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step != self.step:
+            return
+        named = {**pl_module.parametrization.weights, "rho": pl_module.network.rho}
+        if self.what == "image":
+            self._write(batch.x)
+        elif self.what == "weight":
+            self._write(named[self.name])
+        else:
+            named[self.name].register_post_accumulate_grad_hook(self._poison_gradient)
+
+    def _poison_gradient(self, parameter: Any) -> None:
+        self._write(parameter.grad)
+
+    def _write(self, tensor: Any) -> None:
+        tensor.detach()[(0,) * tensor.dim()] = self.value
+
+
+class Witness(Callback):
+    """Keeps the weights after every step, and those at the end, however it came.
+
+    Attributes:
+        steps: the weights by the number of steps taken, of the newest run.
+        final: the weights when the run ended.
+    """
+
+    steps: ClassVar[dict[int, list[Tensor]]] = {}
+    final: ClassVar[list[Tensor]] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        self.steps.clear()
+        self.steps[0] = _weights(pl_module)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.steps[trainer.global_step] = _weights(pl_module)
+
+    def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
+        self.final[:] = _weights(pl_module)
+
+
+def _weights(module: Any) -> list[Tensor]:
+    return [p.detach().clone() for p in module.parameters()]

@@ -1,8 +1,8 @@
-"""Keeps a loss or gradient that is not finite out of the weights; never waits for the device."""
+"""Keeps what is not finite out of the weights, on every rank; never waits for the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
@@ -10,50 +10,86 @@ from torch import Tensor, nn
 
 
 class UpdateGuard:
-    """Applies optimizer steps until a loss or gradient is not finite, then freezes the weights.
+    """Applies optimizer steps until a loss, gradient or weight is not finite; then keeps the last.
 
-    The decision is a number on the device (0 sound, 1 not), so that the host never waits within an
-    epoch; it looks at `state()` when it has a reason to wait anyway. Once set it stays set: the
-    weights remain those before the first bad step.
+    The decision is made on the device, so that the host never waits within an epoch; it looks at
+    `state` when it has a reason to wait anyway. Once bad it stays bad, and the weights are those
+    after the last sound step: a copy of them is held. So is what was not finite, in the first bad
+    step. Under DDP every rank decides as the others do.
+
+    A norm that overflows counts as not finite.
 
     Args:
-        parameters: all trained parameters.
+        parameters: all trained parameters by the names of their layers, in depth order.
         steps: the steps that have been taken before.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], steps: int = 0) -> None:
-        self.parameters = parameters
-        # 0 while all is sound and NaN from then on, since NaN plus anything is NaN.
-        self._latch = torch.zeros((), device=parameters[0].device)
-        self._sound_steps = torch.full_like(self._latch, steps, dtype=torch.int64)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], steps: int = 0) -> None:
+        self.names = [*parameters]
+        self.parameters: list[Tensor] = [*parameters.values()]
+        self._held = [p.detach().clone() for p in self.parameters]
+        device = self.parameters[0].device
+        self._zero = torch.zeros((), device=device)
+        # The loss, gradients, weights before the step and weights after it.
+        self._bad = torch.zeros(1 + 3 * len(self.names), dtype=torch.bool, device=device)
+        self._sound_steps = torch.full((), steps, dtype=torch.int64, device=device)
+        distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+        self._ranks = torch.distributed.get_world_size() if distributed else 1
 
     def clear_gradients(self) -> None:
         """Forget the gradients of the last step."""
         for parameter in self.parameters:
             parameter.grad = None
 
+    @torch.no_grad()
     def step(self, optimizer: LightningOptimizer, *losses: Tensor) -> None:
-        """One optimizer step, or nothing where a loss, a gradient or an earlier step is bad."""
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        sizes = torch.stack((*losses, *torch._foreach_norm(gradients)))
-        self._latch += sizes.sum() * 0  # of an infinity, too, this is NaN
-        bad = self._latch.isnan()
-        self._sound_steps += ~bad
+        """One optimizer step, of which `settle` decides whether it stays."""
+        gradients = [self._zero if p.grad is None else p.grad for p in self.parameters]
+        loss = torch.stack(losses).sum()
+        self._note(0, loss, *torch._foreach_norm(gradients), *torch._foreach_norm(self.parameters))
         inner = optimizer.optimizer
         if getattr(inner, "_step_supports_amp_scaling", False):
-            # Fused optimizers skip the step in their own kernel: what GradScaler uses, too.
-            inner.grad_scale, inner.found_inf = None, bad.float()  # type: ignore[attr-defined]
-            optimizer.step()
-        else:
-            self._step_and_restore(optimizer, bad)
+            # Fused optimizers leave out a bad step in their own kernel: what GradScaler uses, too.
+            # So their own state stays sound as well.
+            inner.grad_scale = None  # type: ignore[attr-defined]
+            inner.found_inf = self._bad.any().float()  # type: ignore[attr-defined]
+        optimizer.step()
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Keep the weights as the step has left them or, from the first bad step on, as before."""
+        self._note(1 + 2 * len(self.names), *torch._foreach_norm(self.parameters))
+        bad = self._bad.any()
+        for parameter, held in zip(self.parameters, self._held, strict=True):
+            torch.where(bad, held, parameter, out=parameter)
+        torch._foreach_copy_(self._held, self.parameters)
+        self._sound_steps += ~bad
 
     def state(self) -> Tensor:
         """(bad, sound steps so far), float64 on the device; shape (2,)."""
-        return torch.stack((self._latch.isnan().double(), self._sound_steps.double()))
+        return torch.stack((self._bad.any().double(), self._sound_steps.double()))
 
-    @torch.no_grad()
-    def _step_and_restore(self, optimizer: LightningOptimizer, bad: Tensor) -> None:
-        before = [p.detach().clone() for p in self.parameters]
-        optimizer.step()
-        for parameter, old in zip(self.parameters, before, strict=True):
-            parameter.copy_(torch.where(bad, old, parameter))
+    def culprit(self) -> str:
+        """What was not finite in the first bad step, and in which layer; the host waits.
+
+        A parameter, if there is one, since all else follows from it. Else the gradient that the
+        backward pass comes to first, which is the last in depth, and the loss if it was bad.
+        """
+        flags, count = self._bad.tolist(), len(self.names)
+        losses, (gradients, before, after) = flags[0], zip(*[iter(flags[1:])] * count, strict=True)
+        weights = [n for n, *bad in zip(self.names, before, after, strict=True) if any(bad)]
+        if weights:
+            return f"parameter {weights[0]}"
+        reached = [name for name, bad in zip(self.names, gradients, strict=True) if bad]
+        parts = ["loss"] * losses + [f"gradient of {name}" for name in reached[-1:]]
+        return " and ".join(parts)
+
+    def _note(self, first: int, *sizes: Tensor) -> None:
+        """Note which sizes are not finite, unless an earlier note was bad."""
+        now = ~torch.stack(sizes).isfinite()
+        if self._ranks > 1:
+            flags = now.float()
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            now = flags > 0
+        noted = self._bad[first : first + len(sizes)]
+        torch.logical_or(noted, now & ~self._bad.any(), out=noted)
