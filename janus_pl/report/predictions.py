@@ -313,11 +313,12 @@ def rho_is_at_equilibrium(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def deep(runs: Sequence[Run], dynamics: str | None = None, *keys: str) -> list[Run]:
-    """Runs of a network on a loss, with these keys in the record."""
+    """Finished runs of a network on a loss, with these keys in the record."""
     return [
         run
         for run in runs
-        if "model.loss" in run.options
+        if run.finished
+        and "model.loss" in run.options
         and run.has(*keys)
         and (dynamics is None or run.dynamics == dynamics)
     ]
@@ -331,9 +332,16 @@ def square(runs: Sequence[Run], dynamics: str, *keys: str) -> list[Run]:
 def _pairs_by_batch(runs: Sequence[Run], *varied: str) -> Iterator[tuple[list[Run], list[Run]]]:
     """SGD and GD of the same seeds, run by run, for each batch size; one of them is empty else.
 
-    Where epochs vary too, a seed has one pair for each batch size: the two longest runs.
+    Where epochs vary too, a seed has one pair for each batch size, the two longest runs, and they
+    need not be finished, for they are compared where both have been.
     """
-    ranked = [r for r in deep(runs) if r.has(*(f"effective_rank/{k}" for k in middle(r) or ["?"]))]
+    wanted = runs if "epochs" in varied else [run for run in runs if run.finished]
+    ranked = [
+        run
+        for run in wanted
+        if "model.loss" in run.options
+        and run.has(*(f"effective_rank/{layer}" for layer in middle(run) or ["?"]))
+    ]
     for family in families([run for run in ranked if lambda_of(run) > 0], *varied):  # type: ignore[arg-type]
         longest: dict[tuple[object, object], Run] = {}
         for run in sorted(family, key=lambda run: run.last(STEP)):

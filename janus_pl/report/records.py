@@ -84,6 +84,11 @@ class Run:
         prefix = f"{kind}/"
         return sorted(key.removeprefix(prefix) for key in self.rows if key.startswith(prefix))
 
+    @property
+    def finished(self) -> bool:
+        """Whether it ended by itself, so that its last row is that of the whole run."""
+        return self.exit_code in SOUND_ENDS
+
     @cached_property
     def options(self) -> dict[str, Any]:
         """What the run was given, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`."""

@@ -99,7 +99,7 @@ def _parser() -> Any:
     parser.add_argument(
         "--unfinished",
         action="store_true",
-        help="take runs that have not ended, as far as they got",
+        help="take runs that have not ended, for controls and theorems",
     )
     parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON, - to stdout")
     return parser

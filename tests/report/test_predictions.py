@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -225,6 +226,17 @@ def test_the_longest_run_of_a_seed_is_the_control() -> None:
     assert "at steps 80 (GD at 80" in verdict.measured
     (verdict,) = judge(ALL["janus: low rank"], [*runs, longer])
     assert verdict.verdict is Outcome.HOLDS, "but not in as many epochs"
+
+
+def test_an_unfinished_run_serves_controls_and_theorems_alone() -> None:
+    sgd, gd = deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS, epochs=80)
+    begun = [dataclasses.replace(run, exit_code=None) for run in (sgd, gd)]
+    (verdict,) = judge(ALL["control: equal steps"], begun)
+    assert verdict.verdict is Outcome.HOLDS
+    for key in ("janus: low rank", "3: top layer", "equilibrium of rho"):
+        assert judge(ALL[key], begun)[0].verdict is Outcome.UNTESTABLE
+    interrupted = dataclasses.replace(linear_run(), exit_code=143)
+    assert judge(ALL["Theorem 1"], [interrupted])[0].verdict is Outcome.HOLDS
 
 
 def test_the_slope_ratio_is_that_of_the_steps() -> None:
