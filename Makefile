@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test lint bench
+.PHONY: help install quickstart test soak lint audit bench
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -21,6 +21,13 @@ quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
 
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest -q
+
+soak: $(INSTALLED)  ## the tests that take long: runs killed anywhere, several processes, fresh ones
+	$(BIN)/python -m pytest -q -m soak
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages; asks a database online
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(BIN)/pip-audit --requirement requirements.lock --no-deps
 
 lint: $(INSTALLED)  ## ruff and mypy
 	$(BIN)/ruff check .
