@@ -53,7 +53,7 @@ def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
                 if key not in AXES:
                     run.define_metric(key, step_metric="epoch")
                 _defined_keys(logger).add(key)
-            run.log({**numbers, **_wandb_objects(row)})
+            _log(run, numbers, row)
         else:
             logger.log_metrics(numbers, step=int(row["trainer/global_step"]))  # type: ignore[arg-type]
 
@@ -66,7 +66,25 @@ def pend_objects(trainer: Trainer, values: Mapping[str, Value]) -> None:
     """Add histograms and tables to W&B's row to come; Lightning's own logging completes it."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            logger.experiment.log(_wandb_objects(values), commit=False)
+            _log(logger.experiment, {}, values, commit=False)
+
+
+def _log(
+    run: Any, numbers: Mapping[str, float], values: Mapping[str, Value], **options: Any
+) -> None:
+    """Log numbers, and the histograms and tables among the values, with a network or without."""
+    import wandb
+
+    try:
+        run.log({**numbers, **_wandb_objects(values)}, **options)
+    except wandb.errors.CommError:
+        # Online, W&B asks the server about a table before it records the row. Where that is gone,
+        # the table is recorded as a file of the run, and not as an artifact beside it.
+        objects = _wandb_objects(values)
+        for key, value in objects.items():
+            if isinstance(value, wandb.Table):
+                value.bind_to_run(run, key, run.step)
+        run.log({**numbers, **objects}, **options)
 
 
 def _wandb_objects(values: Mapping[str, Value]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import netrc
 import os
 import secrets
 import string
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import UsageError
 
@@ -74,18 +75,37 @@ class RunLogger(WandbLogger):
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
+            return self._start()
+        return self._experiment
+
+    def _start(self) -> Any:
+        import wandb
+
+        self._wandb_init["settings"] = self._settings()
+        try:
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        except wandb.errors.CommError as error:
+            reason = str(error).partition("\n")[0]
+            rank_zero_warn(
+                f"W&B: no connection ({reason}), so this run is recorded offline;"
+                f" `wandb sync {self.folder}/wandb/offline-run-*` brings it online later."
+            )
+            wandb.teardown()  # W&B's service takes the run's id for in use
+            self._wandb_init["mode"] = "offline"
             self._wandb_init["settings"] = self._settings()
-        return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
     def _settings(self) -> Any:
         import wandb
 
         settings: dict[str, Any] = {"x_transaction_log_flush_interval": FLUSH_INTERVAL}
-        if os.environ.get("WANDB_MODE", self._wandb_init.get("mode")) == "offline":
+        if (self._wandb_init.get("mode") or os.environ.get("WANDB_MODE")) == "offline":
             # The end of `fit` says where the run lies; 60 sparklines beside it say less.
             settings["silent"] = True
-        elif "WANDB_FINISH_TIMEOUT" not in os.environ:
-            settings["finish_timeout"] = FINISH_TIMEOUT
+        else:
+            settings["finish_timeout_raises"] = True
+            if "WANDB_FINISH_TIMEOUT" not in os.environ:
+                settings["finish_timeout"] = FINISH_TIMEOUT
         return wandb.Settings(**settings)
 
     @property
@@ -113,11 +133,24 @@ def has_account() -> bool:
 
 @rank_zero_only
 def finish(exit_code: int = 0) -> None:
-    """End the W&B run of this process, if there is one: every exit code but 0 reads as failed."""
+    """End the W&B run of this process, if there is one: every exit code but 0 reads as failed.
+
+    Where the network does not take what is left, that is said in one line, and the record on disk
+    is whole.
+    """
     import wandb
 
-    if wandb.run is not None:
+    if wandb.run is None:
+        return
+    record = wandb.run.settings.sync_dir
+    try:
         wandb.finish(exit_code=exit_code)
+    except TimeoutError:
+        print(
+            "W&B: the network did not take the rest of this run, whose record is whole on disk;"
+            f" `wandb sync {record}` brings it online later.",
+            file=sys.stderr,
+        )
 
 
 @rank_zero_only
