@@ -148,7 +148,7 @@ def finish(exit_code: int = 0) -> None:
     except TimeoutError:
         print(
             "W&B: the network did not take the rest of this run, whose record is whole on disk;"
-            f" `wandb sync {record}` brings it online later.",
+            f" `wandb sync --include-online {record}` brings it online later.",
             file=sys.stderr,
         )
 
