@@ -13,7 +13,12 @@ Rows = list[dict[str, Any]]
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
     """All records of the only run below a folder, in the order they were written."""
-    (run,) = folder.glob("**/offline-run-*")
+    (run,) = (path for kind in ("offline-run-*", "run-*") for path in folder.glob(f"**/{kind}/"))
+    return inspect(run)
+
+
+def inspect(run: Path) -> list[dict[str, Any]]:
+    """All records in a run's own W&B directory."""
     wandb = Path(sys.executable).with_name("wandb")
     command = [str(wandb), "leet", "inspect", "--json", str(run)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

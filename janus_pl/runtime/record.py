@@ -64,7 +64,7 @@ def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
             run.define_metric(key, step_metric="epoch")
         _defined_keys(logger).add(key)
     if row["trainer/global_step"] > getattr(logger, "recorded", -1):  # type: ignore[operator]
-        run.log({**row, **_wandb_objects(row)})
+        _log(run, row)
 
 
 def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
@@ -103,9 +103,26 @@ def _defined_keys(logger: WandbLogger) -> set[str]:
 
 def pend_objects(trainer: Trainer, values: Mapping[str, Value]) -> None:
     """Add histograms and tables to W&B's row to come; Lightning's own logging completes it."""
+    objects = {k: v for k, v in values.items() if isinstance(v, Histogram | Table)}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            logger.experiment.log(_wandb_objects(values), commit=False)
+            _log(logger.experiment, objects, commit=False)
+
+
+def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
+    """Log numbers, histograms and tables, with a network or without."""
+    import wandb
+
+    try:
+        run.log({**values, **_wandb_objects(values)}, **options)
+    except wandb.errors.CommError:
+        # Online, W&B asks the server about a table before it records the row. Where that is gone,
+        # the table is recorded as a file of the run, and not as an artifact beside it.
+        objects = _wandb_objects(values)
+        for key, value in objects.items():
+            if isinstance(value, wandb.Table):
+                value.bind_to_run(run, key, run.step)
+        run.log({**values, **objects}, **options)
 
 
 def _wandb_objects(values: Mapping[str, Value]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import netrc
 import os
 import secrets
 import string
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import StorageError, UsageError
 from janus_pl.runtime.journal import Journal
@@ -91,22 +92,40 @@ class RunLogger(WandbLogger):
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
-            self._wandb_init["settings"] = self._settings()
-            run = WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
-            if run.resumed:
+            run = self._start()
+            if getattr(run, "resumed", False):
                 # Rows after the checkpoint were sent before the interruption, and are the same.
                 self.recorded = int(run.summary.get("trainer/global_step", -1))
-        return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        return self._experiment
+
+    def _start(self) -> Any:
+        import wandb
+
+        self._wandb_init["settings"] = self._settings()
+        try:
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        except wandb.errors.CommError as error:
+            reason = str(error).partition("\n")[0]
+            rank_zero_warn(
+                f"W&B: no connection ({reason}), so this run is recorded offline;"
+                f" `wandb sync {self.folder}/wandb/offline-run-*` brings it online later."
+            )
+            wandb.teardown()  # W&B's service takes the run's id for in use
+            self._wandb_init["mode"] = "offline"
+            self._wandb_init["settings"] = self._settings()
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
     def _settings(self) -> Any:
         import wandb
 
         settings: dict[str, Any] = {"x_transaction_log_flush_interval": FLUSH_INTERVAL}
-        if os.environ.get("WANDB_MODE", self._wandb_init.get("mode")) == "offline":
+        if (self._wandb_init.get("mode") or os.environ.get("WANDB_MODE")) == "offline":
             # The end of `fit` says where the run lies; 60 sparklines beside it say less.
             settings["silent"] = True
-        elif "WANDB_FINISH_TIMEOUT" not in os.environ:
-            settings["finish_timeout"] = FINISH_TIMEOUT
+        else:
+            settings["finish_timeout_raises"] = True
+            if "WANDB_FINISH_TIMEOUT" not in os.environ:
+                settings["finish_timeout"] = FINISH_TIMEOUT
         return wandb.Settings(**settings)
 
     @rank_zero_only
@@ -139,14 +158,33 @@ def has_account() -> bool:
 
 @rank_zero_only
 def finish(exit_code: int = 0) -> None:
-    """End the run of this process, if there is one: W&B reads every exit code but 0 as failed."""
+    """End the run of this process, if there is one: W&B reads every exit code but 0 as failed.
+
+    Where the network does not take what is left, that is said in one line, and the record on disk
+    is whole.
+    """
+    ending, _held[:] = _held[:], []
+    try:
+        _finish_record(exit_code)
+    finally:
+        for folder in ending:
+            folder.end(exit_code)
+
+
+def _finish_record(exit_code: int) -> None:
     import wandb
 
-    if wandb.run is not None:
+    if wandb.run is None:
+        return
+    record = wandb.run.settings.sync_dir
+    try:
         wandb.finish(exit_code=exit_code)
-    ending, _held[:] = _held[:], []
-    for folder in ending:
-        folder.end(exit_code)
+    except TimeoutError:
+        print(
+            "W&B: the network did not take the rest of this run, whose record is whole on disk;"
+            f" `wandb sync --include-online {record}` brings it online later.",
+            file=sys.stderr,
+        )
 
 
 def _hold(folder: Path) -> None:

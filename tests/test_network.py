@@ -1,0 +1,160 @@
+"""W&B's network gone: in the middle of a run, or before it. Nothing of the record is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+from conftest import ROOT
+from record_reader import inspect, read_rows
+from wandb_server import Server
+
+from janus_pl.runtime import record, wandb_run
+
+SMALL = ["--model.strides=[2,2,2,2]", "--model.hidden=8", "--model.channels=[2,3,4,4]"]
+PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+DIGITS = ["fit", "--config=sgd.yaml", "--data=janus_pl.data.DigitsPair", *SMALL, *PLAIN]
+FINISH_TIMEOUT = 5
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """An account on a server of our own."""
+    server = Server()
+    monkeypatch.chdir(tmp_path)
+    yield server
+    server.die()
+
+
+def environment(url: str) -> dict[str, str]:
+    places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    ours = {"WANDB_MODE": "online", "WANDB_BASE_URL": url, "WANDB_API_KEY": "0" * 40}
+    ours |= {"WANDB_FINISH_TIMEOUT": str(FINISH_TIMEOUT), "PYTHONPATH": places}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    return {**kept, **ours, "OMP_NUM_THREADS": "1"}
+
+
+def fit(
+    server: Server, look: str, visit: str, epoch: int, epochs: int, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """A run in a process of its own, since W&B keeps its settings for one process."""
+    used: list[dict[str, Any]] = [
+        {"class_path": f"callbacks.{look}", "init_args": {"every_n_epochs": 1}},
+        {"class_path": "callbacks.RunCheckpoint"},
+        {
+            "class_path": "troublemakers.Visit",
+            "init_args": {"url": server.url + visit, "epoch": epoch},
+        },
+    ]
+    args = [*DIGITS, "--trainer.callbacks=" + json.dumps(used), f"--trainer.max_epochs={epochs}"]
+    return subprocess.run(
+        [sys.executable, "-m", "janus_pl", *args],
+        env={**environment(server.url), **env},
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+
+
+@pytest.mark.soak
+def test_the_network_dies_in_the_middle_of_a_run(server: Server) -> None:
+    start = time.monotonic()
+    run = fit(server, "LayerRank", "/die", epoch=4, epochs=30)
+    seconds = time.monotonic() - start
+    assert run.returncode == 0, run.stderr
+    assert not server.alive
+    assert "UpsertBucket" in server.asked
+    assert seconds < 100 + FINISH_TIMEOUT
+    (folder,) = Path("runs/janus_pl").iterdir()
+    (record,) = folder.glob("wandb/run-*")
+    rows = read_rows(folder)
+    assert [row["epoch"] for row in rows] == [*range(31)]
+    assert all({"train/loss_running", "effective_rank/fc1"} <= row.keys() for row in rows[1:])
+    assert rows[-1]["spectrum_table.nrows"] == 19
+    assert len(list(record.rglob("*.table.json"))) == 1
+    ends = [r["exit"].get("exit_code", 0) for r in inspect(record) if r["type"] == "exit"]
+    assert ends == [0]
+    (line,) = (x for x in run.stderr.splitlines() if x.startswith("W&B:"))
+    command = f"wandb sync --include-online {record.absolute()}"
+    assert f"`{command}`" in line
+    assert "Traceback" not in run.stderr
+
+    again = Server()
+    try:
+        said = [str(Path(sys.executable).with_name("wandb")), *command.split()[1:]]
+        subprocess.run(said, env=environment(again.url), timeout=60, capture_output=True)
+    finally:
+        again.die()
+    assert "UpsertBucket" in again.asked  # what is said is right
+
+
+@pytest.mark.soak
+def test_a_network_that_holds_says_nothing(server: Server) -> None:
+    """The negative control: a run, and nobody dies. Artifacts are beyond this server: no table."""
+    run = fit(server, "MarginHistogram", "/hello", epoch=1, epochs=2)
+    assert run.returncode == 0, run.stderr
+    assert server.alive
+    assert "brings it online later" not in run.stderr
+    assert any("file_stream" in asked for asked in server.asked)
+
+
+@pytest.mark.soak
+def test_no_network_at_the_start_is_an_offline_run(server: Server) -> None:
+    server.die()
+    run = fit(server, "LayerRank", "/hello", epoch=99, epochs=2, WANDB_INIT_TIMEOUT="2")
+    assert run.returncode == 0, run.stderr
+    (record,) = Path("runs/janus_pl").glob("*/wandb/offline-run-*")
+    rows = [r["history"]["item"] for r in inspect(record) if r["type"] == "history"]
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    (line,) = (x for x in run.stderr.splitlines() if "no connection" in x)
+    assert "is recorded offline" in line
+
+
+def test_a_table_does_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is gone refuses the table, and with it, at first, the row."""
+    run = wandb.init(mode="offline", dir=tmp_path)
+    refused = []
+
+    def log_artifact(artifact: Any, *args: Any) -> None:
+        refused.append(artifact.name)
+        raise wandb.errors.AuthenticationError("no network")
+
+    monkeypatch.setattr(run, "log_artifact", log_artifact)
+    values = {
+        "spectrum": record.Histogram(np.array([1, 2]), np.array([0.0, 1.0, 2.0])),
+        "table": record.Table(("a", "b"), [(1, 2.0), (3, 4.0)]),
+    }
+    record._log(run, {"epoch": 3}, values)
+    directory = Path(run.settings.sync_dir)
+    wandb.finish()
+    assert len(refused) == 1
+    (row,) = (r["history"]["item"] for r in inspect(directory) if r["type"] == "history")
+    assert (row["epoch"], row["table.nrows"], row["spectrum._type"]) == (3, 2, "histogram")
+    (file,) = directory.rglob("*.table.json")
+    assert json.loads(file.read_text())["data"] == [[1, 2.0], [3, 4.0]]
+
+
+def test_a_network_that_takes_nothing_at_the_end_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    run = wandb.init(mode="offline", dir=tmp_path)
+    finish = wandb.finish
+
+    def too_late(exit_code: int) -> None:
+        finish(exit_code=exit_code)
+        raise TimeoutError("Timed out finishing run.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(wandb, "finish", too_late)
+        wandb_run.finish(0)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"`wandb sync --include-online {run.settings.sync_dir}`" in line
