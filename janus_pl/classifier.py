@@ -254,7 +254,7 @@ class DeepReLUClassifier(JanusTask):
         if self.ranks.size > 1:
             parts = [torch.stack(parts).sum()]
             gradients = [p.grad for p in self.guard.parameters if p.grad is not None]
-            self.ranks.add_up([*gradients, *parts])  # the one collective of a step
+            self.ranks.add_up([*gradients, *parts])  # with the guard's, all collectives of a step
         if self._whole_batch:
             together = self._epoch.together()
             outputs, losses, y = (self.ranks.gather(part, count) for part in together)

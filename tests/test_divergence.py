@@ -231,7 +231,7 @@ class Stepper:
 
 
 def test_all_ranks_decide_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The other rank's loss is bad: one reduction before a step, and no step here either."""
+    """The other rank found something bad after its step: one reduction, and no step here either."""
     calls = []
 
     def all_reduce(flags: Tensor, op: object) -> None:
@@ -246,9 +246,10 @@ def test_all_ranks_decide_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     guard = UpdateGuard({"fc1": weight})
     weight.grad = torch.ones(3)
     guard.step(Stepper(torch.optim.SGD([weight], 0.1)), torch.tensor(1.0))  # type: ignore[arg-type]
+    assert not calls  # what is bad before a step, all know from the sum of the gradients
+    guard.settle()
     assert len(calls) == 1
     assert not calls[0].any()
-    guard.settle()
     assert torch.equal(weight.detach(), torch.ones(3))
     assert guard.culprit() == "loss"
 

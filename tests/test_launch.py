@@ -128,8 +128,11 @@ def run_folder(base: str) -> Path:
 
 def assert_same_run(found: Path, right: Path) -> None:
     """One folder with one of everything, and the weights and rows of the run by one process."""
-    assert sorted(p.name for p in found.iterdir()) == ["checkpoints", "config.yaml", "wandb"]
-    assert [p.name for p in (found / "checkpoints").iterdir()] == ["last.ckpt"]
+    names = {".lock", "checkpoints", "config.yaml", "outcome.json", "rows.jsonl", "wandb"}
+    assert {p.name for p in found.iterdir()} == names
+    kept = {p.name for p in (found / "checkpoints").iterdir()}
+    assert kept == {p.name for p in (right / "checkpoints").iterdir()}
+    assert {"last.ckpt", "best.ckpt"} <= kept
     rows, expected = read_rows(found), read_rows(right)  # of the only W&B run in there
     assert len(rows) == len(expected) == 4
     for row, other in zip(rows, expected, strict=True):

@@ -133,7 +133,7 @@ def test_a_table_does_without_the_network(tmp_path: Path, monkeypatch: pytest.Mo
         "spectrum": record.Histogram(np.array([1, 2]), np.array([0.0, 1.0, 2.0])),
         "table": record.Table(("a", "b"), [(1, 2.0), (3, 4.0)]),
     }
-    record._log(run, {"epoch": 3}, values)
+    record._log(run, {"epoch": 3, **values})
     directory = Path(run.settings.sync_dir)
     wandb.finish()
     assert len(refused) == 1

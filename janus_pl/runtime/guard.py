@@ -59,6 +59,11 @@ class UpdateGuard:
     def settle(self) -> None:
         """Keep the weights as the step has left them or, from the first bad step on, as before."""
         self._note(1 + 2 * len(self.names), *torch._foreach_norm(self.parameters))
+        if self._ranks > 1:
+            # Once a step: what was bad before it, on any rank, came to all with the gradients' sum.
+            flags = self._bad.float()
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            self._bad.copy_(flags > 0)
         bad = self._bad.any()
         for parameter, held in zip(self.parameters, self._held, strict=True):
             torch.where(bad, held, parameter, out=parameter)
@@ -87,9 +92,5 @@ class UpdateGuard:
     def _note(self, first: int, *sizes: Tensor) -> None:
         """Note which sizes are not finite, unless an earlier note was bad."""
         now = ~torch.stack(sizes).isfinite()
-        if self._ranks > 1:
-            flags = now.float()
-            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-            now = flags > 0
         noted = self._bad[first : first + len(sizes)]
         torch.logical_or(noted, now & ~self._bad.any(), out=noted)
