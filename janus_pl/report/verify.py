@@ -54,7 +54,8 @@ def main(args: Sequence[str]) -> int:
 
 def _print(found: Sequence[Verdict], count: int) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
-    table = Table(title=f"Predictions of the paper in {count} runs", show_lines=True)
+    runs = "1 run" if count == 1 else f"{count} runs"
+    table = Table(title=f"Predictions of the paper in {runs}", show_lines=True)
     table.add_column("prediction", width=14)
     table.add_column("claim", ratio=3)
     table.add_column("in the paper", width=14)
