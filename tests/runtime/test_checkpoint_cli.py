@@ -349,5 +349,5 @@ def test_a_record_that_cannot_be_closed(
 
     monkeypatch.setattr(cli.wandb_run, "finish", fail)
     assert main([*FIT, "--model.learning_rate", rate]) == code
-    said = {4: "error: a.wandb: Disk quota exceeded", 3: "error: loss or gradient not finite"}
+    said = {4: "error: a.wandb: Disk quota exceeded", 3: "error: parameter conv1 not finite"}
     assert the_error(capsys).startswith(said[code])
