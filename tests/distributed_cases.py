@@ -11,6 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -20,6 +21,7 @@ import torch
 import torch.multiprocessing
 from conftest import ROOT, SMALL
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -41,6 +43,7 @@ from janus_pl.data import InMemoryBatches
 from janus_pl.errors import DivergenceError, UsageError
 
 DEADLINE = 240.0  # seconds for all cases of one number of processes
+WAIT = 60.0  # seconds that a process waits for the others in a collective
 
 Result = dict[str, Any]
 
@@ -86,7 +89,7 @@ def trainer_of(world: int, folder: Path, **options: Any) -> Trainer:
         **{
             "accelerator": "cpu",
             "devices": world,
-            "strategy": "auto" if world == 1 else "ddp",
+            "strategy": "auto" if world == 1 else DDPStrategy(timeout=timedelta(seconds=WAIT)),
             "logger": False,
             "enable_progress_bar": False,
             "enable_model_summary": False,
