@@ -16,7 +16,7 @@ from report.test_records import row
 from janus_pl.cli import main
 from janus_pl.errors import UsageError
 from janus_pl.runtime.journal import Journal
-from janus_pl.runtime.record import Histogram
+from janus_pl.runtime.record import Histogram, log_row
 from janus_pl.runtime.run_folder import RunFolder, checkpoint_of, differences, interrupted
 
 FIT = [
@@ -119,6 +119,25 @@ def test_the_journal_gives_back_what_it_was_given_and_forgets_the_rest(tmp_path:
     assert [r["epoch"] for r in Journal(tmp_path).keep(3)] == [0, 1, 2]
     with pytest.raises(RuntimeError, match="has 3 rows, the checkpoint 4"):
         Journal(tmp_path).keep(4)
+
+
+def test_an_online_run_that_is_resumed_gets_no_row_twice() -> None:
+    class Run:
+        def __init__(self) -> None:
+            self.rows: list[dict[str, Any]] = []
+
+        def define_metric(self, *args: Any, **kwargs: Any) -> None: ...
+
+        def log(self, row: dict[str, Any]) -> None:
+            self.rows.append(row)
+
+    class Logger:
+        experiment = Run()
+        recorded = 4
+
+    for epoch in (1, 2, 3):
+        log_row(Logger(), row(epoch))  # type: ignore[arg-type]
+    assert [item["epoch"] for item in Logger.experiment.rows] == [3]
 
 
 # The command line
