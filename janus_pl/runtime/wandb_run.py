@@ -33,6 +33,8 @@ class RunLogger(WandbLogger):
     the run starts and not before. Without an account (no WANDB_API_KEY, no entry in the netrc file)
     the run is offline and says so in one line; WANDB_MODE decides where it is set.
 
+    Of several processes the first one alone has a run, and its folder is that of the checkpoints.
+
     Args:
         project: the W&B project, also the name of the folder.
         name: the name of the run.
