@@ -172,7 +172,8 @@ def _read_part(file: Path) -> _Part | Skipped:
     command += ["--run-file", str(file), str(file.parent.parent)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
-        records = [json.loads(line) for line in told.stdout.splitlines()]
+        lines = (line for line in told.stdout.splitlines() if not _is_of_no_use(line))
+        records = [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         return Skipped(file, f"W&B's reader printed no JSON: {error}")
     head = next((r["run"] for r in records if r.get("type") == "run"), None)
@@ -193,6 +194,12 @@ def _read_part(file: Path) -> _Part | Skipped:
         items=[r["history"]["item"] for r in records if r["type"] == "history"],
         exit_code=ends[-1] if ends else None,
     )
+
+
+def _is_of_no_use(line: str) -> bool:
+    """A record that repeats a row, or is of the machine: two thirds of the bytes."""
+    head = line[:64]
+    return '"type":"summary"' in head or '"type":"stats"' in head
 
 
 def _merge(parts: Sequence[_Part], unfinished: bool) -> Run | Skipped:
