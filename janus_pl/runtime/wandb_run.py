@@ -5,9 +5,11 @@ from __future__ import annotations
 import netrc
 import os
 import secrets
+import shutil
 import string
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +21,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from janus_pl.errors import UsageError
 
 FLUSH_INTERVAL = 0.5  # seconds that a row may wait in W&B's memory, where a kill -9 loses it
+_made: list[Path] = []  # the folders that this process has made, innermost first
 FINISH_TIMEOUT = 120.0  # seconds that the end of a run waits for a network that may be gone
 
 
@@ -35,6 +38,9 @@ class RunLogger(WandbLogger):
         group: the W&B group, which a report reads as one experiment.
         tags: W&B tags.
         run_dir: the folder of all runs.
+
+    Raises:
+        UsageError: what W&B would refuse, or a project or id that would lead out of the folder.
     """
 
     def __init__(
@@ -42,10 +48,12 @@ class RunLogger(WandbLogger):
         project: str = "janus_pl",
         name: str | None = None,
         group: str | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] | None = (),
         run_dir: str | Path = "runs",
     ) -> None:
         run_id = os.environ.get("WANDB_RUN_ID") or _new_id()
+        tags = tags or ()
+        _check_names(project, run_id, name, group, tags)
         self.folder = Path(run_dir) / project / run_id
         super().__init__(
             project=project,
@@ -68,6 +76,9 @@ class RunLogger(WandbLogger):
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
+            _made.clear()
+            folder = self.folder.absolute()
+            _made.extend(place for place in (folder, *folder.parents) if not place.exists())
             self.folder.mkdir(parents=True, exist_ok=True)
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
@@ -112,6 +123,31 @@ class RunLogger(WandbLogger):
     def record(self) -> Path:
         """W&B's own directory of this run, which `wandb leet` opens and `wandb sync` uploads."""
         return Path(self.experiment.settings.sync_dir)
+
+
+def _check_names(
+    project: str, run_id: str, name: str | None, group: str | None, tags: Sequence[str]
+) -> None:
+    import wandb
+
+    for field, value in {"--project": project, "WANDB_RUN_ID": run_id}.items():
+        if value in (None, "", ".", "..") or "/" in value or os.sep in value:
+            raise UsageError(field, value, "a name that is one folder below --run_dir")
+    given: dict[str, tuple[str, object]] = {
+        "--project": ("project", project),
+        "WANDB_RUN_ID": ("run_id", run_id),
+        "--name": ("run_name", name),
+        "--group": ("run_group", group),
+        "--tags": ("run_tags", tuple(tags)),
+        "WANDB_MODE": ("mode", os.environ.get("WANDB_MODE", "online")),
+    }
+    for field, (key, setting) in given.items():
+        try:
+            wandb.Settings.model_validate({key: setting})
+        except (wandb.errors.UsageError, ValueError) as error:
+            details = getattr(error, "errors", None)  # pydantic's own text has several lines
+            reason = details()[0]["msg"] if details else str(error)
+            raise UsageError(field, setting, f"what W&B takes ({reason})") from error
 
 
 def has_account() -> bool:
@@ -160,6 +196,22 @@ def mark_preempting() -> None:
 
     if wandb.run is not None:
         wandb.run.mark_preempting()
+
+
+@rank_zero_only
+def discard() -> None:
+    """Forget the run of this process if nothing was recorded, with the folders made for it."""
+    import wandb
+
+    if wandb.run is None or wandb.run.step > 0:
+        return
+    wandb.finish(exit_code=1)
+    for place in _made:
+        if place == _made[0]:
+            shutil.rmtree(place, ignore_errors=True)
+        else:
+            with suppress(OSError):  # somebody else may have put something there
+                place.rmdir()
 
 
 def _new_id() -> str:
