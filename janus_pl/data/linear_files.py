@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from janus_pl.errors import UsageError
 
@@ -79,7 +79,8 @@ def _read_csv(path: Path) -> Given:
     return table[:, :d].T, table[:, d:].T, None
 
 
-def _real(name: str, array: Floats) -> Floats:
+def _real(name: str, given: ArrayLike) -> Floats:
+    array = np.asarray(given)
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "fiu":
         kind = f"an array of shape {array.shape} and type {array.dtype}"
         raise ValueError(f"{name} is {kind}, no matrix of real numbers")
