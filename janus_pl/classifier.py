@@ -353,9 +353,10 @@ class DeepReLUClassifier(JanusTask):
     # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        bad, sound = self.guard.state().tolist()
-        if bad:  # in mid-epoch, before the look at its end: the last sound checkpoint stays
-            raise self._divergence(int(sound))
+        if "guard" in vars(self):  # there is none before training
+            bad, sound = self.guard.state().tolist()
+            if bad:  # in mid-epoch, before the look at its end: the last sound checkpoint stays
+                raise self._divergence(int(sound))
         checkpoint["eta_t"] = self._epoch.eta_t
         checkpoint["row"] = self.row_state()
         checkpoint["forwards"] = list(self._epoch.forwards)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -25,7 +26,13 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from janus_pl.cli_errors import explain, storage_message, usage_message
+from janus_pl.cli_errors import (
+    check_trainer,
+    explain,
+    storage_message,
+    trainer_mistake,
+    usage_message,
+)
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
 from janus_pl.runtime.checkpoint_io import (
@@ -87,8 +94,6 @@ def _run(args: list[str], signals: StopSignals) -> int:
         if usage_message(error) is None:
             raise
         code = _fail(USAGE, explain(error))
-    except MisconfigurationException as error:  # Lightning's word for options of the trainer
-        code = _fail(USAGE, f"trainer: {' '.join(str(error).split())}")
     except DivergenceError as error:
         code = _tell(DIVERGED, f"error: {error}")
     except TheoremError as error:
@@ -104,6 +109,8 @@ def _run(args: list[str], signals: StopSignals) -> int:
         code = stop.code if isinstance(stop.code, int) else 1
     finally:
         signals.deferred = True  # nothing is left to stop
+        if code == USAGE:
+            wandb_run.discard()  # a mistake that only showed once the run was being set up
         code = _finish(code)
         logging.raiseExceptions = raising_before
         warnings.formatwarning = format_before
@@ -162,7 +169,7 @@ class JanusCLI(LightningCLI):
 
     def _set_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
-        if not isinstance(seed, bool) and not 0 <= seed < 2**32:
+        if not (isinstance(seed, int) and 0 <= seed < 2**32):
             raise UsageError("seed_everything", seed, "an integer from 0 to 4294967295")
         super()._set_seed()
 
@@ -207,6 +214,9 @@ class JanusCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         options = self._get(self.config_init, "trainer")
+        if not isinstance(options, Namespace):
+            raise UsageError("trainer", options, "the Trainer's options by name")
+        check_trainer(vars(options))
         if self.subcommand == "fit":
             given = options.callbacks or []
             own = ExactResume(goes_on=self.resumed is not None)
@@ -214,26 +224,34 @@ class JanusCLI(LightningCLI):
             check_callbacks(options.callbacks)
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
-        elif options.logger is False and self.subcommand == "fit":
+        elif options.logger in (False, []) and self.subcommand == "fit":
             # Checkpoints still go to a folder of their own, and never over those of another run.
             options.default_root_dir = options.default_root_dir or str(self._logger().folder)
         if options.enable_progress_bar is False and options.callbacks:
             bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
             options.callbacks = [c for c in options.callbacks if c not in bars]
         options.plugins = with_verified_io(options.plugins, options.strategy)
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+            raise trainer_mistake(error, vars(options)) from error
         if self._signals is not None and self.subcommand == "fit":
             trainer.callbacks.append(StopBetweenSteps(self._signals))  # type: ignore[attr-defined]
         return trainer
 
     def _logger(self) -> wandb_run.RunLogger:
+        check_run_dir(self._get(self.config, "run_dir"))
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
         return wandb_run.RunLogger(**options, resumed=self.resumed)
 
     def _check(self) -> None:
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
         self._check_checkpoint()
-        check_run_dir(self._get(self.config, "run_dir"))
+        if self.subcommand == "fit" and not is_overridden(
+            "train_dataloader", self.datamodule or self.model, LightningDataModule
+        ):
+            given = f"{type(self.datamodule).__module__}.{type(self.datamodule).__name__}"
+            raise UsageError("data", given, "a data module with a train_dataloader")
         if isinstance(self.trainer.strategy.launcher, _MultiProcessingLauncher):
             allowed = "auto or ddp: the record is of a process that was started as a command"
             raise UsageError(
@@ -266,6 +284,8 @@ class JanusCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
+        except MisconfigurationException as error:  # of options that show their fault at the start
+            raise trainer_mistake(error, vars(self._get(self.config_init, "trainer"))) from error
         except DivergenceError as error:
             if not error.recorded:
                 raise
@@ -311,8 +331,10 @@ def check_checkpoint(path: str | None) -> None:
         raise UsageError("--ckpt_path", path, "an existing checkpoint file")
 
 
-def check_run_dir(path: str) -> None:
+def check_run_dir(path: str | None) -> None:
     """The folder of runs has to be one, or there has to be room to make it."""
+    if not path:
+        raise UsageError("--run_dir", path, "a folder")
     folder = Path(path).absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -384,9 +406,23 @@ def _find_config(name: str) -> Path:
     places = [Path(name), CONFIGS / name]
     for place in places:
         if place.is_file():
+            _check_config(name, place)
             return place
     looked = " or ".join(str(place.absolute()) for place in places)
     raise UsageError("--config", name, f"an existing file, looked for as {looked}")
+
+
+def _check_config(name: str, path: Path) -> None:
+    """A config file has to be a mapping in YAML; a tag in it constructs no object."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError("--config", name, f"a YAML file in UTF-8 ({reason})") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        held = type(content).__name__ if content is not None else "nothing"
+        allowed = f"a YAML file that holds keys as model: and trainer:; it holds {held}"
+        raise UsageError("--config", name, allowed)
 
 
 def _fail(code: int, message: str) -> int:

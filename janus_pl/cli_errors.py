@@ -6,7 +6,7 @@ import difflib
 import errno
 import inspect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from lightning.pytorch import Trainer
@@ -15,6 +15,17 @@ from janus_pl.errors import StorageError, UsageError
 
 # What the system says of the disk, and never of a mistake in a path.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+
+WIDTH = 120  # of a value in a message, which may be a whole list of callbacks
+LEAST = {
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,  # the whole split
+}
 
 
 def explain(error: BaseException, options: Iterable[str] = ()) -> str:
@@ -29,6 +40,7 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
     text = str(error)
     return (
         _unknown_option(text)
+        or _missing_argument(text)
         or _unknown_key(text, options)
         or _not_importable(text)
         or _wrong_value(text)
@@ -62,6 +74,43 @@ def storage_message(error: OSError) -> str | None:
     return None
 
 
+def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> UsageError:
+    """What Lightning says of the trainer's options, with the one that it names first.
+
+    Args:
+        error: what the Trainer raised.
+        options: what it was given.
+    """
+    text = " ".join(str(error).split())
+    words = re.findall(r"\w+", text)
+    named = [word for word in words if word in options]
+    named += [name for name, value in options.items() if isinstance(value, str) and value in words]
+    # What is not installed, or not in this machine, is said without a name.
+    named += [
+        name for name in ("accelerator", "strategy") if options.get(name) not in ("auto", None)
+    ]
+    if not named:
+        return UsageError("trainer", "options", f"what Lightning's Trainer takes ({text})")
+    name = named[0]
+    return UsageError(f"trainer.{name}", options[name], f"what Lightning's Trainer takes ({text})")
+
+
+def check_trainer(options: Mapping[str, object]) -> None:
+    """Numbers that Lightning takes and then fails on, or reads as none.
+
+    Raises:
+        UsageError: a number below what makes sense.
+    """
+    if options.get("barebones"):
+        raise UsageError(
+            "trainer.barebones", True, "false, for a run without a record shows nothing"
+        )
+    for name, least in LEAST.items():
+        value = options.get(name)
+        if isinstance(value, int | float) and value < least:
+            raise UsageError(f"trainer.{name}", value, f"a number from {least} up, or null")
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The valid key that is most like an unknown one.
 
@@ -79,9 +128,22 @@ def _unknown_option(text: str) -> str | None:
         return None
     before_and_line = text[: text.find("\n", match.end())]
     classes = re.findall(r"class_path(?: |=)'([^']+)'", before_and_line)
+    if match[1] == "class_path":  # which is taken for an argument where there are other keys
+        given = re.findall(r"Given value: (.*)$", text, re.MULTILINE)
+        keys = ".".join(_keys(before_and_line))
+        return f"{keys}: got {given[-1]}, allowed: no keys but class_path and init_args"
     field = ".".join([*_keys(before_and_line), match[1]])
     known = _arguments(classes[-1]) - {match[1]}  # a name may be taken by the program itself
     return f"{field}: unknown key, allowed: {nearest(match[1], known)}"
+
+
+def _missing_argument(text: str) -> str | None:
+    """An argument that has no default and was not given, or given as null."""
+    match = re.search(r"the following arguments are required: (?:\w+\.)?(\w+)", text)
+    if not match:
+        return None
+    field = ".".join([*_keys(text[: match.start()]), match[1]])
+    return f"{field}: got None, allowed: a value, for it has no default"
 
 
 def _unknown_key(text: str, options: Iterable[str]) -> str | None:
@@ -119,11 +181,15 @@ def _wrong_value(text: str) -> str | None:
     if not keys or not given:
         return None
     inner = text[: given.start()]
-    expected = re.findall(
-        r"Expected an? (<class '[^']+'>|typing\.Literal\[[^\]]+\]|[^.\n]+)", inner
-    )
+    kind = r"<class '[^']+'>|typing\.Literal\[[^\]]+\]|(?!a path but|path but|')[^.\n]+"
+    expected = re.findall(f"Expected (?:an? )?({kind})", inner)
+    bases = re.findall(r"(?:subclass of|that returns) (?:<class ')?(?:\w+\.)*(\w+)", inner)
+    if not bases and {_readable(kind) for kind in expected} <= {"null"}:
+        bases = re.findall(r"Subtypes: \[.*?<class '(?:\w+\.)*(\w+)'>", inner)
     allowed = dict.fromkeys(_readable(kind) for kind in expected)
-    return f"{'.'.join(keys)}: got {given[1]!r}, allowed: {' or '.join(allowed) or 'see --help'}"
+    allowed |= dict.fromkeys(f"the class_path of a {base}" for base in bases)
+    value = given[1] if len(given[1]) <= WIDTH else f"{given[1][:WIDTH]} ..."
+    return f"{'.'.join(keys)}: got {value!r}, allowed: {' or '.join(allowed) or 'see --help'}"
 
 
 def _keys(text: str) -> list[str]:

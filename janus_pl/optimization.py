@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
-from torch.optim import Optimizer
+from torch.optim import Optimizer, SparseAdam
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from janus_pl.errors import UsageError
@@ -76,9 +76,10 @@ def build_optimizer(
     try:
         optimizer = factory(groups, learning_rate)
     except (TypeError, ValueError, RuntimeError) as error:
-        name = getattr(factory, "__name__", type(factory).__name__)
-        allowed = f"options that it accepts ({error})"
-        raise UsageError("model.optimizer", name, allowed) from error
+        allowed = f"an optimizer with options that it accepts ({error})"
+        raise UsageError("model.optimizer", _name(factory), allowed) from error
+    if isinstance(optimizer, SparseAdam):
+        raise UsageError("model.optimizer", "SparseAdam", "an optimizer for dense gradients")
     if given := optimizer.defaults.get("weight_decay"):
         raise UsageError("model.optimizer.weight_decay", given, "0; set model.weight_decay instead")
     return optimizer
@@ -100,13 +101,20 @@ def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
     """
     if isinstance(schedule, str):
         return
-    name = getattr(schedule, "__name__", type(schedule).__name__)
+    name = _name(schedule)
     try:
         scheduler = schedule(optimizer)
     except (TypeError, ValueError) as error:
         raise UsageError("model.schedule", name, f"options that it accepts ({error})") from error
     if isinstance(scheduler, ReduceLROnPlateau):
         raise UsageError("model.schedule", name, "a scheduler that needs no metric")
+
+
+def _name(factory: object) -> str:
+    """Of what a config gave: a class comes wrapped in a function of the parser's."""
+    if factory is None or isinstance(factory, type):
+        return getattr(factory, "__name__", "null")
+    return "its class"
 
 
 def check_end(schedule: Schedule, trainer: Trainer) -> None:

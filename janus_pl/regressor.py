@@ -36,6 +36,7 @@ FIXED |= {"overfit_batches": 0.0, "limit_train_batches": 1.0}
 LearningRate = float | Literal["auto"] | list[float]
 SAMPLES_AT_ONCE = 65_536
 CHECKED = 200  # pairs of seed and lambda whose limit of stability is computed, some 10 ms each
+MOST_PER_DECADE = 10_000
 MOMENT_SAMPLES = 10_000  # of a stream, to estimate its limit of stability
 
 
@@ -102,8 +103,8 @@ class LinearRegressor(JanusTask):
             raise UsageError("model.decay_convention", decay_convention, ", ".join(LAMBDA_FACTOR))
         counts = {"records_per_decade": records_per_decade, "looks_per_decade": looks_per_decade}
         for field, count in counts.items():
-            if not is_integer(count, at_least=1):
-                raise UsageError(f"model.{field}", count, "an integer from 1 up")
+            if not is_integer(count, at_least=1) or count > MOST_PER_DECADE:
+                raise UsageError(f"model.{field}", count, f"an integer from 1 to {MOST_PER_DECADE}")
         check_on_divergence(on_divergence)
         self.save_hyperparameters(logger=False)
         self.automatic_optimization = False
@@ -163,6 +164,11 @@ class LinearRegressor(JanusTask):
         if trainer.world_size > 1:
             allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
             raise UsageError("trainer.devices", trainer.world_size, allowed)
+        if (
+            "auto" in _listed(self._rates[data.whole])
+            and not data.compressed()[0].any((1, 2)).all()
+        ):
+            raise UsageError("model.learning_rate", "auto", "a number: X is zero")
         if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         if data.order == "online" and trainer.max_epochs != 1:

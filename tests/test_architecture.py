@@ -15,19 +15,26 @@ OURS = {"janus_pl", "callbacks"}
 ALLOWED = {
     "janus_pl/errors.py": (set(), set()),
     "janus_pl/linalg.py": (TORCH_ONLY, set()),
+    "janus_pl/limits.py": (set(), {"janus_pl.errors"}),
     "janus_pl/losses.py": (TORCH_ONLY, set()),
     "janus_pl/minimal.py": (TORCH_ONLY | {"sklearn"}, set()),
     "janus_pl/linear": (TORCH_ONLY | {"numba"}, {"janus_pl.linear", "janus_pl.theory"}),
     "janus_pl/theory": (TORCH_ONLY, {"janus_pl.theory"}),
     "janus_pl/nn": (
         TORCH_ONLY,
-        {"janus_pl.nn", "janus_pl.linalg", "janus_pl.errors", "janus_pl.theory"},
+        {
+            "janus_pl.nn",
+            "janus_pl.linalg",
+            "janus_pl.errors",
+            "janus_pl.limits",
+            "janus_pl.theory",
+        },
     ),
     "janus_pl/observables": (TORCH_ONLY, {"janus_pl.observables", "janus_pl.linalg"}),
     "janus_pl/data/loader.py": (TORCH_ONLY, {"janus_pl.errors"}),
     "janus_pl/data": (
         TORCH_ONLY | {"lightning", "torchvision", "sklearn", "PIL", "threadpoolctl"},
-        {"janus_pl.data", "janus_pl.errors"},
+        {"janus_pl.data", "janus_pl.errors", "janus_pl.limits"},
     ),
     "janus_pl/runtime/files.py": (set(), {"janus_pl.errors"}),
     "janus_pl/runtime/arrays.py": (TORCH_ONLY, {"janus_pl.runtime.files"}),

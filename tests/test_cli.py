@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -268,119 +267,7 @@ def test_help_names_the_subcommands() -> None:
         assert name in " ".join(output.split())
 
 
-# What bad input gets
-
-
-def bad_files(tmp_path: Path) -> None:
-    """Folders of images with something missing, and config files with something wrong."""
-    from PIL import Image
-
-    for folder, classes in {"good": ("a", "b"), "lonely": ("a",), "empty": ("a", "b")}.items():
-        for split in ("train", "test"):
-            for name in classes:
-                path = tmp_path / folder / split / name
-                path.mkdir(parents=True)
-                if (folder, name) != ("empty", "b"):
-                    Image.new("RGB", (32, 32), (9, 200, 30)).save(path / "1.png")
-    shutil.copytree(tmp_path / "good", tmp_path / "broken")
-    (tmp_path / "broken" / "train" / "b" / "2.jpg").write_bytes(b"no image")
-    (tmp_path / "unknown.yaml").write_text("data:\n  init_args:\n    batchsize: 3\n")
-    (tmp_path / "top.yaml").write_text("modle:\n  loss: square\n")
-    (tmp_path / "syntax.yaml").write_text("model: [1,\n")
-
-
-FOLDER = ["--data", "janus_pl.data.ImageFolderPair", "--data.batch_size", "1", "--data.root"]
-BAD = [
-    ("--data.batchsize 3", "data.batchsize", "batch_size"),
-    ("--config unknown.yaml", "data.batchsize", "batch_size"),
-    ("--config top.yaml", "modle.loss", "model"),
-    ("--config syntax.yaml", "config", "parsing"),
-    ("--trainer.max_epoch 3", "trainer.max_epoch", "trainer.max_epochs"),
-    ("--model.lerning_rate 3", "model.lerning_rate", "learning_rate"),
-    ("--model.optimizer.lr 3", "model.optimizer.lr", "momentum"),
-    ("--modle.loss square", "modle.loss", "model"),
-    ("--config nowhere.yaml", "--config", "configs/nowhere.yaml"),
-    ("--data.batch_size 0", "data.batch_size", '1 to N, or "full"'),
-    ("--data.batch_size -3", "data.batch_size", '1 to N, or "full"'),
-    ("--data.batch_size 286", "data.batch_size", "285"),
-    ("--data.batch_size half", "data.batch_size", "int or 'full'"),
-    ("--data.batch_size 1.5", "data.batch_size", "int or 'full'"),
-    ("--data.micro_batch_size 129", "data.micro_batch_size", "128"),
-    ("--data.micro_batch_size 0", "data.micro_batch_size", "1"),
-    ("--data.batch_size full --data.micro_batch_size 286", "data.micro_batch_size", "285"),
-    ("--data.order random", "data.order", "with_replacement"),
-    ("--data.seed -1", "data.seed", "0"),
-    ("--data.num_train 1", "data.num_train", "2"),
-    ("--data.num_train 9999", "data.num_train", "279"),
-    ("--data.classes [3,3]", "data.classes", "two different digits"),
-    ("--data.classes [3,12]", "data.classes", "0 to 9"),
-    ("--model.weight_decay -1e-3", "model.weight_decay", "from 0 up"),
-    ("--model.weight_decay much", "model.weight_decay", "float"),
-    ("--model.learning_rate -0.1", "model.learning_rate", "above 0"),
-    ("--model.learning_rate 0", "model.learning_rate", "above 0"),
-    ("--model.loss hinge", "model.loss", "'square'"),
-    ("--model.decay v", "model.decay", "'rho'"),
-    ("--model.schedule linear", "model.schedule", "'cosine'"),
-    ("--model.strides [3,3,3,3]", "model.strides", "leave a pixel"),
-    ("--model.strides [1,2]", "model.strides", "four"),
-    ("--model.strides [1,2,0,2]", "model.strides", "at least 1"),
-    ("--model.optimizer.momentum -1", "model.optimizer", "momentum"),
-    ("--model.optimizer.weight_decay 0.1", "model.optimizer.weight_decay", "model.weight_decay"),
-    ("--model.optimizer Adm", "model.optimizer", "Adm"),
-    ("--model nowhere.Model", "model", "nowhere"),
-    ("--model janus_pl.Classifier", "model", "DeepReLUClassifier"),
-    ("--data janus_pl.data.CIFARPair", "data", "CIFAR10Pair"),
-    ("--trainer.callbacks callbacks.LayerRnk", "trainer.callbacks", "LayerRank"),
-    ("--trainer.max_epochs many", "trainer.max_epochs", "int"),
-    (
-        '--trainer.callbacks={"class_path":"callbacks.LayerRank",'
-        '"init_args":{"every_n_epochs":-1}}',
-        "callbacks.LayerRank.every_n_epochs",
-        "0 up",
-    ),
-    ("--data janus_pl.data.CIFAR10Pair --data.classes [1,1]", "data.classes", "different"),
-    ("--data janus_pl.data.CIFAR10Pair --data.classes [1,cow]", "data.classes", "automobile"),
-    ("--model.channels [2,3]", "model.channels", "four"),
-    ("--model.hidden 0", "model.hidden", "at least 1"),
-    ("--model.init_scale 0", "model.init_scale", "above 0"),
-    (
-        "--model.schedule torch.optim.lr_scheduler.ReduceLROnPlateau",
-        "model.schedule",
-        "no metric",
-    ),
-    ("--seed_everything -1", "seed_everything", "0"),
-    ("--trainer.val_check_interval 0.5", "trainer.val_check_interval", "1.0"),
-    ("--trainer.max_epochs -1", "trainer.max_epochs", "trainer.max_steps"),
-    ("--trainer.devices 2 --trainer.strategy ddp_spawn", "trainer.strategy", "ddp"),
-    ("--trainer.accumulate_grad_batches 2", "trainer", "accumulate_grad_batches"),
-    ("--trainer.gradient_clip_val 1.0", "trainer", "gradient_clip_val"),
-    ("--ckpt_path none.ckpt", "--ckpt_path", "existing"),
-    ("--run_dir syntax.yaml/runs", "--run_dir", "a folder"),
-    (
-        "--data janus_pl.data.CIFAR10Pair --data.root none --data.download false",
-        "data.root",
-        "janus_pl.data.ImageFolderPair --data.root",
-    ),
-    (" ".join([*FOLDER, "nowhere"]), "data.root", "nowhere"),
-    (" ".join([*FOLDER, "lonely"]), "data.classes", "two"),
-    (" ".join([*FOLDER, "empty"]), "data.root", "empty/train/b"),
-    (" ".join([*FOLDER, "broken"]), "data.root", "broken/train/b/2.jpg"),
-    (" ".join([*FOLDER, "good", "--data.classes", "[a,c]"]), "data.classes", "a, b"),
-]
-
-
-@pytest.mark.parametrize(("args", "field", "allowed"), BAD, ids=[case[0] for case in BAD])
-def test_a_mistake_gets_one_line_and_no_run_folder(
-    args: str, field: str, allowed: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    bad_files(tmp_path)
-    before = {path for path in tmp_path.rglob("*") if path.name != "wandb"}
-    assert main(["fit", "--config", "sgd.yaml", *DIGITS, OBSERVERS, *args.split()]) == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
-    (line,) = errors
-    assert field in line
-    assert allowed in line
-    assert {path for path in tmp_path.rglob("*") if path.name != "wandb"} == before
+# What bad input gets: see test_mistakes.py too
 
 
 @pytest.mark.parametrize("args", [[], ["fitt"], ["fit", "--config"]])

@@ -194,6 +194,30 @@ def test_without_checkpoints_none_is_made(capsys: pytest.CaptureFixture) -> None
     assert stopped(capsys) == "stopped by SIGTERM after step 2"
 
 
+def test_slurms_requeue_stays_lightnings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """SIGUSR1 saves and requeues by Lightning's handler, the run goes on, SIGTERM is ours."""
+    scontrol = tmp_path / "scontrol"
+    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+    scontrol.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    slurm = {"JOB_ID": "77", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in {**slurm, "NTASKS_PER_NODE": "1", "JOB_NAME": "janus"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    used = [
+        {
+            "class_path": "troublemakers.SendSignal",
+            "init_args": {"signal_name": name, "hook": "on_train_batch_start", "calls": calls},
+        }
+        for name, calls in {"SIGUSR1": 1, "SIGTERM": 4}.items()
+    ]
+    assert main([*DIGITS, callbacks(*used), *PLAIN, "--trainer.max_epochs=50"]) == 143
+    assert (tmp_path / "asked").read_text() == "requeue 77\n"
+    assert torch.load(tmp_path / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 1
+    assert "after step 5;" in stopped(capsys)
+
+
 def start(*args: str, path: Path = ROOT) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
     return subprocess.Popen(

@@ -33,6 +33,7 @@ from janus_pl.data.loader import (
     is_integer,
 )
 from janus_pl.errors import UsageError
+from janus_pl.limits import check_memory
 
 EVAL_CHUNK = 500
 
@@ -231,6 +232,8 @@ class CIFAR10Pair(ImagePair):
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if not isinstance(root, str):
+            raise UsageError("data.root", root, "a folder")
         self.root = root
         self.classes = _cifar10_indices(CIFAR10_PAIR if classes is None else classes)
         self.download = download
@@ -332,6 +335,8 @@ class ImageFolderPair(ImagePair):
         return Split(_from_bytes(pixels), _signs(np.arange(len(pixels)) >= len(first)))
 
     def _decode(self, files: list[Path]) -> NDArray[np.uint8]:
+        entries = len(files) * self.image_size**2 * 3
+        check_memory("data.image_size", self.image_size, 5 * entries)  # as bytes and as float32
         pixels = np.empty((len(files), self.image_size, self.image_size, 3), np.uint8)
 
         def decode(i: int) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from janus_pl.errors import UsageError
 
@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 Given = tuple[Floats, Floats, Floats | None]  # X (d, N), Y (m, N), W0 (m, d)
 
 SOURCES = '"gaussian", "toy", or an existing .npz or .csv file'
+MOST = 1e100  # whose square, and the sum of many squares, is still a number
 # Appendix A: its printed gradients, e1 e1^T and e2 e2^T, are 2 (W x_i - y_i) x_i^T for Y = I/2.
 TOY: Given = np.eye(3, 2), np.eye(2) / 2, np.array([[1.0, 0.0, 1.0], [0.0, 1.0, -1.0]])
 
@@ -78,11 +79,13 @@ def _read_csv(path: Path) -> Given:
     return table[:, :d].T, table[:, d:].T, None
 
 
-def _real(name: str, array: Floats) -> Floats:
+def _real(name: str, given: ArrayLike) -> Floats:
+    array = np.asarray(given)
     if array.ndim != 2 or array.size == 0 or array.dtype.kind not in "fiu":
         kind = f"an array of shape {array.shape} and type {array.dtype}"
         raise ValueError(f"{name} is {kind}, no matrix of real numbers")
     array = array.astype(np.float64)
-    for row, column in np.argwhere(~np.isfinite(array)):
-        raise ValueError(f"{name} has {array[row, column]} in row {row + 1}, column {column + 1}")
+    for row, column in np.argwhere(~(np.abs(array) <= MOST)):
+        where = f"in row {row + 1}, column {column + 1}"
+        raise ValueError(f"{name} has {array[row, column]} {where}, not a number up to {MOST}")
     return array

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from janus_pl.data.linear_files import SOURCES, TOY, Floats, Given, check_asked, read_problem
+from janus_pl.data.linear_files import MOST, SOURCES, TOY, Floats, Given, check_asked, read_problem
 from janus_pl.data.loader import (
     BatchSize,
     InMemoryBatches,
@@ -24,6 +24,7 @@ from janus_pl.data.loader import (
     is_integer,
 )
 from janus_pl.errors import UsageError
+from janus_pl.limits import check_memory
 
 LinearOrder = Literal["sequential", "shuffle", "with_replacement", "online"]
 Init = Literal["zero", "gaussian", "given"]
@@ -103,8 +104,8 @@ class LinearProblem(LightningDataModule):
             raise UsageError("data.order", order, ", ".join(get_args(LinearOrder)))
         if init not in (None, *get_args(Init)):
             raise UsageError("data.init", init, ", ".join(get_args(Init)))
-        if not (isinstance(init_scale, int | float) and 0 <= init_scale < math.inf):
-            raise UsageError("data.init_scale", init_scale, "a finite number >= 0")
+        if not (isinstance(init_scale, int | float) and 0 <= init_scale <= MOST):
+            raise UsageError("data.init_scale", init_scale, f"a number from 0 to {MOST}")
         if not isinstance(source, str):
             raise UsageError("data.source", source, SOURCES)
         if seed > MOST_SEED:
@@ -259,6 +260,14 @@ class LinearProblem(LightningDataModule):
             allowed = f"from 1 to {full}, data.dim less data.empty"
             raise UsageError("data.informative", self.informative, allowed)
         check_batch_fits(self.batch_size, None, self.num_train)
+        self._check_memory()
+
+    def _check_memory(self) -> None:
+        """X, Y, W and the matrices of a problem fit into the machine; a stream is not held."""
+        samples, width = self.num_train, self.dim + self.outputs
+        rows = width if self.order == "online" else samples + width
+        sizes = f"N = {samples}, d = {self.dim}, m = {self.outputs}, replicas = {self.replicas}"
+        check_memory("data", sizes, 8.0 * self.replicas * width * rows)
 
     def _loader(self) -> InMemoryBatches:
         """Replica 0 on the training device; made once: the epoch count belongs to one loader."""

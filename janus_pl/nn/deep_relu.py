@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from janus_pl.errors import UsageError
+from janus_pl.limits import check_memory
 
 KERNEL = 3
 
@@ -44,12 +46,16 @@ class DeepReLU(nn.Module):
         init_scale: float = 0.1,
     ) -> None:
         super().__init__()
-        if len(channels) != 4 or any(not isinstance(c, int) or c < 1 for c in channels):
-            raise UsageError("model.channels", list(channels), "four integers of at least 1")
-        if not isinstance(hidden, int) or hidden < 1:
-            raise UsageError("model.hidden", hidden, "an integer of at least 1")
+        _check_four("model.channels", channels)
+        for field, value in {"model.hidden": hidden, "model.image_size": image_size}.items():
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(field, value, "an integer of at least 1")
         features = channels[-1] * output_size(strides, image_size) ** 2
         widths = [3, *channels]
+        convolved = sum(a * b for a, b in pairwise(widths)) * KERNEL**2
+        count = convolved + hidden * (features + 2)
+        # With momentum, a gradient and the copy that the guard holds.
+        check_memory("model", f"{count:.3g} parameters", 4.0 * 4 * count)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for k, stride in enumerate(strides, start=1):
             layers[f"conv{k}"] = nn.Conv2d(
@@ -86,8 +92,10 @@ def output_size(strides: Sequence[int], image_size: int) -> int:
     >>> output_size((1, 2, 1, 2), 32), output_size((2, 2, 2, 2), 32)
     (5, 1)
     """
-    if len(strides) != 4 or any(not isinstance(s, int) or s < 1 for s in strides):
-        raise UsageError("model.strides", list(strides), "four integers of at least 1")
+    _check_four("model.strides", strides)
+    if max(strides) > image_size:
+        allowed = f"four integers of at least 1, at most model.image_size: {image_size}"
+        raise UsageError("model.strides", strides, allowed)
     size = image_size
     for stride in strides:
         if size < KERNEL:
@@ -95,3 +103,9 @@ def output_size(strides: Sequence[int], image_size: int) -> int:
             raise UsageError("model.strides", list(strides), allowed)
         size = (size - KERNEL) // stride + 1
     return size
+
+
+def _check_four(field: str, values: Sequence[int]) -> None:
+    four = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == 4
+    if not four or any(not isinstance(v, int) or isinstance(v, bool) or v < 1 for v in values):
+        raise UsageError(field, values, "four integers of at least 1")

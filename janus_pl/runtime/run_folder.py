@@ -57,8 +57,13 @@ class RunFolder:
             try:
                 write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
             finally:
-                self._lock.close()
-                self._lock = None
+                self.let_go()
+
+    def let_go(self) -> None:
+        """Others may go on with the run, of whose end nothing is written."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
 
 def interrupted(root: Path) -> list[Path]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import netrc
 import os
 import secrets
+import shutil
 import string
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,6 +25,7 @@ from janus_pl.runtime.run_folder import RunFolder
 _held: list[RunFolder] = []  # of this process, until `finish`
 
 FLUSH_INTERVAL = 0.5  # seconds that a row may wait in W&B's memory, where a kill -9 loses it
+_made: list[Path] = []  # the folders that this process has made, innermost first
 FINISH_TIMEOUT = 120.0  # seconds that the end of a run waits for a network that may be gone
 
 
@@ -47,6 +50,9 @@ class RunLogger(WandbLogger):
         resumed: whether this goes on with a run.
         journal: the rows in a file of the run's folder, beside W&B's record; the first process's.
         recorded: the optimizer steps up to which an online run has its rows already.
+
+    Raises:
+        UsageError: what W&B would refuse, or a project or id that would lead out of the folder.
     """
 
     def __init__(
@@ -54,11 +60,13 @@ class RunLogger(WandbLogger):
         project: str = "janus_pl",
         name: str | None = None,
         group: str | None = None,
-        tags: Sequence[str] = (),
+        tags: Sequence[str] | None = (),
         run_dir: str | Path = "runs",
         resumed: Path | None = None,
     ) -> None:
         run_id = resumed.name if resumed else os.environ.get("WANDB_RUN_ID") or _new_id()
+        tags = tags or ()
+        _check_names(project, run_id, name, group, tags)
         self.resumed = resumed is not None
         self.recorded = -1
         self.folder = Path(run_dir) / project / run_id
@@ -84,6 +92,9 @@ class RunLogger(WandbLogger):
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
+            _made.clear()
+            folder = self.folder.absolute()
+            _made.extend(place for place in (folder, *folder.parents) if not place.exists())
             try:
                 _hold(self.folder)
             except OSError as error:
@@ -141,6 +152,31 @@ class RunLogger(WandbLogger):
         return Path(self.experiment.settings.sync_dir)
 
 
+def _check_names(
+    project: str, run_id: str, name: str | None, group: str | None, tags: Sequence[str]
+) -> None:
+    import wandb
+
+    for field, value in {"--project": project, "WANDB_RUN_ID": run_id}.items():
+        if value in (None, "", ".", "..") or "/" in value or os.sep in value:
+            raise UsageError(field, value, "a name that is one folder below --run_dir")
+    given: dict[str, tuple[str, object]] = {
+        "--project": ("project", project),
+        "WANDB_RUN_ID": ("run_id", run_id),
+        "--name": ("run_name", name),
+        "--group": ("run_group", group),
+        "--tags": ("run_tags", tuple(tags)),
+        "WANDB_MODE": ("mode", os.environ.get("WANDB_MODE", "online")),
+    }
+    for field, (key, setting) in given.items():
+        try:
+            wandb.Settings.model_validate({key: setting})
+        except (wandb.errors.UsageError, ValueError) as error:
+            details = getattr(error, "errors", None)  # pydantic's own text has several lines
+            reason = details()[0]["msg"] if details else str(error)
+            raise UsageError(field, setting, f"what W&B takes ({reason})") from error
+
+
 def has_account() -> bool:
     """Whether W&B finds credentials, without asking anybody: its variables or the netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
@@ -166,6 +202,7 @@ def finish(exit_code: int = 0) -> None:
     is whole.
     """
     ending, _held[:] = _held[:], []
+    _made.clear()
     try:
         _finish_record(exit_code)
     finally:
@@ -202,6 +239,25 @@ def mark_preempting() -> None:
 
     if wandb.run is not None:
         wandb.run.mark_preempting()
+
+
+@rank_zero_only
+def discard() -> None:
+    """Forget the run of this process if nothing was recorded, with the folders made for it."""
+    import wandb
+
+    if wandb.run is not None:
+        if wandb.run.step > 0:
+            return
+        wandb.finish(exit_code=1)
+    for held in _held:
+        held.let_go()
+    _held.clear()
+    for place in _made[:1]:
+        shutil.rmtree(place, ignore_errors=True)
+    for place in _made[1:]:
+        with suppress(OSError):  # somebody else may have put something there
+            place.rmdir()
 
 
 def _new_id() -> str:
