@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Several processes of one thread each; the tests that are of threads set their own number.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4
 INSTALLED := $(VENV)/.installed
 
 .PHONY: help install quickstart test soak lint audit bench
@@ -20,10 +22,10 @@ quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
 	$(BIN)/python -m janus_pl.quickstart
 
 test: $(INSTALLED)  ## the whole test suite
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 soak: $(INSTALLED)  ## the tests that take long: runs killed anywhere, several processes, fresh ones
-	$(BIN)/python -m pytest -q -m soak
+	$(PYTEST) -m soak
 
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages; asks a database online
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit

@@ -7,6 +7,7 @@ stopped by SIGTERM and SIGINT, after a checkpoint.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import re
@@ -56,6 +57,7 @@ HELPED = {
     "--model.help": "janus_pl.DeepReLUClassifier",
     "--data.help": "janus_pl.data.CIFAR10Pair",
 }
+TOLD = "JANUS_PL_GOES_ON"  # by the first process to those that it starts: what they go on with
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 OPTIONS = (
     *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "allow_config_change"),
@@ -179,9 +181,13 @@ class JanusCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """`fit --ckpt_path last` goes on with an interrupted run, where there is one."""
         self.resumed: Path | None = None
-        if self.subcommand != "fit" or self._get(self.config, "ckpt_path") != "last":
+        self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
+        if not self._takes_up:
             return
         config = self.config[self.subcommand]
+        config.ckpt_path = None
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return  # the first process decides, for it alone holds a run's lock: `_agree`
         self.resumed = self._interrupted_run()
         checkpoint = None if self.resumed is None else checkpoint_of(self.resumed)
         config.ckpt_path = None if checkpoint is None else str(checkpoint)
@@ -206,6 +212,25 @@ class JanusCLI(LightningCLI):
         allowed = f"the config of {runs[0]}, or --allow_config_change; changed: {listed}"
         raise UsageError("--ckpt_path", "last", allowed)
 
+    def _agree(self) -> None:
+        """All processes go on with the run that the first one has found."""
+        strategy, options = self.trainer.strategy, self.config_init["fit"]
+        found = [None if self.resumed is None else str(self.resumed), options.ckpt_path]
+        if self.trainer.world_size == 1:
+            return
+        if not strategy.cluster_environment.creates_processes_externally:  # type: ignore[attr-defined]
+            os.environ[TOLD] = json.dumps(found)
+        elif TOLD in os.environ:
+            found = json.loads(os.environ[TOLD])
+        else:  # torchrun, SLURM: nobody has started the others
+            strategy.setup_environment()
+            found = strategy.broadcast(found)
+        self.resumed = None if found[0] is None else Path(found[0])
+        options.ckpt_path = found[1]
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ExactResume):
+                callback.goes_on = self.resumed is not None
+
     def _dump(self) -> str:
         """The resolved config as YAML."""
         assert self.subcommand is not None
@@ -217,10 +242,10 @@ class JanusCLI(LightningCLI):
         if not isinstance(options, Namespace):
             raise UsageError("trainer", options, "the Trainer's options by name")
         check_trainer(vars(options))
+        given = options.callbacks or []
+        own = ExactResume(goes_on=self.resumed is not None)
+        options.callbacks = [*(given if isinstance(given, list) else [given]), own]
         if self.subcommand == "fit":
-            given = options.callbacks or []
-            own = ExactResume(goes_on=self.resumed is not None)
-            options.callbacks = [*(given if isinstance(given, list) else [given]), own]
             check_callbacks(options.callbacks)
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
@@ -246,6 +271,8 @@ class JanusCLI(LightningCLI):
 
     def _check(self) -> None:
         """Look before the trainer makes a run folder, so that a mistake leaves none."""
+        if self._takes_up:
+            self._agree()
         self._check_checkpoint()
         if self.subcommand == "fit" and not is_overridden(
             "train_dataloader", self.datamodule or self.model, LightningDataModule
@@ -273,7 +300,7 @@ class JanusCLI(LightningCLI):
         verified = isinstance(self.trainer.strategy.checkpoint_io, VerifiedCheckpointIO)
         if verified:
             check_weights_only(options.weights_only)
-        if verified and options.ckpt_path not in (None, "last", "best"):
+        if verified and options.ckpt_path not in (None, "last"):
             path, checkpoint = load_sound(Path(options.ckpt_path))
             weights = self.model.state_dict() if isinstance(self.model, JanusTask) else {}
             check_fits(path, checkpoint, weights, training=self.subcommand == "fit")
@@ -327,7 +354,10 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
 def check_checkpoint(path: str | None) -> None:
     """A checkpoint that is named has to be there."""
-    if path not in (None, "last", "best") and not Path(path).is_file():
+    if path == "best":  # Lightning's word for that of a fit in this very process
+        folder = "RUN_DIR/PROJECT/ID/checkpoints/best.ckpt"
+        raise UsageError("--ckpt_path", path, f"an existing checkpoint file, as {folder}")
+    if path not in (None, "last") and not Path(path).is_file():
         raise UsageError("--ckpt_path", path, "an existing checkpoint file")
 
 

@@ -209,6 +209,7 @@ BAD_DEEP = [
     ("--seed_everything null", "seed_everything", "int"),
     ("--seed_everything x", "seed_everything", "int"),
     ("--ckpt_path good", "--ckpt_path", "existing"),
+    ("--ckpt_path best", "--ckpt_path", "checkpoints/best.ckpt"),
     ("--model.strides null", "model.strides", "four"),
     ("--model.channels null", "model.channels", "four"),
     ("--model.hidden null", "model.hidden", "at least 1"),
@@ -358,7 +359,8 @@ CASES += [(LINEAR, f"{GIVEN} {name}", "data.source", text) for name, text in BAD
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with everything that the table names."""
-    folder = tmp_path_factory.mktemp("mistakes")
+    folder = tmp_path_factory.mktemp("mistakes") / "here"  # above it nothing may be made either
+    folder.mkdir()
     config_files(folder)
     image_folders(folder)
     problems(folder)

@@ -25,6 +25,10 @@ class ExactResume(Callback):
         self.goes_on = goes_on
         self._state: dict[str, Any] | None = None
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning reads a checkpoint before it does this, and so float64 into float32 weights.
+        trainer.precision_plugin.convert_module(pl_module)
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:

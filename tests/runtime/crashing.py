@@ -37,6 +37,7 @@ def run(
     moment: str | None = None,
     delay: float | None = None,
     forget: bool = False,
+    converts: bool = True,
 ) -> int:
     """The exit code of `main(args)` in a process in a folder; -9 where it was killed.
 
@@ -46,8 +47,11 @@ def run(
         moment: KIND:COUNT, the so manyth call of something, at which it kills itself.
         delay: seconds after the start of training until it is killed from outside.
         forget: leave the random generators as they are when a run is resumed.
+        converts: convert the model to the trainer's precision before a checkpoint is read.
     """
-    process = CONTEXT.Process(target=_main, args=(str(folder), list(args), moment, forget))
+    process = CONTEXT.Process(
+        target=_main, args=(str(folder), list(args), moment, forget, converts)
+    )
     process.start()
     if delay is not None:
         waited = time.monotonic()
@@ -63,7 +67,7 @@ def run(
     return code
 
 
-def _main(folder: str, args: list[str], moment: str | None, forget: bool) -> None:
+def _main(folder: str, args: list[str], moment: str | None, forget: bool, converts: bool) -> None:
     from janus_pl.cli import main
     from janus_pl.runtime import exact_resume
 
@@ -77,6 +81,8 @@ def _main(folder: str, args: list[str], moment: str | None, forget: bool) -> Non
         arm(moment)
     if forget:
         exact_resume.set_generators = lambda states: None
+    if not converts:
+        exact_resume.ExactResume.setup = Callback.setup  # type: ignore[method-assign]
     sys.exit(main(args))
 
 

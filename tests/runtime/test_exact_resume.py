@@ -142,6 +142,23 @@ def test_without_the_states_of_the_generators_it_is_another(whole: Any, tmp_path
         assert_same_run(tmp_path, whole["classifier"])
 
 
+@pytest.mark.parametrize("converts", [True, False], ids=["as it is", "control"])
+def test_in_float64_too(converts: bool, tmp_path: Path) -> None:
+    """Lightning by itself would put the weights of a checkpoint into a float32 model."""
+    double = [*CLASSIFIER, "--trainer.precision=64-true"]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder in (whole, resumed):
+        folder.mkdir()
+    assert run(whole, double) == 0
+    kill(resumed, double, "step:10")
+    assert run(resumed, [*double, *RESUME], converts=converts) == 0
+    if converts:
+        assert_same_run(resumed, whole)
+    else:
+        with pytest.raises(AssertionError, match="state_dict"):
+            assert_same_run(resumed, whole)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize(
     ("task", "moment"), [(task, moment) for task in TASKS for moment in moments(task, 20)]
