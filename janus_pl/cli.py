@@ -46,6 +46,7 @@ from janus_pl.runtime.checkpoint_io import (
 from janus_pl.runtime.exact_resume import ExactResume
 from janus_pl.runtime.files import write_atomically
 from janus_pl.runtime.run_folder import checkpoint_of, config_of, differences, interrupted
+from janus_pl.runtime.run_name import run_name, run_tags
 from janus_pl.runtime.signals import Interrupted, StopBetweenSteps, StopSignals
 from janus_pl.task import JanusTask
 
@@ -179,7 +180,8 @@ class JanusCLI(LightningCLI):
         """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
 
     def before_instantiate_classes(self) -> None:
-        """`fit --ckpt_path last` goes on with an interrupted run, where there is one."""
+        """One seed for all; `--ckpt_path last` goes on with an interrupted run, where one is."""
+        self._seed_data()
         self.resumed: Path | None = None
         self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
         if not self._takes_up:
@@ -196,6 +198,15 @@ class JanusCLI(LightningCLI):
         else:
             start = "its newest checkpoint" if checkpoint else "its start, for it has no checkpoint"
             rank_zero_info(f"Going on with {self.resumed} from {start}.")
+
+    def _seed_data(self) -> None:
+        """A seed of our data that is null is `seed_everything`."""
+        assert self.subcommand is not None
+        data = self.config[self.subcommand].get("data")
+        options = getattr(data, "init_args", None)
+        ours = str(getattr(data, "class_path", "")).startswith("janus_pl.")
+        if ours and options is not None and "seed" in options and options["seed"] is None:
+            options["seed"] = self._get(self.config, "seed_everything")
 
     def _interrupted_run(self) -> Path | None:
         """The newest interrupted run of this config; of another config only if that is allowed."""
@@ -267,6 +278,9 @@ class JanusCLI(LightningCLI):
     def _logger(self) -> wandb_run.RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
+        config = yaml.safe_load(self._dump())
+        options["name"] = options["name"] or run_name(config)
+        options["tags"] = list(dict.fromkeys([*(options["tags"] or ()), *run_tags(config)]))
         return wandb_run.RunLogger(**options, resumed=self.resumed)
 
     def _check(self) -> None:
@@ -325,6 +339,7 @@ class JanusCLI(LightningCLI):
             print(f"Run folder: {logger.folder}")
             if not logger.experiment.disabled:
                 print(f"Look at it: wandb leet {logger.record}")
+                print(f"Figures:    python -m janus_pl report {logger.folder} --out report")
 
 
 class SaveRunConfig(SaveConfigCallback):

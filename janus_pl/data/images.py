@@ -95,6 +95,7 @@ class ImagePair(LightningDataModule, ABC):
         order: "shuffle" (a new permutation every epoch), "sequential" (data order) or
             "with_replacement" (N independent draws an epoch).
         seed: Decides the subset and the order of every epoch; an integer >= 0.
+            Not set: 0, on the command line that of `seed_everything`.
 
     Raises:
         UsageError: An option is out of its range.
@@ -112,9 +113,10 @@ class ImagePair(LightningDataModule, ABC):
         micro_batch_size: int | None = None,
         num_train: int | None = None,
         order: Order = "shuffle",
-        seed: int = 0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
+        seed = 0 if seed is None else seed
         check_batch_options(batch_size, micro_batch_size, order, seed)
         if num_train is not None:
             if not is_integer(num_train, at_least=2):

@@ -72,6 +72,7 @@ class LinearProblem(LightningDataModule):
             "with_replacement" (N independent draws an epoch), "online" (one pass, every sample
             once, drawn in chunks as they are used, so that N may be 10^7).
         seed: Decides X, Y, W0 and the order of every epoch; an integer >= 0.
+            Not set: 0, on the command line that of `seed_everything`.
         replicas: R problems at once; replica r is the problem of seed + r.
 
     Raises:
@@ -90,7 +91,7 @@ class LinearProblem(LightningDataModule):
         init_scale: float = 0.1,
         batch_size: BatchSize = 1,
         order: LinearOrder = "sequential",
-        seed: int = 0,
+        seed: int | None = None,
         replicas: int = 1,
     ) -> None:
         super().__init__()
@@ -99,6 +100,7 @@ class LinearProblem(LightningDataModule):
             _check_integer(name, 1 if value is None else value, 1)
         _check_integer("empty", empty, 0)
         _check_integer("replicas", replicas, 1)
+        seed = 0 if seed is None else seed
         check_batch_options(batch_size, None, "sequential", seed)
         if order not in get_args(LinearOrder):
             raise UsageError("data.order", order, ", ".join(get_args(LinearOrder)))

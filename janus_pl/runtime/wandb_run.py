@@ -40,7 +40,7 @@ class RunLogger(WandbLogger):
 
     Args:
         project: the W&B project, also the name of the folder.
-        name: the name of the run.
+        name: the name of the run; W&B makes one up where there is none.
         group: the W&B group, which a report reads as one experiment.
         tags: W&B tags.
         run_dir: the folder of all runs.
@@ -77,6 +77,7 @@ class RunLogger(WandbLogger):
             save_dir=str(run_dir),
             id=run_id,
             group=group,
+            job_type="train",
             tags=list(tags),
             config={},
         )
