@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from wandb.util import get_core_path
 
 from janus_pl.errors import UsageError
+from janus_pl.report.online import WANTED, is_online, read_online
+from janus_pl.report.parts import Part, Skipped
 
 STEP = "trainer/global_step"
 SOUND_ENDS = (0, 5)  # done, or stopped because a theorem broke, which is a result
@@ -33,13 +35,6 @@ class Histogram(NamedTuple):
     epoch: float
     counts: NDArray[np.float64]
     edges: NDArray[np.float64]
-
-
-class Skipped(NamedTuple):
-    """A run that was found and is left out."""
-
-    path: Path
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -122,42 +117,34 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     """All runs at or below some folders that ended by themselves.
 
     Args:
-        paths: folders of runs, of one run, or W&B's own folders of a run.
+        paths: folders of runs, of one run, or W&B's own folders of a run; `entity/project` or
+            `entity/project/group` on W&B.
         unfinished: take those too that are under way or were interrupted, as far as they got.
 
     Raises:
         UsageError: a path with no record of a run below it.
     """
     files: dict[Path, None] = {}
-    for path in paths:
+    parts: list[Part | Skipped] = []
+    for path in map(str, paths):
+        if is_online(path):
+            parts += read_online(path)
+            continue
         found = _files(Path(path))
         if not found:
-            raise UsageError("RUN", str(path), "a folder with W&B's record of a run (run-*.wandb)")
+            raise UsageError("RUN", path, WANTED)
         files |= dict.fromkeys(found)
     with ThreadPoolExecutor() as pool:  # the reader is a program of its own
-        parts = list(pool.map(_read_part, files))
-    by_id: dict[str, list[_Part]] = {}
+        parts += pool.map(_read_part, files)
+    by_id: dict[str, list[Part]] = {}
     for part in parts:
-        if isinstance(part, _Part):
+        if isinstance(part, Part):
             by_id.setdefault(part.id, []).append(part)
     merged = [
         _merge(sorted(same, key=lambda part: part.start), unfinished) for same in by_id.values()
     ]
     runs = sorted((r for r in merged if isinstance(r, Run)), key=lambda run: (run.name, run.id))
     return Records(runs, [r for r in [*parts, *merged] if isinstance(r, Skipped)])
-
-
-class _Part(NamedTuple):
-    """One of W&B's files: a whole run, or what was recorded up to an interruption."""
-
-    path: Path
-    id: str
-    name: str
-    group: str | None
-    start: str
-    config: dict[str, Any]
-    items: list[dict[str, Any]]
-    exit_code: int | None
 
 
 def _files(path: Path) -> list[Path]:
@@ -167,7 +154,7 @@ def _files(path: Path) -> list[Path]:
     return sorted({file.resolve() for file in path.glob("**/run-*.wandb")})
 
 
-def _read_part(file: Path) -> _Part | Skipped:
+def _read_part(file: Path) -> Part | Skipped:
     command = [get_core_path(), "leet", "inspect", "--json", "--no-observability"]
     command += ["--run-file", str(file), str(file.parent.parent)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -184,7 +171,7 @@ def _read_part(file: Path) -> _Part | Skipped:
     for given in [head, *(r for r in records if r["type"] == "config")]:
         config |= given["config"].get("update", {})
     ends = [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]
-    return _Part(
+    return Part(
         path=file,
         id=head["run_id"],
         name=head.get("display_name") or head["run_id"],
@@ -202,7 +189,7 @@ def _is_of_no_use(line: str) -> bool:
     return '"type":"summary"' in head or '"type":"stats"' in head
 
 
-def _merge(parts: Sequence[_Part], unfinished: bool) -> Run | Skipped:
+def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
     """Parts of one run, oldest first. What a later part recorded again is taken from it."""
     last = parts[-1]
     broken_off = last.exit_code is None or last.exit_code in INTERRUPTED
