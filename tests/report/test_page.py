@@ -69,7 +69,7 @@ def test_twenty_long_runs_are_below_ten_megabytes_and_200_still_open(tmp_path: P
     assert len(whole) > 10 * MEGA
     start = time.perf_counter()
     many = write(
-        [renamed(long_run(k, epochs=200), f"{k}") for k in range(200)], tmp_path / "200.html"
+        [renamed(long_run(k, epochs=60), f"{k}") for k in range(200)], tmp_path / "200.html"
     )
     assert time.perf_counter() - start < 60
     assert many.stat().st_size < 20 * MEGA
@@ -144,6 +144,8 @@ def test_histograms_come_back_as_they_were_recorded() -> None:
             "other/hist": [Histogram(1, counts, narrow)],
         },
     )
+    broken = [Histogram(0, counts, narrow * np.nan), Histogram(0, counts, narrow[1:])]
+    run.histograms["margin/hist"][:0] = broken
     found = histograms(run, limits(1).epochs)
     assert set(found) == {"margin/hist", "spectrum/any"}
     margins = found["margin/hist"]

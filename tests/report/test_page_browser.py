@@ -78,10 +78,6 @@ def drawn(page: Any, section: str) -> list[Any]:
     return page.evaluate(DRAWN, section)
 
 
-def names(panels: list[Any]) -> set[str]:
-    return {curve[0] for panel in panels for curve in panel}
-
-
 def draw_all(page: Any) -> None:
     page.evaluate("() => { Object.keys(SECTIONS).forEach((s) => near.add(s)); redraw(); }")
 
@@ -97,25 +93,27 @@ def notes(page: Any) -> dict[str, str]:
 
 def test_every_chart_is_drawn_without_an_error_and_no_request_leaves(show: Open) -> None:
     page = show(several(), verdicts=[verdict(), verdict("no", Outcome.FAILS)], command="report x")
-    draw_all(page)
-    counts = page.evaluate(
-        "() => Object.fromEntries(Object.keys(SECTIONS).map((s) =>"
-        " [s, document.querySelectorAll(`#${s} .main-svg`).length > 0]))"
-    )
-    assert counts == dict.fromkeys(counts, True)
-    assert len(counts) == 6
-    assert page.said == []
-    assert page.asked == [page.url]
-    assert page.locator("#made").inner_text() == "Made by report x"
-    assert page.locator("#verdict-table .fails").inner_text() == "✗ fails"
-
-
-def test_a_section_is_drawn_when_it_comes_near(show: Open) -> None:
-    page = show([deep()])
-    assert page.locator("#spectra .main-svg").count() == 0
+    assert page.locator("#spectra .main-svg").count() == 0  # only what is near the window is drawn
     page.get_by_role("link", name="spectra").click()
     page.locator("#spectra .main-svg").first.wait_for()
+    draw_all(page)
+    counts = page.evaluate(
+        "() => Object.keys(SECTIONS)"
+        ".map((section) => document.querySelectorAll(`#${section} .main-svg`).length)"
+    )
+    assert len(counts) == 6
+    assert all(counts)
+    assert page.locator("#made").inner_text() == "Made by report x"
+    assert page.locator("#verdict-table .fails").inner_text() == "✗ fails"
+    page.set_viewport_size({"width": 420, "height": 800})
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 420
+    unnamed = page.evaluate(
+        "() => [...document.querySelectorAll('input, select')]"
+        ".filter((control) => !control.labels.length && !control.ariaLabel).length"
+    )
+    assert unnamed == page.locator("th:not([scope])").count() == 0
     assert page.said == []
+    assert page.asked == [page.url.partition("#")[0]]
 
 
 def test_a_request_that_leaves_would_be_seen(show: Open, changed: Callable[..., None]) -> None:
@@ -159,23 +157,38 @@ def test_without_its_handler_the_slider_changes_nothing(
     assert before == after
 
 
-def test_filters_take_rows_and_curves_away(show: Open) -> None:
+def styles(page: Any) -> dict[str, list[str]]:
+    """Colour and dash of each run's curve."""
+    drawn(page, "velocities")
+    found = page.evaluate(
+        "() => document.querySelector('#velocities .plot').data"
+        ".map((curve) => [curve.name, curve.line.color, curve.line.dash])"
+    )
+    return {name: style for name, *style in found}
+
+
+def test_filters_take_rows_and_curves_away_and_a_lambda_keeps_its_colour(show: Open) -> None:
     page = show(several())
     rows = page.locator("#run-table tbody tr")
     assert rows.count() == 14
-    before = names(drawn(page, "velocities"))
+    before = styles(page)
+    assert len(before) == 6
+    assert len({colour for colour, _ in before.values()}) == 3
     page.get_by_label("filter").fill("lam0.001 seed0")
     assert rows.count() == 2
-    assert names(drawn(page, "velocities")) == {n for n in before if "lam0.001" in n}
+    after = styles(page)
+    assert after == {name: style for name, style in before.items() if "lam0.001" in name}
+    (_, sgd), (_, gd) = after["square-B32-lam0.001-seed0"], after["square-Bfull-lam0.001-seed0"]
+    assert (sgd, gd) == ("solid", "dash")
     page.get_by_label("dynamics").select_option("GD")
     assert page.locator("#run-table tbody th").all_inner_texts() == ["square-Bfull-lam0.001-seed0"]
-    assert names(drawn(page, "velocities")) == {"square-Bfull-lam0.001-seed0"}
+    assert set(styles(page)) == {"square-Bfull-lam0.001-seed0"}
     assert page.locator("#status").inner_text() == "14 runs, 1 in the table, 1 ticked and shown."
     page.get_by_role("checkbox", name="show square-Bfull").uncheck()
     assert drawn(page, "velocities") == []
     page.get_by_label("filter").fill("")
     page.get_by_role("button", name="tick all in the table").click()
-    assert len(names(drawn(page, "velocities"))) == 6
+    assert len(styles(page)) == 6
 
 
 def test_a_heading_sorts_by_keyboard(show: Open) -> None:
@@ -192,6 +205,33 @@ def test_a_heading_sorts_by_keyboard(show: Open) -> None:
         assert heading.get_attribute("aria-sort") == order
         assert column.all_inner_texts() == wanted
     assert page.locator("[aria-sort=descending], [aria-sort=ascending]").count() == 1
+
+
+def test_the_x_axis_is_epochs_steps_or_eta_t_and_the_same_for_sgd_and_gd(show: Open) -> None:
+    page = show([deep(batch=32), deep(batch="full")])
+    ranges = (
+        "() => [...document.querySelectorAll('#quantities .plot')].map((p) => p.layout.xaxis.range)"
+    )
+    for choice, sgd, gd in (("epoch", 10, 10), ("step", 80, 10), ("eta", 8, 1)):
+        page.get_by_label("x axis").select_option(choice)
+        panels = drawn(page, "quantities")
+        assert [panel[0][1][-1] for panel in panels] == [sgd, gd]
+        one, other = page.evaluate(ranges)
+        assert one == other
+        assert one[0] < 0 < max(sgd, gd) < one[1]
+    page.get_by_label("x scale").select_option("log")
+    assert drawn(page, "quantities")[0][0][1][0] is None  # zero has no logarithm
+    buttons = page.locator("#quantities .modebar-btn").evaluate_all(
+        "(all) => all.map((b) => b.dataset.title)"
+    )
+    assert set(buttons) == {
+        "Download plot as a PNG",
+        "Zoom",
+        "Pan",
+        "Zoom in",
+        "Zoom out",
+        "Reset axes",
+    }
 
 
 def look(page: Any) -> list[str]:
@@ -213,31 +253,6 @@ def test_colours_follow_the_system_and_the_button(show: Open) -> None:
     assert light[0] == "rgb(255, 255, 255)"
     page.get_by_role("button", name="dark colours").click()
     assert look(page) == dark
-
-
-def styles(page: Any) -> dict[str, list[str]]:
-    """Colour and dash of each run's curve."""
-    drawn(page, "velocities")
-    found = page.evaluate(
-        "() => document.querySelector('#velocities .plot').data"
-        ".map((curve) => [curve.name, curve.line.color, curve.line.dash])"
-    )
-    return {name: style for name, *style in found}
-
-
-def test_a_lambda_keeps_its_colour_and_gd_is_dashed(show: Open) -> None:
-    page = show(several())
-    before = styles(page)
-    page.get_by_label("filter").fill("lam0.001")
-    after = styles(page)
-    assert len(before) > len(after) == 2
-    assert all(before[name] == after[name] for name in after)
-    assert {colour for colour, _ in after.values()} == {before["square-B32-lam0.001-seed0"][0]}
-    assert len({colour for colour, _ in before.values()}) == 3
-    assert {name: dash for name, (_, dash) in after.items()} == {
-        "square-B32-lam0.001-seed0": "solid",
-        "square-Bfull-lam0.001-seed0": "dash",
-    }
 
 
 def hostile_page(show: Open) -> Any:
@@ -291,16 +306,3 @@ def test_a_section_with_nothing_says_why(runs: list[Run], empty: set[str], show:
     assert {section for section, text in notes(page).items() if text} == empty
     assert page.said == []
     assert "No verdicts" in page.locator("#verdicts .note").inner_text()
-
-
-def test_nothing_is_wider_than_a_narrow_window_and_labels_are_there(show: Open) -> None:
-    page = show(several(), verdicts=[verdict()])
-    page.set_viewport_size({"width": 420, "height": 800})
-    draw_all(page)
-    assert page.evaluate("() => document.documentElement.scrollWidth") <= 420
-    unnamed = page.evaluate(
-        "() => [...document.querySelectorAll('input, select')]"
-        ".filter((c) => !c.labels.length && !c.ariaLabel).length"
-    )
-    assert unnamed == 0
-    assert page.locator("th:not([scope])").count() == 0

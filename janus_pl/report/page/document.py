@@ -6,6 +6,7 @@ import base64
 import hashlib
 import math
 from collections.abc import Sequence
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -64,10 +65,7 @@ def _data(runs: Sequence[Run], verdicts: Sequence[Verdict], command: str) -> str
 
 
 def _page(data: str) -> str:
-    # CR and CR LF become LF in a browser, before it takes the digest.
-    plotly = (
-        get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n").replace("</script", "<\\/script")
-    )
+    plotly = _plotly()
     code = "\n".join(["'use strict';", *(_asset(name) for name in SCRIPTS)])
     return Template(_asset("page.html")).substitute(
         policy=f"script-src {_digest(plotly)} {_digest(code)}",
@@ -76,6 +74,13 @@ def _page(data: str) -> str:
         plotly=plotly,
         code=code,
     )
+
+
+@cache
+def _plotly() -> str:
+    # A browser turns CR and CR LF into LF before it takes the digest.
+    script = get_plotlyjs().replace("\r\n", "\n").replace("\r", "\n")
+    return script.replace("</script", "<\\/script")
 
 
 def _asset(name: str) -> str:

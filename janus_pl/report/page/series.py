@@ -79,10 +79,15 @@ def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
 
     The edges are the outer two where bins are equally wide, otherwise all of them.
     """
+    found = {
+        key: [histogram for histogram in all_of_it if _whole(histogram)]
+        for key, all_of_it in sorted(run.histograms.items())
+        if key.startswith(HISTOGRAMS)
+    }
     return {
-        key: [_packed(found[place]) for place in thinned(len(found), most)]
-        for key, found in sorted(run.histograms.items())
-        if key.startswith(HISTOGRAMS) and found
+        key: [_packed(whole[place]) for place in thinned(len(whole), most)]
+        for key, whole in found.items()
+        if whole
     }
 
 
@@ -118,6 +123,11 @@ def _axes(frame: pd.DataFrame, places: NDArray[np.int64]) -> dict[str, list[Any]
         for axis, key in AXES.items()
         if key in frame
     }
+
+
+def _whole(histogram: Histogram) -> bool:
+    edges = np.asarray(histogram.edges, dtype=float)
+    return len(edges) == len(histogram.counts) + 1 > 1 and bool(np.isfinite(edges).all())
 
 
 def _packed(histogram: Histogram) -> list[Any]:

@@ -14,6 +14,10 @@ const state = {
   epoch: null, // null is the last
 };
 
+function runCount() {
+  return `${RUNS.length} ${RUNS.length === 1 ? "run" : "runs"}`;
+}
+
 function byId(id) {
   return document.getElementById(id);
 }

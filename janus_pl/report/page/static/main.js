@@ -94,7 +94,7 @@ function listen() {
 }
 
 function fillChoices() {
-  byId("count").textContent = `${RUNS.length} ${RUNS.length === 1 ? "run" : "runs"}`;
+  byId("count").textContent = runCount();
   if (DATA.command) byId("made").replaceChildren("Made by ", element("code", {}, DATA.command));
   const keys = RUNS.flatMap((run) => run.series.flatMap((group) => Object.keys(group.y)));
   const kinds = ["velocity", "velocity_full"].filter((kind) => keys.some((key) => key.startsWith(`${kind}/`)));

@@ -9,8 +9,7 @@ function axis(title, more) {
     title: { text: plain(title), standoff: 8 },
     automargin: true,
     exponentformat: "e",
-    // Else 2 and 5 stand for 0.02 and 0.05, or nine of them overlap in a decade.
-    ...(more.type === "log" ? { tickformat: "~g", nticks: 3 } : {}),
+    ...(more.type === "log" ? { tickformat: "~g" } : {}), // else 2 and 5 stand for 0.02 and 0.05
     gridcolor: paint("--grid"),
     linecolor: paint("--line"),
     zerolinecolor: paint("--line"),
@@ -24,19 +23,22 @@ function layout(x, y) {
     showlegend: false,
     hovermode: "closest",
     margin: { l: 12, r: 12, t: 10, b: 8 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: paint("--soft"), activecolor: paint("--ink") },
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
     font: { color: paint("--ink"), size: 12, family: getComputedStyle(document.body).fontFamily },
     hoverlabel: { bgcolor: paint("--paper"), font: { color: paint("--ink") }, namelength: -1 },
-    xaxis: x,
-    yaxis: y,
+    // So few that a log axis never writes all nine numbers of a decade side by side.
+    xaxis: x.type === "log" ? { ...x, nticks: 3 } : x,
+    yaxis: y.type === "log" ? { ...y, nticks: 6 } : y,
   };
 }
 
 const CONFIG = {
   responsive: true,
   displaylogo: false,
-  modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+  // Of Plotly's own some would send the data to a server.
+  modeBarButtons: [["toImage", "zoom2d", "pan2d", "zoomIn2d", "zoomOut2d", "resetScale2d"]],
 };
 
 // Panels of a section: [{title, traces, x, y}]; those of before that are gone are removed.

@@ -55,7 +55,7 @@ function rowOf(place) {
 }
 
 function drawStatus(matching) {
-  byId("status").textContent = `${RUNS.length} runs, ${matching} in the table, ${shownRuns().length} ticked and shown.`;
+  byId("status").textContent = `${runCount()}, ${matching} in the table, ${shownRuns().length} ticked and shown.`;
 }
 
 function fillFacets() {
@@ -78,7 +78,7 @@ const OUTCOMES = { holds: ["holds", "✓ holds"], fails: ["fails", "✗ fails"] 
 function fillVerdicts() {
   const none = !DATA.verdicts.length;
   byId("verdict-table").parentElement.hidden = none;
-  if (none) return note("verdicts", "No verdicts came with these runs: `python -m janus_pl verify` tells them.");
+  if (none) return note("verdicts", "No verdicts came with these runs; python -m janus_pl verify tells them.");
   const count = (word) => DATA.verdicts.filter((verdict) => verdict.verdict === word).length;
   note("verdicts", `${count("holds")} hold, ${count("fails")} fail, ${count("not testable")} not testable with these runs.`);
   byId("verdict-table").querySelector("tbody").replaceChildren(...DATA.verdicts.map((verdict) => {

@@ -13,14 +13,15 @@ function drawQuantity() {
   drawPanels(byId("quantities").querySelector(".panels"), panels);
 }
 
-// SGD beside GD with one y axis for both, and one x axis where both are to be compared.
+// SGD beside GD with the same axes for both: over steps GD has far fewer of them.
 function sidePanels(runs, tracesOf, title, scale, prefix = "") {
   const panels = sides(runs)
     .map((side) => ({ ...side, title: prefix + side.title, traces: side.runs.flatMap(tracesOf) }))
     .filter((panel) => panel.traces.length);
   for (const panel of panels) {
     const same = panels.filter((other) => other.model === panel.model).flatMap((other) => other.traces);
-    panel.x = timeAxis();
+    const time = timeAxis();
+    panel.x = { ...time, range: commonRange(same.flatMap((trace) => trace.x), time.type) };
     panel.y = axis(title, { type: scale, range: commonRange(same.flatMap((trace) => trace.y), scale) });
   }
   return panels;
