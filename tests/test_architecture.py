@@ -52,9 +52,13 @@ ALLOWED = {
             "janus_pl.runtime.record",
         },
     ),
+    "janus_pl/report/page": (
+        {"numpy", "pandas", "plotly"},
+        {"janus_pl.report", "janus_pl.runtime.files"},
+    ),
     "janus_pl/report": (
-        {"numpy", "pandas", "scipy", "rich", "wandb"},
-        {"janus_pl.report", "janus_pl.errors"},
+        {"numpy", "pandas", "scipy", "rich", "wandb", "plotly"},
+        {"janus_pl.report", "janus_pl.errors", "janus_pl.runtime.files"},
     ),
     "callbacks": (
         TORCH_ONLY | {"lightning"},

@@ -1,0 +1,119 @@
+"""The table of runs: what each of them was given, and where it ended."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from janus_pl.report.evidence import lambda_of, seed_of
+from janus_pl.report.page.numbers import rounded
+from janus_pl.report.page.series import by_depth
+from janus_pl.report.records import STEP, Run
+
+MOST_LAYERS = 8  # more columns than that nobody reads
+ENDS: dict[int | None, str] = {0: "done", 5: "theorem broke"}
+
+
+class Column(NamedTuple):
+    """A heading, what it means in a few words, and its value in a run: text, number or None."""
+
+    label: str
+    title: str
+    value: Callable[[Run], Any]
+
+
+def table(runs: Sequence[Run]) -> tuple[list[dict[str, str]], list[list[Any]]]:
+    """Columns that some run has a value for, and the values, one list a run."""
+    columns = [*_given(), *_measured(), *_ranks(runs), *_linear()]
+    filled = [[_plain(column.value(run)) for column in columns] for run in runs]
+    kept = [k for k in range(len(columns)) if any(row[k] is not None for row in filled)]
+    heads = [{"label": columns[k].label, "title": columns[k].title} for k in kept]
+    return heads, [[row[k] for k in kept] for row in filled]
+
+
+def family_of(run: Run) -> str:
+    """The group of an experiment's runs; where they have none, their model."""
+    return run.group or model_of(run)
+
+
+def model_of(run: Run) -> str:
+    """The class of the model, without its package."""
+    return str(run.options.get("model") or "model").rpartition(".")[2]
+
+
+def batch_of(run: Run) -> Any:
+    """B, or `full`."""
+    return _plain(run.options.get("data.batch_size"))
+
+
+def seed(run: Run) -> Any:
+    """The seed of the weights, or else that of the samples."""
+    weights, samples = seed_of(run)
+    return _plain(samples if weights is None else weights)
+
+
+def _given() -> list[Column]:
+    return [
+        Column("family", "W&B's group, or the model", family_of),
+        Column("model", "class of the model", model_of),
+        Column("dynamics", "GD: every step takes the whole training set", lambda run: run.dynamics),
+        Column("B", "batch size", batch_of),
+        Column("λ", "weight decay", lambda_of),
+        Column("loss", "loss function", lambda run: run.options.get("model.loss")),
+        Column("normalization", "of the weights", lambda r: r.options.get("model.normalization")),
+        Column("seed", "seed of the weights", seed),
+        Column("epochs", "epochs recorded", lambda run: run.last("epoch")),
+        Column("steps", "optimizer steps recorded", lambda run: run.last(STEP)),
+        Column("end", "how the run ended", lambda run: ENDS.get(run.exit_code, "unfinished")),
+    ]
+
+
+def _measured() -> list[Column]:
+    return [
+        _last("train/loss", "loss over the training set, last row"),
+        _last("train/error", "share of the training set that is wrong, last row"),
+        _last("val/error", "share of the test split that is wrong, last row"),
+        _last("margin/mean", "mean μ of the normalized margins, last row"),
+        _last("margin/std", "standard deviation of the normalized margins, last row"),
+        Column("std/mean", "the margins' relative spread, last row", _spread),
+    ]
+
+
+def _ranks(runs: Sequence[Run]) -> list[Column]:
+    layers = by_depth(list({layer for run in runs for layer in run.layers("effective_rank")}))
+    return [
+        Column(f"eff. rank {k}", f"effective rank of {k}, last row", _value(f"effective_rank/{k}"))
+        for k in layers[:MOST_LAYERS]
+    ]
+
+
+def _linear() -> list[Column]:
+    return [
+        _last("null/norm", "‖W(I - π)‖, the part of W outside the data's span, last row"),
+        _last("null/predicted", "its closed form, last row"),
+        _last("sigma_min", "smallest singular value of W, last row"),
+    ]
+
+
+def _last(key: str, title: str) -> Column:
+    return Column(key, title, _value(key))
+
+
+def _value(key: str) -> Callable[[Run], float]:
+    return lambda run: run.last(key)
+
+
+def _spread(run: Run) -> float:
+    mean = run.last("margin/mean")
+    return run.last("margin/std") / abs(mean) if mean else math.nan
+
+
+def _plain(value: Any) -> Any:
+    """Text, a rounded number or None, whatever an option holds."""
+    if value is None or isinstance(value, str | bool):
+        return value
+    if isinstance(value, int | float):
+        return rounded(float(value))
+    return json.dumps(value, default=str)

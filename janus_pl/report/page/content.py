@@ -1,0 +1,145 @@
+"""Everything that the page shows, as one value of plain JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from janus_pl.report.evidence import families, lambda_of, seed_of
+from janus_pl.report.page.columns import batch_of, family_of, model_of, seed, table
+from janus_pl.report.page.numbers import rounded
+from janus_pl.report.page.series import OF_LAYERS, Limits, by_depth, histograms, series
+from janus_pl.report.records import Run
+from janus_pl.report.verdicts import Verdict
+
+MOST_CHOSEN = 12  # curves that a chart shows before anybody ticks a row
+RANKS = {
+    "effective_rank": "effective rank, exp(entropy of σᵢ/Σσ)",
+    "stable_rank": "stable rank, 1/σ₁²",
+    "rank": "rank at the config's tolerance",
+}
+FACETS = ("family", "model", "dynamics", "λ", "B", "loss", "seed")
+
+
+def content(
+    runs: Sequence[Run], verdicts: Sequence[Verdict], command: str, most: Limits
+) -> dict[str, Any]:
+    """The page's data.
+
+    Args:
+        runs: in the order of the table.
+        verdicts: of `verify`; none is a page without them.
+        command: what made the page, as typed.
+        most: points a curve and epochs with a histogram.
+    """
+    heads, cells = table(runs)
+    shown: list[dict[str, Any]] = [
+        {
+            "name": run.name,
+            "id": run.id,
+            "model": model_of(run),
+            "facets": _facets(run),
+            "cells": row,
+            "series": series(run, most.points),
+            "histograms": histograms(run, most.epochs),
+        }
+        for run, row in zip(runs, cells, strict=True)
+    ]
+    keys = sorted({key for run in shown for group in run["series"] for key in group["y"]})
+    return {
+        "command": command,
+        "columns": heads,
+        "facets": list(FACETS),
+        "runs": shown,
+        "chosen": chosen(runs),
+        "layers": _layers(shown),
+        "ranks": _rank_kinds(keys),
+        "quantities": [key for key in keys if "/" not in key or not _of_layers_or_values(key)],
+        "verdicts": [_verdict(verdict) for verdict in verdicts],
+    }
+
+
+def chosen(runs: Sequence[Run]) -> list[int]:
+    """Places of the runs that are ticked at first: of every model the most runs that compare.
+
+    Those differ in lambda, B and seed alone; one seed of each lambda and B is enough to begin with.
+    """
+    place = {id(run): k for k, run in enumerate(runs)}
+    found: list[int] = []
+    for model in sorted({model_of(run) for run in runs}):
+        same = [run for run in runs if model_of(run) == model]
+        first: dict[Any, Run] = {}
+        for run in max(families(same, "lambda", "batch"), key=_size):
+            key = (str(lambda_of(run)), str(batch_of(run)))
+            first[key] = min(first.get(key, run), run, key=lambda r: str(seed_of(r)))
+        found += sorted(place[id(run)] for run in first.values())[:MOST_CHOSEN]
+    return sorted(found)
+
+
+def _size(family: Sequence[Run]) -> tuple[int, int]:
+    return len(family), max(len(run.rows) for run in family)
+
+
+def _facets(run: Run) -> dict[str, Any]:
+    values = (
+        family_of(run),
+        model_of(run),
+        run.dynamics,
+        rounded(lambda_of(run)),
+        batch_of(run),
+        run.options.get("model.loss"),
+        seed(run),
+    )
+    return dict(zip(FACETS, values, strict=True))
+
+
+def _layers(shown: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+    """By model, the layers that any of its runs has numbers or a spectrum of."""
+    found: dict[str, set[str]] = {}
+    for run in shown:
+        keys = [key for group in run["series"] for key in group["y"] if OF_LAYERS.match(key)]
+        keys += [key for key in run["histograms"] if key.startswith("spectrum/")]
+        names = {key.partition("/")[2] for key in keys}
+        found[run["model"]] = found.get(run["model"], set()) | names
+    return {model: by_depth(list(names)) for model, names in sorted(found.items())}
+
+
+def _rank_kinds(keys: Sequence[str]) -> list[dict[str, str]]:
+    kinds = {key.partition("/")[0] for key in keys if "rank" in key and OF_LAYERS.match(key)}
+    known = [kind for kind in RANKS if kind in kinds]
+    return [
+        {"kind": kind, "label": _rank_label(kind)} for kind in [*known, *sorted(kinds - set(known))]
+    ]
+
+
+def _rank_label(kind: str) -> str:
+    """
+    >>> _rank_label("rank_relative_1e-02")
+    'rank, σᵢ > 0.01 σ₁'
+    """
+    tolerance = re.fullmatch(r"rank_(absolute|relative)_(\d\S*)", kind)
+    if not tolerance:
+        return RANKS.get(kind, kind)
+    try:
+        number = f"{float(tolerance[2]):g}"
+    except ValueError:
+        return kind
+    return f"rank, σᵢ > {number}{' σ₁' if tolerance[1] == 'relative' else ''}"
+
+
+def _of_layers_or_values(key: str) -> bool:
+    return bool(OF_LAYERS.match(key)) or key.startswith("singular_value/")
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "prediction": verdict.prediction,
+        "claim": verdict.claim,
+        "source": verdict.source,
+        "criterion": verdict.criterion,
+        "theorem": verdict.theorem,
+        "verdict": str(verdict.verdict),
+        "measured": verdict.measured or f"needs: {verdict.missing}",
+        "runs": list(verdict.runs),
+    }

@@ -1,0 +1,154 @@
+"""A run's numbers and histograms over its epochs, thinned."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from janus_pl.report.page.numbers import rounded, thinned
+from janus_pl.report.records import STEP, Histogram, Run
+
+AXES = {"epoch": "epoch", "step": STEP, "eta": "eta_t"}
+SPREAD = "margin/std over mean"
+HISTOGRAMS = ("margin/hist", "spectrum/")
+EDGE_DIGITS = 12  # margins of equal size differ in the fifth digit or later
+
+# Numbers of a layer, or of one of many values, each with a chart of its own.
+OF_LAYERS = re.compile(
+    r"(velocity|velocity_full|rank|stable_rank|effective_rank|rank_(absolute|relative)_[^/]+)/."
+)
+OF_VALUES = re.compile(r"singular_value/.")
+# Numbers of the whole run; those of other callbacks stay in the record.
+OF_RUN = re.compile(r"[^/]+|(train|val|margin|null|equilibrium|noise|collapse|solution)/[^/]+")
+LEFT_OUT = {*AXES.values(), "measured_step"}
+
+
+class Limits(NamedTuple):
+    """How much of a run the page holds: points a curve, epochs with a histogram."""
+
+    points: int
+    epochs: int
+
+
+def limits(runs: int) -> Limits:
+    """Up to 20 runs 400 and 60, then fewer, so that the page of 200 still opens.
+
+    >>> limits(20), limits(200)
+    (Limits(points=400, epochs=60), Limits(points=60, epochs=12))
+    """
+    more = max(1, runs / 20)
+    return Limits(max(60, int(400 / more)), max(12, int(60 / more)))
+
+
+def smaller(most: Limits, share: float) -> Limits:
+    """A share of it, where the page would be too large."""
+    return Limits(max(2, int(most.points * share)), max(2, int(most.epochs * share)))
+
+
+def series(run: Run, most: int) -> list[dict[str, Any]]:
+    """Curves in groups that share their epochs: the axes once, then a list of numbers a key.
+
+    Args:
+        run: its rows; a number that is missing or not finite is no point of the curve.
+        most: points a curve.
+    """
+    frame = _with_spread(run.rows)
+    groups: dict[bytes, dict[str, Any]] = {}
+    for key in sorted(str(key) for key in frame):
+        if key in LEFT_OUT or not _shown(key):
+            continue
+        values = np.asarray(frame[key], dtype=float)
+        places = np.flatnonzero(np.isfinite(values))
+        if not len(places):
+            continue
+        places = places[thinned(len(places), most)]
+        same = places.tobytes()
+        if same not in groups:
+            groups[same] = {"x": _axes(frame, places), "y": {}}
+        groups[same]["y"][key] = [rounded(value) for value in values[places]]
+    return list(groups.values())
+
+
+def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
+    """By key, a list of [epoch, edges, bins, first bin that is not empty, counts from there on].
+
+    The edges are the outer two where bins are equally wide, otherwise all of them.
+    """
+    found = {
+        key: [histogram for histogram in all_of_it if _whole(histogram)]
+        for key, all_of_it in sorted(run.histograms.items())
+        if key.startswith(HISTOGRAMS)
+    }
+    return {
+        key: [_packed(whole[place]) for place in thinned(len(whole), most)]
+        for key, whole in found.items()
+        if whole
+    }
+
+
+def by_depth(names: Sequence[str]) -> list[str]:
+    """Names in order, numbers in them by size.
+
+    >>> by_depth(["layers_10", "layers_2"])
+    ['layers_2', 'layers_10']
+    """
+    parts = {name: re.split(r"(\d+)", name) for name in names}
+    return sorted(
+        parts, key=lambda name: [(p.isdigit(), int(p) if p.isdigit() else p) for p in parts[name]]
+    )
+
+
+def _shown(key: str) -> bool:
+    return any(pattern.match(key) for pattern in (OF_LAYERS, OF_VALUES)) or bool(
+        OF_RUN.fullmatch(key)
+    )
+
+
+def _with_spread(rows: pd.DataFrame) -> pd.DataFrame:
+    if {"margin/mean", "margin/std"} <= set(rows):
+        # A mean of zero has no relative spread.
+        mean = rows["margin/mean"].where(rows["margin/mean"] != 0)
+        return rows.assign(**{SPREAD: rows["margin/std"] / mean.abs()})
+    return rows
+
+
+def _axes(frame: pd.DataFrame, places: NDArray[np.int64]) -> dict[str, list[Any]]:
+    return {
+        axis: [rounded(value) for value in np.asarray(frame[key], dtype=float)[places]]
+        for axis, key in AXES.items()
+        if key in frame
+    }
+
+
+def _whole(histogram: Histogram) -> bool:
+    edges = np.asarray(histogram.edges, dtype=float)
+    return len(edges) == len(histogram.counts) + 1 > 1 and bool(np.isfinite(edges).all())
+
+
+def _packed(histogram: Histogram) -> list[Any]:
+    counts = np.asarray(histogram.counts)
+    edges = np.asarray(histogram.edges, dtype=float)
+    bins = len(counts)
+    even = np.allclose(
+        edges, np.linspace(edges[0], edges[-1], bins + 1), rtol=0, atol=_width(edges)
+    )
+    filled = np.flatnonzero(counts)
+    first, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
+    kept = edges[[0, -1]] if even else edges
+    return [
+        rounded(histogram.epoch),
+        [rounded(edge, EDGE_DIGITS) for edge in kept],
+        bins,
+        first,
+        [rounded(float(count)) for count in counts[first:end]],
+    ]
+
+
+def _width(edges: NDArray[np.float64]) -> float:
+    """A hundredth of a bin."""
+    return float(edges[-1] - edges[0]) / (100 * max(1, len(edges) - 1))
