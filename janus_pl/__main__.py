@@ -1,3 +1,10 @@
+import sys
+
+from janus_pl import tools
+
+if sys.argv[1:2] and sys.argv[1] in tools.READERS:
+    raise SystemExit(tools.main(sys.argv[1:]))
+
 from janus_pl.cli import main
 
 raise SystemExit(main())

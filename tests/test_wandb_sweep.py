@@ -21,17 +21,14 @@ from janus_pl.report.records import read
 pytestmark = pytest.mark.soak
 
 LIMIT = 300  # seconds that a command may take on a busy machine
-SMALL = {
-    "data.class_path": {"value": "janus_pl.data.DigitsPair"},
-    "data.num_train": {"value": None},
-    "data.batch_size": {"value": "full"},
-    "model.strides": {"value": [2, 2, 2, 2]},
-    "model.channels": {"value": [2, 3, 4, 4]},
-    "model.hidden": {"value": 8},
-    "trainer.max_epochs": {"value": 2},
-    "trainer.enable_progress_bar": {"value": False},
-    "model.learning_rate": {"values": [0.03, 1e20]},
-}
+TINY = """
+data:
+  class_path: janus_pl.data.DigitsPair
+model:
+  init_args: {strides: [2, 2, 2, 2], channels: [2, 3, 4, 4], hidden: 8}
+trainer: {max_epochs: 2, enable_progress_bar: false}
+"""
+MORE = {"data.num_train": {"value": None}, "data.batch_size": {"value": "full"}}
 POINTS: dict[str, dict[str, Any]] = {
     "good": {"model.weight_decay": 0.0005, "model.learning_rate": 0.03},
     "diverged": {"model.weight_decay": 0.0005, "model.learning_rate": 1e20},
@@ -70,7 +67,10 @@ def wandb(env: dict[str, str], *args: str) -> str:
 
 def test_a_shipped_sweep_runs_under_the_real_agent(environment: dict[str, str]) -> None:
     spec = yaml.safe_load((CONFIGS / "sweeps" / "fig1.yaml").read_text())
-    spec["parameters"] |= SMALL
+    spec["parameters"] |= MORE
+    at = spec["command"].index("--name")
+    spec["command"][at:at] = ["--config", "tiny.yaml"]
+    Path("tiny.yaml").write_text(TINY)
     Path("sweep.yaml").write_text(yaml.safe_dump(spec))
     fixed = {key: p["value"] for key, p in spec["parameters"].items() if "value" in p}
     server = SweepServer({name: {**fixed, **point} for name, point in POINTS.items()})

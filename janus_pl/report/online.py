@@ -11,6 +11,7 @@ import wandb
 
 from janus_pl.errors import UsageError
 from janus_pl.report.parts import Part, Skipped
+from janus_pl.runtime.account import has_account
 
 FORM = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 ENDS = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
@@ -30,6 +31,9 @@ def read_online(path: str) -> list[Part | Skipped]:
     Raises:
         UsageError: no such project, no account, or no network.
     """
+    if not has_account():  # W&B would ask for a key and wait
+        nobody = "no account is configured (`wandb login`)"
+        raise UsageError("RUN", path, f"{WANTED}; there is no such folder, and for W&B {nobody}")
     entity, project, *group = path.split("/", 2)
     filters = {"jobType": {"$ne": "report"}, **({"group": group[0]} if group else {})}
     try:

@@ -135,7 +135,7 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
             raise UsageError("RUN", path, WANTED)
         files |= dict.fromkeys(found)
     with ThreadPoolExecutor() as pool:  # the reader is a program of its own
-        parts += pool.map(_read_part, files)
+        parts += [part for part in pool.map(_read_part, files) if part is not None]
     by_id: dict[str, list[Part]] = {}
     for part in parts:
         if isinstance(part, Part):
@@ -154,7 +154,8 @@ def _files(path: Path) -> list[Path]:
     return sorted({file.resolve() for file in path.glob("**/run-*.wandb")})
 
 
-def _read_part(file: Path) -> Part | Skipped:
+def _read_part(file: Path) -> Part | Skipped | None:
+    """One file; None of a report's, which holds figures and no rows."""
     command = [get_core_path(), "leet", "inspect", "--json", "--no-observability"]
     command += ["--run-file", str(file), str(file.parent.parent)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -164,6 +165,8 @@ def _read_part(file: Path) -> Part | Skipped:
     except json.JSONDecodeError as error:
         return Skipped(file, f"W&B's reader printed no JSON: {error}")
     head = next((r["run"] for r in records if r.get("type") == "run"), None)
+    if head is not None and head.get("job_type") == "report":
+        return None
     if head is None:
         said = " ".join(told.stderr.split()) or "no run in it"
         return Skipped(file, f"not a readable record: {said}")

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 
 AXES = ("epoch", "trainer/global_step", "eta_t")
+SUMMARY = "last,min,max"  # columns KEY.last, KEY.min, KEY.max of W&B's table of runs
 
 
 class Histogram(NamedTuple):
@@ -61,7 +62,8 @@ def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
     for key in row.keys() - _defined_keys(logger):
         # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
         if key not in AXES:
-            run.define_metric(key, step_metric="epoch")
+            number = isinstance(row[key], int | float)
+            run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
         _defined_keys(logger).add(key)
     if row["trainer/global_step"] > getattr(logger, "recorded", -1):  # type: ignore[operator]
         _log(run, row)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import netrc
 import os
-import secrets
 import shutil
-import string
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import StorageError, UsageError
+from janus_pl.runtime.account import has_account, new_id
 from janus_pl.runtime.journal import Journal
 from janus_pl.runtime.run_folder import RunFolder
 
@@ -64,7 +61,7 @@ class RunLogger(WandbLogger):
         run_dir: str | Path = "runs",
         resumed: Path | None = None,
     ) -> None:
-        run_id = resumed.name if resumed else os.environ.get("WANDB_RUN_ID") or _new_id()
+        run_id = resumed.name if resumed else os.environ.get("WANDB_RUN_ID") or new_id()
         tags = tags or ()
         _check_names(project, run_id, name, group, tags)
         self.resumed = resumed is not None
@@ -178,23 +175,6 @@ def _check_names(
             raise UsageError(field, setting, f"what W&B takes ({reason})") from error
 
 
-def has_account() -> bool:
-    """Whether W&B finds credentials, without asking anybody: its variables or the netrc file."""
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    import wandb
-
-    host = urlsplit(wandb.setup().settings.base_url).hostname or ""
-    files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
-    for file in map(os.path.expanduser, files):
-        try:
-            if host in netrc.netrc(file).hosts:
-                return True
-        except (OSError, netrc.NetrcParseError):
-            continue
-    return False
-
-
 @rank_zero_only
 def finish(exit_code: int = 0) -> None:
     """End the run of this process, if there is one: W&B reads every exit code but 0 as failed.
@@ -259,8 +239,3 @@ def discard() -> None:
     for place in _made[1:]:
         with suppress(OSError):  # somebody else may have put something there
             place.rmdir()
-
-
-def _new_id() -> str:
-    """Eight letters and digits, as W&B's own."""
-    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))

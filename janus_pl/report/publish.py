@@ -1,0 +1,68 @@
+"""Figures into a W&B run of job type `report`, in the group of the runs that they show."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import wandb
+
+from janus_pl.errors import StorageError, UsageError
+from janus_pl.report.figures import Figure
+from janus_pl.report.records import Run
+from janus_pl.runtime.account import has_account, new_id
+
+
+def publish(
+    figures: Sequence[Figure], page: Path, runs: Sequence[Run], project: str, run_dir: str
+) -> Path:
+    """The folder of the new run, `RUN_DIR/PROJECT/ID`; offline where there is no account.
+
+    Args:
+        figures: those that were drawn become `figures/KEY`, with their captions.
+        page: the interactive page, which becomes `page`.
+        runs: what they show; the group is theirs if they have one in common.
+        project: of W&B, and a folder's name.
+        run_dir: the folder of all runs.
+
+    Raises:
+        UsageError: a project that is no folder's name, or W&B refuses the run.
+        StorageError: the folder cannot be made.
+    """
+    if project in ("", ".", "..") or "/" in project or os.sep in project:
+        raise UsageError("--project", project, "a name that is one folder below --run_dir")
+    groups = {run.group for run in runs}
+    group = groups.pop() if len(groups) == 1 else None
+    run_id = new_id()
+    folder = Path(run_dir) / project / run_id
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise StorageError(folder, error) from error
+    mode = None if "WANDB_MODE" in os.environ or has_account() else "offline"
+    try:
+        run = wandb.init(
+            project=project,
+            id=run_id,
+            name=f"report-{group}" if group else "report",
+            group=group,
+            job_type="report",
+            tags=["report"],
+            dir=str(folder.absolute()),
+            mode=mode,  # type: ignore[arg-type]
+            config={"runs": [f"{run.name} ({run.id})" for run in runs]},
+            settings=wandb.Settings(silent=True),
+        )
+    except (wandb.errors.UsageError, wandb.errors.CommError) as error:
+        raise UsageError("--log", project, f"what W&B takes ({error})") from error
+    drawn = {f"figures/{figure.key}": _image(figure) for figure in figures if figure.files}
+    html = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
+    run.log({**drawn, "page": html})
+    run.finish()
+    return folder
+
+
+def _image(figure: Figure) -> wandb.Image:
+    (png,) = (file for file in figure.files if file.suffix == ".png")
+    return wandb.Image(str(png), caption=figure.caption)

@@ -1,0 +1,31 @@
+"""Whether W&B has credentials, and the id of a new run; no trainer in here."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import secrets
+import string
+from urllib.parse import urlsplit
+
+import wandb
+
+
+def has_account() -> bool:
+    """Whether W&B finds credentials, without asking anybody: its variables or the netrc file."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(wandb.setup().settings.base_url).hostname or ""
+    files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
+    for file in map(os.path.expanduser, files):
+        try:
+            if host in netrc.netrc(file).hosts:
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def new_id() -> str:
+    """Eight letters and digits, as W&B's own."""
+    return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
