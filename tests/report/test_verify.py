@@ -98,7 +98,7 @@ def test_a_violated_theorem_is_exit_code_1_and_a_failed_prediction_0(
             [],
             "error: verify: got '', allowed: RUN... [--unfinished] [--json FILE]",
         ),
-        (["nowhere"], "error: RUN: got 'nowhere', allowed: a folder with W&B's record of a run"),
+        (["nowhere"], "error: RUN: got 'nowhere', allowed: a folder with W&B's records"),
         (
             ["RUNS", "--jsn", "x"],
             "--jsn x', allowed: RUN... [--unfinished]",
