@@ -16,7 +16,7 @@ from rich.table import Table
 from janus_pl.cli import CONFIGS
 from janus_pl.errors import UsageError
 from janus_pl.sweep.grid import check_count, load, points
-from janus_pl.sweep.plan import plan, shown, varied_names
+from janus_pl.sweep.plan import PlannedRun, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
 from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
 from janus_pl.sweep.states import Entry, State, exit_code, look
@@ -44,9 +44,9 @@ def main(args: Sequence[str]) -> int:
     if len(runs) < len(values):
         _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
     entries = [look(run) for run in runs]
-    devices = gpus() if any(r.config["trainer"]["accelerator"] != "cpu" for r in runs) else []
+    devices, jobs = _share(runs)
     # Of all runs, whatever has been done of them: another number of threads is another run.
-    jobs = min(options.jobs or default_jobs(len(devices), cores()), len(runs))
+    jobs = min(options.jobs or jobs, len(runs))
     if options.dry_run:
         _print_plan(console, entries)
         return 0
@@ -63,12 +63,27 @@ def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], 
         Scheduler(entries, jobs, devices, view.changed, stop).run()
     console.print(table_of(entries))
     for entry in entries:
-        if entry.state is State.FAILED:
-            _say(console, f"failed: {entry.run.label}: {entry.note}\n  output: {entry.run.log}")
+        if entry.note:
+            _say(console, f"{entry.state}: {entry.run.label}: {entry.note}")
+            _say(console, f"  output: {entry.run.log}")
     _say(console, _end_text(entries))
-    if stop.signum or unfinished(entries):
-        _say(console, f"The same command goes on from here: {again}")
+    if left := unfinished(entries):
+        failed = all(entry.state is State.FAILED for entry in left)
+        what = "tries the failed ones again" if failed else "goes on from here"
+        _say(console, f"The same command {what}: {again}")
     return 128 + stop.signum if stop.signum else exit_code(entries)
+
+
+def _share(runs: Sequence[PlannedRun]) -> tuple[list[str], int]:
+    """The GPUs to hand out, and how many runs there are at a time unless something else is asked.
+
+    A run that asks for several devices gets all there are, and one goes on at a time.
+    """
+    options = [run.config["trainer"] for run in runs]
+    if any(trainer["devices"] not in ("auto", "1", 1) for trainer in options):
+        return [], 1
+    devices = gpus() if any(trainer["accelerator"] != "cpu" for trainer in options) else []
+    return devices, default_jobs(len(devices), cores())
 
 
 def _start_text(entries: Sequence[Entry], jobs: int, devices: Sequence[str]) -> str:
@@ -77,9 +92,15 @@ def _start_text(entries: Sequence[Entry], jobs: int, devices: Sequence[str]) -> 
     each = f"threads each: {threads}"
     if len(devices) > 1:
         each += f"; GPUs: {', '.join(devices)}, one each"
-    before = Counter(state_text(e) for e in entries if e.before or e.resumed)
+    before = Counter(
+        state_text(e) for e in entries if e.before or e.resumed or e.state is State.HELD
+    )
     found = "".join(f", {number} {text}" for text, number in before.items())
-    return f"{len(entries)} runs{found}; {jobs} at a time, {each}"
+    return f"{_runs(entries)}{found}; {jobs} at a time, {each}"
+
+
+def _runs(entries: Sequence[Entry]) -> str:
+    return "1 run" if len(entries) == 1 else f"{len(entries)} runs"
 
 
 def _end_text(entries: Sequence[Entry]) -> str:
@@ -106,7 +127,7 @@ def _print_plan(console: Console, entries: Sequence[Entry]) -> None:
     if fixed := [f"{k}={shown(v)}" for k, v in values[0].items() if k not in varied]:
         _say(console, f"The same in all: {', '.join(fixed)}")
     left = len(unfinished(entries))
-    _say(console, f"{len(entries)} runs, {left} to be made; nothing was started.")
+    _say(console, f"{_runs(entries)}, {left} to be made; nothing was started.")
 
 
 def _say(console: Console, text: str) -> None:

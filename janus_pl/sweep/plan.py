@@ -89,6 +89,9 @@ def _planned(
     if config["ckpt_path"] is not None:
         allowed = "null, for a run of a sweep goes on with its own checkpoint"
         raise UsageError("ckpt_path", config["ckpt_path"], allowed)
+    if config["trainer"]["logger"] not in (None, True):
+        allowed = "null, for a sweep knows its runs by the folders that they make then"
+        raise UsageError("trainer.logger", config["trainer"]["logger"], allowed)
     project = Path(config["run_dir"]) / config["project"]
     run_id = identity(config)
     files = project / "sweeps" / sweep.name

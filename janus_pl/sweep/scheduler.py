@@ -168,6 +168,7 @@ class Scheduler:
             entry.state = State.INTERRUPTED
         else:
             entry.state = State.FAILED
+        if entry.state in (State.FAILED, State.DIVERGED, State.BROKEN):
             entry.note = _reason(code, entry.run.log)
         self._changed(entry)
 
@@ -191,7 +192,7 @@ class Scheduler:
 
 
 def _reason(code: int, log: Path) -> str:
-    """Why a run failed, in a line."""
+    """Why a run ended as it did, in a line."""
     if code < 0:
         return (
             f"killed by {signal.Signals(-code).name}; the last line of its output: {last_line(log)}"

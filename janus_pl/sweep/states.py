@@ -43,7 +43,7 @@ class Entry:
         before: it had ended when the sweep started, and is skipped.
         resumed: it had begun when the sweep started.
         seconds: that it took, or has taken so far, in this sweep.
-        note: why it failed, in a line.
+        note: why it failed or diverged, in a line.
     """
 
     run: PlannedRun

@@ -165,8 +165,6 @@ def _numbers(entry: Entry) -> str:
         parts.append(f"margin {progress.margin:.2e}")
     if entry.seconds:
         parts.append(duration(entry.seconds))
-    if entry.note:
-        parts.append(entry.note)
     return f" ({', '.join(parts)})" if parts else ""
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from conftest import ROOT
 from runtime.crashing import CONTEXT
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
@@ -106,7 +107,7 @@ def _main(folder: str, out: str, args: Sequence[str], program: str | None, forge
     os.dup2(descriptor, 2)
     for name in ("WANDB_SERVICE", "WANDB_RUN_ID", "OMP_NUM_THREADS"):
         os.environ.pop(name, None)
-    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["janus_pl"]
     if program is not None:

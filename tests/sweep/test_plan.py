@@ -14,6 +14,7 @@ from sweep.driving import write_sweep
 from janus_pl.cli import main
 from janus_pl.errors import UsageError
 from janus_pl.runtime.run_folder import RunFolder
+from janus_pl.sweep import command
 from janus_pl.sweep.grid import load, points
 from janus_pl.sweep.plan import PlannedRun, labels_of, plan
 
@@ -81,6 +82,15 @@ def test_what_a_run_is_told() -> None:
     ]
 
 
+def test_how_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "gpus", lambda: ["0", "1", "2"])
+    monkeypatch.setattr(command, "cores", lambda: 8)
+    assert command._share(planned(name="a")) == (["0", "1", "2"], 3)
+    cpu = {"trainer.accelerator": "cpu"}
+    assert command._share(planned(**cpu)) == ([], 4)
+    assert command._share(planned(**cpu, **{"trainer.devices": 2})) == ([], 1)
+
+
 def test_labels_are_short_and_tell_runs_apart() -> None:
     points = [{"model.seed": s, "data.seed": 0, "x": None, "y": [1] * 20} for s in (0, 0.123456789)]
     assert labels_of(points) == ["seed=0", "seed=0.123457"]
@@ -112,14 +122,18 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) 
 
 MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"data.batch_size": [32, 8, 0]}, "error: data.batch_size: got 0"),
-    ({"model.weight_decay": [0, 0.1, -1]}, "error: "),
-    ({"model.weight_decai": [0.1]}, "error: "),
-    ({"model.loss": ["square", "squared"]}, "error: "),
+    (
+        {"model.weight_decay": [0, 0.1, -1]},
+        "error: model.weight_decay: got -1.0, allowed: a",
+    ),
+    ({"model.weight_decai": [0.1]}, "error: model.weight_decai: unknown key"),
+    ({"model.loss": ["square", "squared"]}, "error: model.loss: got 'squared'"),
     ({"seed_everything": [1, -1]}, "error: seed_everything: got -1"),
     ({"trainer.check_val_every_n_epoch": [1, 0]}, "error: trainer.check_val_every_n_epoch: got 0"),
     ({"ckpt_path": ["last"]}, "error: ckpt_path: got 'last', allowed: null"),
+    ({"trainer.logger": [False]}, "error: trainer.logger: got False, allowed: null"),
     ({"project": ["a/b"]}, "error: --project: got 'a/b'"),
-    ({"config": ["x.yaml"]}, "error: "),
+    ({"config": ["x.yaml"]}, 'error: Parser key "config": File does not exist'),
 ]
 
 
