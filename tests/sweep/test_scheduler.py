@@ -80,7 +80,7 @@ def test_so_many_at_a_time_and_the_cores_divided(jobs: int, folder: Path) -> Non
 )
 def test_stopped_in_the_middle_and_started_again(signum: int, code: int, folder: Path) -> None:
     """At the 4th epoch of 24, and at the 16th."""
-    behave(folder, **{f"s{seed}": {"pace": 0.15} for seed in SEEDS})
+    behave(folder, **{f"s{seed}": {"pace": 0.25} for seed in SEEDS})
     for epochs in (4, 16):
         sweep = Sweep(folder, "--jobs", "2")
         sweep.kill_when(lambda: len(ledger(folder)) >= epochs, signum)  # noqa: B023
