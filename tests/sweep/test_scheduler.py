@@ -109,7 +109,7 @@ def test_the_processes_end_with_a_sweep_that_is_killed(folder: Path) -> None:
 
 
 def test_another_ctrl_c_kills_what_does_not_end(folder: Path) -> None:
-    behave(folder, **{f"s{seed}": {"deaf": True} for seed in SEEDS})
+    behave(folder, **{f"s{seed}": {"deaf": True, "pace": 0.25} for seed in SEEDS})
     sweep = Sweep(folder, "--jobs", "2")
     sweep.kill_when(lambda: len(ledger(folder)) >= 4, signal.SIGINT)
     wait_for(lambda: sweep.text.count("stopping") == 2, sweep.process.is_alive)
