@@ -1,4 +1,4 @@
-"""The command line: `python -m janus_pl fit|validate|test|predict|verify`.
+"""The command line: `python -m janus_pl fit|validate|test|predict|sweep|verify|report|workspace`.
 
 Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 4 storage, 5 a theorem broken; 143 and 130
 stopped by SIGTERM and SIGINT, after a checkpoint.
@@ -27,6 +27,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
+from janus_pl import tools
 from janus_pl.cli_errors import (
     check_trainer,
     explain,
@@ -45,7 +46,14 @@ from janus_pl.runtime.checkpoint_io import (
 )
 from janus_pl.runtime.exact_resume import ExactResume
 from janus_pl.runtime.files import write_atomically
-from janus_pl.runtime.run_folder import checkpoint_of, config_of, differences, interrupted
+from janus_pl.runtime.run_folder import (
+    FINAL_CODES,
+    checkpoint_of,
+    config_of,
+    differences,
+    exit_code_of,
+    interrupted,
+)
 from janus_pl.runtime.run_name import run_name, run_tags
 from janus_pl.runtime.signals import Interrupted, StopBetweenSteps, StopSignals
 from janus_pl.task import JanusTask
@@ -84,12 +92,10 @@ def _run(args: list[str], signals: StopSignals) -> int:
     raising_before = logging.raiseExceptions
     logging.raiseExceptions = False  # of a full disk W&B's log would say so at its every line
     try:
-        if args[:1] == ["verify"]:
-            from janus_pl.report import verify  # pandas and rich, which training does without
-
-            code = verify.main(args[1:])
+        if args and args[0] in tools.TOOLS:
+            code = tools.run(args)
         else:
-            JanusCLI(find_configs(name_helped_classes(join_negative_numbers(args))), signals)
+            JanusCLI(complete(args), signals)
             code = DONE
     except (UsageError, argparse.ArgumentError) as error:
         code = _fail(USAGE, explain(error, OPTIONS))
@@ -146,7 +152,9 @@ class JanusCLI(LightningCLI):
                 "allow_abbrev": False,
                 "prog": "python -m janus_pl",
                 "description": "SGD against GD: train, and look at margins, velocities and ranks.",
-                "epilog": f"`verify RUN...` reads records: the paper's predictions. {EXIT_CODES}",
+                "epilog": "`sweep FILE` runs a sweep file. `verify RUN...` reads records: the paper's"
+                " predictions; `report RUN...` draws its figures; `workspace` makes a view of them"
+                f" in the W&B UI. {EXIT_CODES}",
                 **{name: dict(parser_kwargs) for name in SUBCOMMANDS},
             },
             args=args,
@@ -171,10 +179,13 @@ class JanusCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def _set_seed(self) -> None:
+        self._check_seed()
+        super()._set_seed()
+
+    def _check_seed(self) -> None:
         seed = self._get(self.config, "seed_everything")
         if not (isinstance(seed, int) and 0 <= seed < 2**32):
             raise UsageError("seed_everything", seed, "an integer from 0 to 4294967295")
-        super()._set_seed()
 
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
@@ -209,9 +220,16 @@ class JanusCLI(LightningCLI):
             options["seed"] = self._get(self.config, "seed_everything")
 
     def _interrupted_run(self) -> Path | None:
-        """The newest interrupted run of this config; of another config only if that is allowed."""
+        """The newest interrupted run of this config; of another config only if that is allowed.
+
+        With WANDB_RUN_ID it is that run or none, and one that has ended is left as it is.
+        """
         root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
         runs = interrupted(root)
+        if run_id := os.environ.get("WANDB_RUN_ID"):
+            if exit_code_of(root / run_id) in FINAL_CODES:
+                raise UsageError("WANDB_RUN_ID", run_id, "a run to go on with; that one has ended")
+            runs = [run for run in runs if run.name == run_id]
         now = yaml.safe_load(self._dump())
         changed = {run: differences(config_of(run), now) for run in runs}
         for run in runs:
@@ -342,6 +360,44 @@ class JanusCLI(LightningCLI):
                 print(f"Figures:    python -m janus_pl report {logger.folder} --out report")
 
 
+class ConfigReader(JanusCLI):
+    """Reads what `fit` would be given, as often as asked; it starts and writes nothing.
+
+    Args:
+        args: a command line, for the parser is made with one.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        super().__init__(complete(args))
+
+    def resolve(self, args: Sequence[str]) -> dict[str, Any]:
+        """The resolved config of a command line, whose model, data and callbacks can be made.
+
+        Raises:
+            UsageError: what is wrong with it; the parser's errors too.
+        """
+        self.config = self.parser.parse_args(complete(args))
+        self._check_seed()
+        self._seed_data()
+        self.instantiate_classes()
+        config = yaml.safe_load(self._dump())
+        assert isinstance(config, dict)
+        return config
+
+    def instantiate_classes(self) -> None:
+        self.config_init = self.parser.instantiate_classes(self.config)
+        options = self._get(self.config_init, "trainer")
+        check_trainer(vars(options))
+        check_callbacks(options.callbacks if isinstance(options.callbacks, list) else [])
+        self._logger()
+
+    def _set_seed(self) -> None:
+        """Nothing is trained."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
 class SaveRunConfig(SaveConfigCallback):
     """Writes the resolved config to the run's folder, and nested and once to W&B."""
 
@@ -355,6 +411,11 @@ class SaveRunConfig(SaveConfigCallback):
             run = logger.experiment  # makes the folder
             write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
             run.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+def complete(args: Sequence[str]) -> list[str]:
+    """A command line as the parser takes it."""
+    return find_configs(name_helped_classes(join_negative_numbers(args)))
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:

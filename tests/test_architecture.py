@@ -60,6 +60,19 @@ ALLOWED = {
         {"numpy", "pandas", "scipy", "rich", "wandb", "plotly"},
         {"janus_pl.report", "janus_pl.errors", "janus_pl.runtime.files"},
     ),
+    "janus_pl/sweep/launch.py": (set(), set()),
+    "janus_pl/sweep": (
+        {"numpy", "scipy", "torch", "rich", "yaml"},
+        {
+            "janus_pl.sweep",
+            "janus_pl.cli",
+            "janus_pl.cli_errors",
+            "janus_pl.errors",
+            "janus_pl.runtime.files",
+            "janus_pl.runtime.journal",
+            "janus_pl.runtime.run_folder",
+        },
+    ),
     "callbacks": (
         TORCH_ONLY | {"lightning"},
         {

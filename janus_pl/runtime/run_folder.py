@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping
@@ -98,6 +99,36 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def identity(config: Mapping[str, Any]) -> str:
+    """An id that configs share where they compute the same numbers, and no others: 12 hex digits.
+
+    >>> identity({"model": {"lr": 1}, "name": "a"}) == identity({"model": {"lr": 1}, "name": "b"})
+    True
+    """
+    text = json.dumps(dict(_flat(config)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def exit_code_of(folder: Path) -> int | None:
+    """How a run ended; None where it has not, or not by itself."""
+    try:
+        ended = json.loads((folder / OUTCOME).read_text())
+    except (OSError, ValueError):
+        return None
+    code = ended.get("exit_code") if isinstance(ended, dict) else None
+    return code if isinstance(code, int) else None
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process is at work in a folder; looking makes no file."""
+    if not (folder / LOCK).is_file():
+        return False
+    if (lock := _lock(folder, fcntl.LOCK_SH)) is None:
+        return True
+    lock.close()
+    return False
+
+
 def _lock(folder: Path, kind: int) -> IO[str] | None:
     """The open lock file; None where another process holds it. Those who look share it."""
     file = (folder / LOCK).open("a")
@@ -110,17 +141,7 @@ def _lock(folder: Path, kind: int) -> IO[str] | None:
 
 
 def _is_interrupted(folder: Path) -> bool:
-    try:
-        ended = json.loads((folder / OUTCOME).read_text())
-    except (OSError, json.JSONDecodeError):
-        ended = {}
-    if ended.get("exit_code") in FINAL_CODES:
-        return False
-    lock = _lock(folder, fcntl.LOCK_SH)
-    if lock is None:
-        return False
-    lock.close()
-    return True
+    return exit_code_of(folder) not in FINAL_CODES and not is_held(folder)
 
 
 def _newest_file(folder: Path) -> float:

@@ -97,6 +97,9 @@ class RunLogger(WandbLogger):
                 _hold(self.folder)
             except OSError as error:
                 raise StorageError(self.folder, error) from error
+            except UsageError:
+                _made.clear()  # another process is at work there, and has made it
+                raise
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
                 rank_zero_info(

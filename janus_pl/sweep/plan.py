@@ -1,0 +1,132 @@
+"""The runs of a sweep: resolved configs, ids, folders, and whether they have been made already."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from janus_pl.cli import ConfigReader
+from janus_pl.errors import UsageError
+from janus_pl.runtime.run_folder import identity
+from janus_pl.sweep.grid import SweepFile
+from janus_pl.sweep.program import arguments
+
+WIDTH = 24  # of a value in a label
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a sweep.
+
+    Attributes:
+        id: of the run; runs of the same numbers have the same.
+        label: the values that tell it from the other runs of the sweep.
+        values: of the parameters.
+        config: the resolved config.
+        args: the command line, `fit` first.
+        folder: RUN_DIR/PROJECT/ID.
+        values_file: where its values are written for it to read.
+        log: where its output goes.
+    """
+
+    id: str
+    label: str
+    values: Mapping[str, Any]
+    config: Mapping[str, Any]
+    args: Sequence[str]
+    folder: Path
+    values_file: Path
+    log: Path
+
+    @property
+    def max_epochs(self) -> int | None:
+        """The length of the run, where it is given in epochs."""
+        epochs = self.config["trainer"]["max_epochs"]
+        return epochs if isinstance(epochs, int) and epochs > 0 else None
+
+
+def plan(
+    sweep: SweepFile, points: Sequence[Mapping[str, Any]], run_dir: str | None = None
+) -> list[PlannedRun]:
+    """Resolve the configs of all points; of points with the same numbers the first is planned.
+
+    Nothing is started, and nothing written but in a temporary folder.
+
+    Args:
+        sweep: the file.
+        points: the values of each run.
+        run_dir: the folder of runs in place of the config's.
+
+    Raises:
+        UsageError: what is wrong with one of them; the parser's errors too.
+    """
+    labels = labels_of(points)
+    moved = [] if run_dir is None else ["--run_dir", run_dir]
+    planned: dict[str, PlannedRun] = {}
+    reader: ConfigReader | None = None
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "values.json"
+        for values, label in zip(points, labels, strict=True):
+            file.write_text(json.dumps(values))
+            args = [*arguments(sweep.command, values, file), *moved]
+            reader = reader or ConfigReader(args)
+            run = _planned(sweep, values, label, reader.resolve(args), moved)
+            planned.setdefault(run.id, run)
+    return list(planned.values())
+
+
+def _planned(
+    sweep: SweepFile,
+    values: Mapping[str, Any],
+    label: str,
+    config: Mapping[str, Any],
+    moved: Sequence[str],
+) -> PlannedRun:
+    if config["ckpt_path"] is not None:
+        allowed = "null, for a run of a sweep goes on with its own checkpoint"
+        raise UsageError("ckpt_path", config["ckpt_path"], allowed)
+    if config["trainer"]["logger"] not in (None, True):
+        allowed = "null, for a sweep knows its runs by the folders that they make then"
+        raise UsageError("trainer.logger", config["trainer"]["logger"], allowed)
+    project = Path(config["run_dir"]) / config["project"]
+    run_id = identity(config)
+    files = project / "sweeps" / sweep.name
+    values_file = files / f"{run_id}.json"
+    args = [*arguments(sweep.command, values, values_file), *moved, "--ckpt_path", "last"]
+    log = files / f"{run_id}.log"
+    return PlannedRun(run_id, label, values, config, args, project / run_id, values_file, log)
+
+
+def labels_of(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What tells each run from the others, in short.
+
+    >>> labels_of([{"data.batch_size": 1, "name": "a"}, {"data.batch_size": "full", "name": "a"}])
+    ['batch_size=1', 'batch_size=full']
+    """
+    varied = varied_names(points)
+    last = [name.rsplit(".", 1)[-1] for name in varied]
+    pairs = zip(varied, last, strict=True)
+    short = {name: end if last.count(end) == 1 else name for name, end in pairs}
+    return [" ".join(f"{short[n]}={shown(p[n])}" for n in varied) for p in points]
+
+
+def varied_names(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The parameters that have more than one value; all of them where none has."""
+    names = list(points[0])
+    return [name for name in names if len({repr(p[name]) for p in points}) > 1] or names
+
+
+def shown(value: Any) -> str:
+    """A value in a table.
+
+    >>> shown(0.00012345678), shown(None), shown("full")
+    ('0.000123457', 'null', 'full')
+    """
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH - 1]}…"

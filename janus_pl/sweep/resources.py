@@ -1,0 +1,60 @@
+"""Cores and GPUs, divided among runs that go on side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import torch
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+
+    They are counted without a context on any of them.
+    """
+    count = torch.cuda.device_count()
+    if VISIBLE in environment:
+        names = [name.strip() for name in environment[VISIBLE].split(",")]
+        return names[:count]
+    return [str(index) for index in range(count)]
+
+
+def default_jobs(gpu_count: int, core_count: int) -> int:
+    """One run a GPU; without any, one for every two cores.
+
+    Runs side by side use cores better than threads within one do, of which small layers and the
+    steps of SGD leave little to share; two cores each leave room for W&B's process and the memory.
+
+    >>> default_jobs(4, 32), default_jobs(0, 32), default_jobs(0, 1)
+    (4, 16, 1)
+    """
+    return gpu_count or max(1, core_count // 2)
+
+
+def environment_of(
+    slot: int, jobs: int, devices: Sequence[str], environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """What a run's process is told of cores and GPUs; what the user has set stays.
+
+    Args:
+        slot: which of the runs side by side it is, from 0 to jobs - 1.
+        jobs: how many there are.
+        devices: the GPUs; each run gets one where there are several.
+        environment: of this process.
+    """
+    threads = str(max(1, cores() // jobs))
+    told = {name: threads for name in THREADS if name not in environment}
+    if len(devices) > 1:
+        told[VISIBLE] = devices[slot % len(devices)]
+    return told

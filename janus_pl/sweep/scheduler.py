@@ -1,0 +1,205 @@
+"""Runs side by side, each a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from janus_pl.runtime.files import write_atomically
+from janus_pl.sweep.plan import PlannedRun
+from janus_pl.sweep.progress import last_line
+from janus_pl.sweep.resources import environment_of
+from janus_pl.sweep.states import ACTIVE, ENDS, FINAL, Entry, State, look, state_of
+
+PROGRAM = (sys.executable, "-m", "janus_pl")
+LAUNCHER = Path(__file__).with_name("launch.py")
+POLL = 0.2  # seconds between two looks
+GRACE = 60.0  # seconds that runs of other processes are waited for when nothing else is left
+STOPPED = (130, 143)
+
+
+class StopRequest:
+    """SIGINT and SIGTERM while the block lasts: the first asks to stop, another SIGINT to kill.
+
+    Attributes:
+        signum: of the first signal, 0 if none came.
+        kill: whether to wait no longer.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+        self.kill = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            self._before[signum] = signal.signal(signum, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _handle(self, signum: int, frame: FrameType | None) -> None:
+        self.kill = self.kill or (self.signum != 0 and signum == signal.SIGINT)
+        self.signum = self.signum or signum
+
+
+class Scheduler:
+    """Runs the entries that wait, so many at a time, in their order.
+
+    Args:
+        entries: all runs of the sweep.
+        jobs: how many at a time.
+        devices: the GPUs.
+        changed: is called with every entry whose state has changed, and with None now and then.
+        stop: asks for an early end.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        jobs: int,
+        devices: Sequence[str],
+        changed: Callable[[Entry | None], None],
+        stop: StopRequest,
+    ) -> None:
+        self._entries, self._jobs, self._devices = entries, jobs, devices
+        self._changed, self._stop = changed, stop
+        self._slots: dict[int, tuple[Entry, subprocess.Popen[bytes]]] = {}
+        self._told = False
+
+    def run(self) -> None:
+        """Until every run has ended, or all that were under way after a request to stop."""
+        try:
+            patience = time.monotonic() + GRACE
+            while True:
+                self._collect()
+                if self._stop.signum:
+                    self._end()
+                else:
+                    self._fill()
+                if self._slots:
+                    patience = time.monotonic() + GRACE
+                elif self._stop.signum or not self._is_worth_waiting(patience):
+                    return
+                self._changed(None)
+                time.sleep(POLL)
+        finally:
+            self._signal(signal.SIGKILL)  # whatever goes wrong here, nothing is left behind
+
+    def _is_worth_waiting(self, until: float) -> bool:
+        """A run held by another process may be one that a sweep killed before is still ending."""
+        held = any(entry.state is State.HELD for entry in self._entries)
+        return held and time.monotonic() < until
+
+    def _fill(self) -> None:
+        """Start what there is room for."""
+        free = [slot for slot in range(self._jobs) if slot not in self._slots]
+        for entry in self._entries:
+            if not free:
+                return
+            if entry.state in (State.WAITING, State.HELD):
+                self._take(entry, free)
+
+    def _take(self, entry: Entry, free: list[int]) -> None:
+        """Start a run, unless another process has it or has ended it by now."""
+        now = look(entry.run)
+        entry.resumed = now.resumed
+        if now.state is State.WAITING:
+            slot = free.pop(0)
+            self._slots[slot] = entry, self._start(entry.run, slot)
+            entry.start()
+            self._changed(entry)
+        elif now.state is not entry.state:
+            entry.state, entry.before = now.state, now.before
+            entry.rows.read()
+            self._changed(entry)
+
+    def _start(self, run: PlannedRun, slot: int) -> subprocess.Popen[bytes]:
+        text = json.dumps(dict(run.values), indent=1).encode()
+        write_atomically(run.values_file, lambda file: file.write(text))
+        environment = {
+            **os.environ,
+            **environment_of(slot, self._jobs, self._devices),
+            "WANDB_RUN_ID": run.id,
+            "PYTHONUNBUFFERED": "1",  # the output can be followed
+        }
+        launcher = [sys.executable, "-I", str(LAUNCHER), str(os.getpid())]
+        with run.log.open("ab") as log:
+            return subprocess.Popen(
+                [*launcher, *PROGRAM, *run.args],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,  # a terminal's Ctrl-C is for the sweep alone
+            )
+
+    def _collect(self) -> None:
+        for slot, (entry, process) in list(self._slots.items()):
+            entry.tick()
+            if (code := process.poll()) is not None:
+                del self._slots[slot]
+                entry.tick()
+                self._ended(entry, code)
+
+    def _ended(self, entry: Entry, code: int) -> None:
+        folder = state_of(entry.run)
+        if folder is State.HELD or (folder in FINAL and code not in ENDS):
+            entry.state = folder  # another process was there first
+        elif code in ENDS:
+            entry.state = ENDS[code]
+        elif code in STOPPED or (self._stop.signum and code < 0):
+            entry.state = State.INTERRUPTED
+        else:
+            entry.state = State.FAILED
+        if entry.state in (State.FAILED, State.DIVERGED, State.BROKEN):
+            entry.note = _reason(code, entry.run.log)
+        self._changed(entry)
+
+    def _end(self) -> None:
+        if not self._told:
+            self._told = True
+            self._signal(signal.SIGTERM)
+            for entry, _ in self._slots.values():
+                entry.state = State.STOPPING
+                self._changed(entry)
+        if self._stop.kill:
+            self._signal(signal.SIGKILL)
+
+    def _signal(self, signum: int) -> None:
+        for _, process in self._slots.values():
+            if signum == signal.SIGKILL:
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signum)  # W&B's process and workers of the data too
+            else:
+                process.send_signal(signum)
+
+
+def _reason(code: int, log: Path) -> str:
+    """Why a run ended as it did, in a line."""
+    if code < 0:
+        return (
+            f"killed by {signal.Signals(-code).name}; the last line of its output: {last_line(log)}"
+        )
+    return last_line(log) or f"exit code {code}"
+
+
+def unfinished(entries: Sequence[Entry]) -> list[Entry]:
+    """What another start of the sweep would run."""
+    return [entry for entry in entries if entry.state not in (*FINAL, *ACTIVE, State.HELD)]

@@ -1,0 +1,131 @@
+"""What becomes of the runs of a sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from janus_pl.runtime.run_folder import CONFIG, exit_code_of, is_held
+from janus_pl.sweep.plan import PlannedRun
+from janus_pl.sweep.progress import RowReader
+
+FAILURE, DIVERGENCE, BROKEN_THEOREM = 1, 3, 5
+
+
+class State(StrEnum):
+    """Of one run, as the table says it."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    STOPPING = "stopping"
+    DONE = "done"
+    DIVERGED = "diverged"
+    BROKEN = "theorem broken"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    HELD = "elsewhere"
+
+
+ENDS = {0: State.DONE, DIVERGENCE: State.DIVERGED, BROKEN_THEOREM: State.BROKEN}
+FINAL = tuple(ENDS.values())
+ACTIVE = (State.RUNNING, State.STOPPING)
+
+
+@dataclass
+class Entry:
+    """A run and what has become of it.
+
+    Attributes:
+        run: what is planned.
+        state: where it is now.
+        before: it had ended when the sweep started, and is skipped.
+        resumed: it had begun when the sweep started.
+        seconds: that it took, or has taken so far, in this sweep.
+        note: why it failed or diverged, in a line.
+    """
+
+    run: PlannedRun
+    state: State = State.WAITING
+    before: bool = False
+    resumed: bool = False
+    seconds: float = 0.0
+    note: str = ""
+    rows: RowReader = field(init=False)
+    _started: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.rows = RowReader(self.run.folder)
+
+    def start(self) -> None:
+        """Its process has been started."""
+        self.state, self._started = State.RUNNING, time.monotonic()
+        self.rows = RowReader(self.run.folder)
+
+    def tick(self) -> None:
+        """Look at a run under way."""
+        self.seconds = time.monotonic() - self._started
+        self.rows.read()
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until its end; None where nothing is known yet."""
+        progress, epochs = self.rows.progress, self.run.max_epochs
+        if progress.per_epoch is None or progress.epoch is None or epochs is None:
+            return None
+        return progress.per_epoch * max(0, epochs - progress.epoch)
+
+
+def look(run: PlannedRun) -> Entry:
+    """A run as its folder has it, before anything is started."""
+    entry = Entry(run)
+    entry.state = state_of(run)
+    entry.before = entry.state in FINAL
+    entry.resumed = (run.folder / CONFIG).is_file() and not entry.before
+    if entry.before or entry.resumed:
+        entry.rows.read()
+    return entry
+
+
+def state_of(run: PlannedRun) -> State:
+    """Ended, under way in another process, or to be run."""
+    if is_held(run.folder):
+        return State.HELD
+    return ENDS.get(exit_code_of(run.folder), State.WAITING)  # type: ignore[arg-type]
+
+
+def exit_code(entries: Sequence[Entry]) -> int:
+    """Of the whole sweep: the worst of its runs.
+
+    A run that another process is at work on is that process's, and no failure of this one.
+    """
+    states = {entry.state for entry in entries}
+    if states & {State.FAILED, State.INTERRUPTED, State.WAITING}:
+        return FAILURE
+    if State.BROKEN in states:
+        return BROKEN_THEOREM
+    return DIVERGENCE if State.DIVERGED in states else 0
+
+
+def seconds_left(entries: Sequence[Entry], jobs: int) -> float | None:
+    """Of the whole sweep: what its runs have taken so far is what the others are taken to need."""
+    active = [entry for entry in entries if entry.state in ACTIVE]
+    rates = [rate for entry in entries if (rate := _rate(entry)) is not None]
+    if not rates or any(entry.left is None for entry in active):
+        return None
+    mean = sum(rates) / len(rates)
+    waiting = [entry for entry in entries if entry.state is State.WAITING]
+    if any(entry.run.max_epochs is None for entry in waiting):
+        return None
+    ahead = sum(mean * ((e.run.max_epochs or 0) - (e.rows.progress.epoch or 0)) for e in waiting)
+    running = [entry.left or 0.0 for entry in active]
+    return max([(sum(running) + ahead) / jobs, *running])
+
+
+def _rate(entry: Entry) -> float | None:
+    """Seconds an epoch takes; of a whole run that was made here with its start and end."""
+    epoch = entry.rows.progress.epoch
+    if entry.state is State.DONE and not entry.before and not entry.resumed and epoch:
+        return entry.seconds / epoch
+    return entry.rows.progress.per_epoch if entry.state in ACTIVE else None

@@ -1,0 +1,94 @@
+"""Real runs: a sweep that is killed and started again is the sweep that never was."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from runtime.test_exact_resume import assert_equal
+from sweep.driving import Sweep, write_sweep
+
+from janus_pl.report.records import read
+
+NETWORK = {"model.hidden": 8, "model.channels": [[2, 3, 4, 4]], "trainer.max_epochs": 300}
+# Two good runs, two that diverge, two that find too few images.
+GRID = {**NETWORK, "data.num_train": [60, 100, 100_000], "model.learning_rate": [0.05, 1e30]}
+ENDS = "2 done, 2 diverged, 2 failed. Runs lie in runs/janus_pl"
+
+
+def rows_of(folder: Path) -> dict[str, bytes]:
+    """The rows of every run, by its id."""
+    files = folder.glob("runs/janus_pl/*/rows.jsonl")
+    return {file.parent.name: file.read_bytes() for file in files}
+
+
+def epochs_made(folder: Path) -> int:
+    return sum(rows.count(b"\n") for rows in rows_of(folder).values())
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """One for every time that a run was started or resumed."""
+    return sorted(folder.glob("runs/janus_pl/*/wandb/offline-run-*"))
+
+
+def assert_same_sweep(resumed: Path, whole: Path) -> None:
+    """The same runs, bitwise: rows, weights, optimizer, schedule, generators."""
+    assert rows_of(resumed) == rows_of(whole)
+    for path in whole.glob("runs/janus_pl/*/checkpoints/last.ckpt"):
+        one, other = (
+            torch.load(folder / path.relative_to(whole), map_location="cpu", weights_only=True)
+            for folder in (resumed, whole)
+        )
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "exact_resume", "epoch"):
+            assert_equal(one[part], other[part], f"{path.parts[-3]} {part}")
+    for folder in (resumed, whole):
+        runs, skipped = read([folder / "runs"])
+        assert [reason for _, reason in skipped] == ["it ended with exit code 3"] * 2
+        assert len(runs) == 2
+        assert all(run.rows["epoch"].is_unique for run in runs)
+
+
+@pytest.mark.soak
+def test_killed_and_started_again_it_is_the_same_sweep(tmp_path: Path) -> None:
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder in (whole, resumed):
+        folder.mkdir()
+        write_sweep(folder, **GRID)
+    first = Sweep(whole, "--jobs", "2", program=None)
+    assert first.end() == 1
+    assert ENDS in first.text
+    assert first.text.count("error: data.num_train: got 100000, allowed: an integer") == 2
+    assert "num_train=60 learning_rate=1e+30: diverged" in first.text
+
+    for signum, epochs, code in ((signal.SIGKILL, 40, -9), (signal.SIGINT, 120, 130)):
+        sweep = Sweep(resumed, "--jobs", "2", program=None)
+        sweep.kill_when(lambda: epochs_made(resumed) >= epochs, signum)  # noqa: B023
+        assert sweep.end() == code
+    last = Sweep(resumed, "--jobs", "2", program=None)
+    assert last.end() == 1
+    assert ENDS in last.text
+    assert "running, resumed" in last.text
+    assert_same_sweep(resumed, whole)
+
+    parts = parts_of(resumed)
+    again = Sweep(resumed, "--jobs", "2", program=None)
+    assert again.end() == 1
+    assert ENDS in again.text
+    assert "2 done before, 2 diverged before" in again.text
+    assert parts_of(resumed) == parts, "what is done is not done again"
+
+
+@pytest.mark.soak
+def test_with_another_seed_it_is_another_sweep(tmp_path: Path) -> None:
+    """The control: what is compared tells runs apart."""
+    folders = [tmp_path / "one", tmp_path / "other"]
+    for seed, folder in enumerate(folders):
+        folder.mkdir()
+        few = {"trainer.max_epochs": 3, "data.num_train": 60, "data.seed": seed}
+        write_sweep(folder, **{**NETWORK, **few})
+        assert Sweep(folder, program=None).end() == 0
+    (one,), (other,) = (rows_of(folder).values() for folder in folders)
+    assert one.count(b"\n") == other.count(b"\n") == 4
+    assert one != other
