@@ -53,7 +53,7 @@ ALLOWED = {
         },
     ),
     "janus_pl/report": (
-        {"numpy", "pandas", "scipy", "rich", "wandb"},
+        {"numpy", "pandas", "scipy", "rich", "wandb", "matplotlib", "PIL"},
         {"janus_pl.report", "janus_pl.errors"},
     ),
     "callbacks": (
