@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
-from janus_pl.report.figures.deep import Study, others, time_axis, x_name
-from janus_pl.report.figures.series import Family, Unavailable, band, family, last, layers
+from janus_pl.report.figures.deep import Study, names_of, others, time_axis, x_name
+from janus_pl.report.figures.series import Family, Unavailable, band, family, has, last, layers
 from janus_pl.report.figures.sheet import Sheet
 from janus_pl.report.records import Run
 
@@ -26,6 +26,8 @@ VELOCITY = r"$\|\dot V_k\|_F$"
 def fig3(study: Study) -> Sheet:
     """||V_k dot|| over time, a panel a layer."""
     shown, names = _family(study, "velocity")
+    if not any(has(run, study.x) for run in shown.runs):
+        raise Unavailable(f"no {study.x} in {names_of(shown.runs)}")
     panels = _spread(names)
     rows = -(-len(panels) // ACROSS)
     sheet = Sheet(style.canvas(style.PAGE, 0.6 + 1.45 * rows), study.x, left_out=shown.left_out)
@@ -99,7 +101,7 @@ def _family(study: Study, kind: str) -> tuple[Family, list[str]]:
     runs = study.deep("SGD", "square")
     drawable = [run for run in runs if layers([run], kind)]
     if not drawable:
-        raise Unavailable(f"no {kind}/LAYER in {', '.join(run.name for run in runs[:3])}")
+        raise Unavailable(f"no {kind}/LAYER in {names_of(runs)}")
     found = family(drawable)
     found = found._replace(left_out=others(runs, found.runs))
     return found, layers(found.runs, kind)
@@ -142,6 +144,7 @@ def _over_time(
             style.logarithmic(panel)
         else:
             panel.set_ylim(0, None)
+        style.tell_empty(panel, study.x)
         if i % ACROSS == 0:
             panel.set_ylabel(label)
         elif logarithmic:  # all panels have the same axis

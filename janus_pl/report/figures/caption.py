@@ -28,7 +28,10 @@ def caption(
     if left_out:
         named = ", ".join(f"{run.name} ({run.id})" for run in left_out[:NAMED])
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-        parts.append(f"Left out, since other options of theirs differ: {named}{more}.")
+        parts.append(
+            "Left out, since other options of theirs differ or they lack what is shown:"
+            f" {named}{more}."
+        )
     parts.append(f"The first of these runs again: {command(runs[0])}")
     shown = "step" if x == STEP else x
     parts.append(f"This figure again: python -m janus_pl report RUN... --out DIR --x {shown}")
@@ -71,6 +74,8 @@ def _uneven(runs: Sequence[Run]) -> list[str]:
 
 def bands(runs: Sequence[Run], logarithmic: bool = True, what: str = "bands reach") -> str:
     """What lines and bands, or bars, are."""
+    if any((run.options.get("data.replicas") or 1) > 1 for run in runs):
+        return "Lines are medians over seeds, bands reach from the 5% to the 95% quantile."
     if all(len(seeds(some)) < 2 for _, some in groupby(runs, key=_what)):
         return "One seed each."
     mean = "geometric means" if logarithmic else "means"

@@ -109,6 +109,7 @@ def fig1b(study: Study) -> Sheet:
     style.logarithmic(time)
     time_axis(time, study.x)
     time.set_title("Spread of the margins during training")
+    style.tell_empty(time, "margin/std over margin/mean")
     handles = [_handle(group, study) for group in shown.groups]
     style.legend(sheet.canvas, handles, 5)
     sheet.text = HOW + (
@@ -193,7 +194,7 @@ def x_name(x: str) -> str:
 def _with_histograms(runs: Sequence[Run], like: Run | None = None, varied: Any = "batch") -> Family:
     drawable = [run for run in runs if final_histogram(run)]
     if not drawable:
-        raise Unavailable(f"no {HISTOGRAM} in {_names(runs)}")
+        raise Unavailable(f"no {HISTOGRAM} in {names_of(runs)}")
     found = family(drawable, varied, like)
     return found._replace(left_out=others(runs, found.runs))
 
@@ -261,6 +262,6 @@ def others(runs: Sequence[Run], chosen: Sequence[Run]) -> list[Run]:
     return [run for run in runs if not any(run is one for one in chosen)]
 
 
-def _names(runs: Sequence[Run]) -> str:
+def names_of(runs: Sequence[Run]) -> str:
     named = ", ".join(run.name for run in runs[:3])
     return named + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")

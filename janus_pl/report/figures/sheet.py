@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from janus_pl.report.evidence import lambda_of, seed_of
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import caption
-from janus_pl.report.figures.series import QUANTILES, Band, band, curve, has, seeds
+from janus_pl.report.figures.series import QUANTILES, Band, Unavailable, band, curve, has, seeds
 from janus_pl.report.records import Histogram, Run
 
 COLUMNS = (
@@ -131,7 +131,13 @@ class Sheet:
         return low._replace(low=low.center, high=high.center) if len(low.x) == len(high.x) else low
 
     def write(self, folder: Path, key: str, title: str) -> tuple[str, list[Path]]:
-        """KEY.png, KEY.svg, KEY.csv and KEY.txt; returns the caption and the files."""
+        """KEY.png, KEY.svg, KEY.csv and KEY.txt; returns the caption and the files.
+
+        Raises:
+            Unavailable: nothing to show.
+        """
+        if not self.runs:
+            raise Unavailable(f"no finite numbers against {self.x}")
         files = style.save(self.canvas, folder, key)
         table, text = folder / f"{key}.csv", folder / f"{key}.txt"
         columns = {name: np.concatenate([t[name] for t in self.tables]) for name in COLUMNS}

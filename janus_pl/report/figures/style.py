@@ -37,7 +37,6 @@ STYLE: dict[str, Any] = {
     "lines.markersize": 3.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.formatter.use_mathtext": True,
     "axes.formatter.limits": (-2, 4),
     "axes.formatter.useoffset": False,
     "figure.facecolor": "white",
@@ -93,6 +92,13 @@ def logarithmic(axes: Axes) -> None:
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(numticks=6))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def tell_empty(axes: Axes, what: str) -> None:
+    """Say so in a panel that has nothing to show."""
+    if not (axes.lines or axes.patches):
+        axes.text(0.5, 0.5, f"no {what} to show", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
 
 
 def handle(label: str, **look: Any) -> Line2D:
