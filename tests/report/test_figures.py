@@ -88,6 +88,14 @@ def shown(figure: Figure, run: Run, key: str, layer: str = "", panel: str = "") 
     ]
 
 
+def nothing_is_cut_off(png: Path) -> bool:
+    """White at all four edges."""
+    with Image.open(png) as image:
+        pixels = np.asarray(image.convert("L"))
+    edges = (pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1])
+    return all(edge.min() == 255 for edge in edges)
+
+
 @pytest.mark.parametrize("key", KEYS)
 def test_every_figure_is_drawn_and_fits_a_column(drawn: dict[str, Figure], key: str) -> None:
     figure = drawn[key]
@@ -101,13 +109,20 @@ def test_every_figure_is_drawn_and_fits_a_column(drawn: dict[str, Figure], key: 
         width, height = image.size
         assert width in (round(200 * style.COLUMN), round(200 * style.PAGE))
         assert height < 1600
-        pixels = np.asarray(image.convert("L"))
-    assert pixels[0].min() == 255  # a light background, nothing cut off at the edges
-    assert pixels[:, 0].min() == pixels[:, -1].min() == pixels[-1].min() == 255
+    assert nothing_is_cut_off(png)
     markup = svg.read_text(encoding="utf-8")
     assert "<text" in markup
     assert "<date>" not in markup.replace("dc:", "")
     assert text.read_text(encoding="utf-8") == figure.caption + "\n"
+
+
+def test_the_ten_lambdas_of_the_paper_fit(tmp_path: Path) -> None:
+    lams = (0, 1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
+    figures = draw([sgd(lam, seed) for lam in lams for seed in (0, 1)], tmp_path)
+    pictures = [figure.files[0] for figure in figures if figure.missing is None]
+    assert len(pictures) == 6
+    for picture in pictures:
+        assert nothing_is_cut_off(picture), picture.name
 
 
 def test_the_numbers_of_figure_3_are_those_of_the_runs(

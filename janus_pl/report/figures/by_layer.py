@@ -38,7 +38,7 @@ def fig3(study: Study) -> Sheet:
         axes.append(sheet.canvas.add_subplot(grid[divmod(i, ACROSS)], sharey=first))
     _over_time(sheet, axes, study, shown, "velocity", panels, VELOCITY, logarithmic=True)
     sheet.canvas.suptitle(_title("SGD noise by layer", shown), fontsize=8, x=0.01, ha="left")
-    style.legend(sheet.canvas, _handles(shown, study), 10)
+    style.legend(sheet.canvas, _handles(shown, study), 6)
     sheet.text = (
         "Norm of the velocity V̇_k of a layer's normalized weights, mean over an epoch's"
         f" minibatches, against {x_name(study.x)}; one panel a layer. {bands(shown.runs)}"
@@ -85,7 +85,7 @@ def fig4b(study: Study) -> Sheet:
     axes = [sheet.canvas.add_subplot(grid[1 + i, 2 * j : 2 * j + 2]) for i, j in places]
     name = "effective rank"
     _over_time(sheet, axes, study, shown, "effective_rank", panels, name, logarithmic=False)
-    style.legend(sheet.canvas, _handles(shown, study, markers=True), 10)
+    style.legend(sheet.canvas, _handles(shown, study, markers=True), 6)
     sheet.text = (
         "Top: effective rank exp(entropy of sigma_i/sum sigma) and number of singular values above"
         " the tolerance (the record has others), of each layer's V_k (unit Frobenius norm),"
@@ -114,10 +114,10 @@ def _spread(names: Sequence[str]) -> list[str]:
 
 
 def _column(study: Study, shown: Family) -> tuple[Sheet, Axes]:
-    rows = -(-len(shown.groups) // 4)
+    rows = -(-len(shown.groups) // 3)
     sheet = Sheet(style.canvas(style.COLUMN, 2.4 + 0.14 * rows), study.x, left_out=shown.left_out)
     axes = sheet.canvas.subplots()
-    style.legend(sheet.canvas, _handles(shown, study, markers=True), 4)
+    style.legend(sheet.canvas, _handles(shown, study, markers=True), 3)
     return sheet, axes
 
 

@@ -94,7 +94,8 @@ def fig1b(study: Study) -> Sheet:
     region = _region(shown)
     if region is None:
         raise Unavailable(f"no SGD run at lambda <= {style.number(ZOOMED)} with {HISTOGRAM}")
-    sheet = Sheet(style.canvas(style.PAGE, 2.8), study.x, left_out=shown.left_out)
+    rows = -(-len(shown.groups) // 4)
+    sheet = Sheet(style.canvas(style.PAGE, 2.6 + 0.14 * rows), study.x, left_out=shown.left_out)
     near, time = sheet.canvas.subplots(1, 2)
     for group in shown.groups:
         for run in group.runs:
@@ -111,7 +112,7 @@ def fig1b(study: Study) -> Sheet:
     time.set_title("Spread of the margins during training")
     style.tell_empty(time, "margin/std over margin/mean")
     handles = [_handle(group, study) for group in shown.groups]
-    style.legend(sheet.canvas, handles, 5)
+    style.legend(sheet.canvas, handles, 4)
     sheet.text = HOW + (
         f" Left: the blue rectangle of Figure 1a, where lambda is at most {style.number(ZOOMED)}."
         f" Right: std/|mean| of the margins against {x_name(study.x)}. {bands(shown.runs)}"

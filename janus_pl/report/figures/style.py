@@ -13,7 +13,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, ScalarFormatter
+from matplotlib.ticker import (
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    ScalarFormatter,
+)
 from PIL import Image
 
 COLUMN, PAGE = 3.4, 7.0  # inches, one and two columns of the paper
@@ -88,9 +94,16 @@ def plain_ticks(axes: Axes, x: int = 6, y: int | None = None) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """A logarithmic y axis with ticks at powers of ten alone."""
+    """A logarithmic y axis with labels at powers of ten; after the drawing, as it depends on it.
+
+    Where it spans less than two of them, also at twice and five times.
+    """
     axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(numticks=6))
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    all_of_them = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(3, 3))
+    axes.yaxis.set_major_formatter(all_of_them)
     axes.yaxis.set_minor_formatter(NullFormatter())
 
 
