@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from janus_pl.report.records import Run
+from janus_pl.report.records import Histogram, Run
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 
@@ -26,8 +27,12 @@ def deep_run(
     error: float = 0.0,
     epochs: int = 10,
     fall_at: int = 5,
+    layers: Sequence[str] = LAYERS,
 ) -> Run:
-    """A classifier's record: ranks start at 20, 60, 100, 100, 100, 2 and change at one epoch."""
+    """A classifier's record: ranks start at 20, 60, 100, 100, 100, 2 and change at one epoch.
+
+    Its margins are normal, with the same histogram every other epoch; another seed, other margins.
+    """
     start = (20, 60, 100, 100, 100, 2)
     steps = 1 if batch == "full" else 8
     rows: list[dict[str, float]] = []
@@ -45,13 +50,17 @@ def deep_run(
                 "train/error": error,
                 "equilibrium/residual": residual,
                 "equilibrium/common_mode": 0.0,
-                **{f"effective_rank/{k}": r for k, r in zip(LAYERS, now, strict=True)},
-                **{f"velocity/{k}": v for k, v in zip(LAYERS, velocities, strict=True)},
+                **{f"effective_rank/{k}": r for k, r in zip(layers, now, strict=True)},
+                **{f"velocity/{k}": v for k, v in zip(layers, velocities, strict=True)},
             }
         )
     options = {"loss": loss, "weight_decay": lam, "learning_rate": 0.1}
     data = {"batch_size": batch, "seed": seed}
-    return _run(f"{loss}-B{batch}-lam{lam:g}-seed{seed}", seed, options, data, rows, epochs)
+    name = f"{loss}-B{batch}-lam{lam:g}-seed{seed}"
+    margins = np.random.default_rng(seed).normal(mean, std, 500)
+    counts, edges = np.histogram(margins, 64)
+    shown = [Histogram(e, counts.astype(float), edges) for e in range(0, epochs + 1, 2)]
+    return _run(name, seed, options, data, rows, epochs, histograms={"margin/hist": shown})
 
 
 def linear_run(
@@ -62,11 +71,12 @@ def linear_run(
     factor: float = 0.99,
     off: float = 0.0,
     epochs: int = 20,
+    problem: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> Run:
     """Linear regression's record: W_perp shrinks by a factor a step, `off` of the start too large.
 
-    With `start=0` it is `off` at every epoch.
+    With `start=0` it is `off` at every epoch. `problem` holds options of the data.
     """
     rows: list[dict[str, float]] = []
     for epoch in range(epochs + 1):
@@ -74,9 +84,11 @@ def linear_run(
         norm = predicted + off * (start or 1.0) * (epoch > 0)
         count = epoch * (1 if batch == "full" else steps)
         axes = {"epoch": epoch, "trainer/global_step": count, "eta_t": 0.1 * count}
-        rows.append({**axes, "null/norm": norm, "null/predicted": predicted})
+        spectrum = {"singular_value/1": 3.0 - 1 / (1 + epoch), "singular_value/2": norm}
+        shown = {"train/mse_per_sample": 4.0 / (1 + epoch), "gradient_norm": 2.0 / (1 + count)}
+        rows.append({**axes, "null/norm": norm, "null/predicted": predicted, **spectrum, **shown})
     options = {"weight_decay": 0.01, "gd_schedule": None, **options}
-    data = {"batch_size": batch, "seed": seed}
+    data = {"batch_size": batch, "seed": seed, **(problem or {})}
     return _run(f"linear-B{batch}-seed{seed}", seed, options, data, rows, epochs)
 
 
@@ -99,6 +111,7 @@ def _run(
     rows: list[dict[str, float]],
     epochs: int,
     exit_code: int = 0,
+    histograms: Mapping[str, Sequence[Histogram]] | None = None,
 ) -> Run:
     config = {
         "seed_everything": seed,
@@ -106,4 +119,6 @@ def _run(
         "data": {"class_path": "Data", "init_args": data},
         "trainer": {"max_epochs": epochs},
     }
-    return Run(name, name, None, Path(name), config, exit_code, pd.DataFrame(rows))
+    return Run(
+        name, name, None, Path(name), config, exit_code, pd.DataFrame(rows), histograms or {}
+    )

@@ -1,0 +1,140 @@
+"""How the figures look, and how they become files of the same bytes each time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure as Canvas
+from matplotlib.lines import Line2D
+from matplotlib.ticker import (
+    LogFormatterSciNotation,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    ScalarFormatter,
+)
+from PIL import Image
+
+COLUMN, PAGE = 3.4, 7.0  # inches, one and two columns of the paper
+DPI = 200
+STYLE: dict[str, Any] = {
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.2,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.minor.width": 0.4,
+    "ytick.minor.width": 0.4,
+    "lines.linewidth": 1.0,
+    "lines.markersize": 3.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.limits": (-2, 4),
+    "axes.formatter.useoffset": False,
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "janus_pl",  # ids of clip paths, random otherwise
+}
+MARKERS = "osD^v<>PXh"
+# Okabe and Ito's blue and vermilion; the lines differ too, for print in grey.
+DYNAMICS: Mapping[str, Mapping[str, Any]] = {
+    "SGD": {"color": "#0072B2", "linestyle": "-"},
+    "GD": {"color": "#D55E00", "linestyle": (0, (4, 1.5))},
+}
+ZOOM = "#0050D0"
+
+
+def colours(lams: Iterable[float]) -> dict[float, Any]:
+    """One colour for each lambda, dark for the smallest: viridis without its yellow end."""
+    ordered = sorted(set(lams))
+    scale = matplotlib.colormaps["viridis"]
+    return {lam: scale(0.88 * i / max(len(ordered) - 1, 1)) for i, lam in enumerate(ordered)}
+
+
+def number(value: float) -> str:
+    """A lambda as the paper prints it, without the zeros.
+
+    >>> number(0), number(1e-3), number(5e-5), number(0.02)
+    ('0', '1e-3', '5e-5', '2e-2')
+    """
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
+
+
+def canvas(width: float, height: float) -> Canvas:
+    """An empty figure of a width and height in inches, that needs no pyplot."""
+    return Canvas(figsize=(width, height), layout="constrained")
+
+
+def plain_ticks(axes: Axes, x: int = 6, y: int | None = None) -> None:
+    """At most so many ticks; powers of ten go to the axis' end, nothing is subtracted."""
+    for axis, ticks in ((axes.xaxis, x), (axes.yaxis, y)):
+        if ticks is not None:
+            axis.set_major_locator(MaxNLocator(ticks, steps=(1, 2, 5, 10)))
+            formatter = ScalarFormatter(useOffset=False)
+            formatter.set_powerlimits((-2, 4))
+            axis.set_major_formatter(formatter)
+
+
+def logarithmic(axes: Axes) -> None:
+    """A logarithmic y axis with labels at powers of ten; after the drawing, as it depends on it.
+
+    Where it spans less than two of them, also at twice and five times.
+    """
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
+    axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
+    all_of_them = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(3, 3))
+    axes.yaxis.set_major_formatter(all_of_them)
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def tell_empty(axes: Axes, what: str) -> None:
+    """Say so in a panel that has nothing to show."""
+    if not (axes.lines or axes.patches):
+        axes.text(0.5, 0.5, f"no {what} to show", transform=axes.transAxes, ha="center")
+        axes.set(xticks=[], yticks=[])
+
+
+def handle(label: str, **look: Any) -> Line2D:
+    """An entry of a legend."""
+    return Line2D([], [], label=label, **look)
+
+
+def legend(figure: Canvas, handles: list[Line2D], columns: int) -> None:
+    """Below all panels, where it hides nothing."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
+
+
+def save(figure: Canvas, folder: Path, key: str) -> list[Path]:
+    """KEY.png and KEY.svg, without a date or a version in them."""
+    png, svg = folder / f"{key}.png", folder / f"{key}.svg"
+    figure.set_dpi(DPI)
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    # A palette takes a third of the bytes; there are few colours.
+    pixels = Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
+    palette = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette.save(png, optimize=True, dpi=(DPI, DPI))
+    figure.set_layout_engine("none")  # it is laid out, and would take as long again
+    FigureCanvasSVG(figure)
+    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    return [png, svg]
