@@ -153,8 +153,8 @@ class JanusCLI(LightningCLI):
                 "prog": "python -m janus_pl",
                 "description": "SGD against GD: train, and look at margins, velocities and ranks.",
                 "epilog": "`sweep FILE` runs a sweep file. `verify RUN...` reads records: the"
-                " paper's predictions; `report RUN...` draws its figures; `workspace` makes a view of them"
-                f" in the W&B UI. {EXIT_CODES}",
+                " paper's predictions; `report RUN...` draws its figures; `workspace` makes a view"
+                f" of them in the W&B UI. {EXIT_CODES}",
                 **{name: dict(parser_kwargs) for name in SUBCOMMANDS},
             },
             args=args,

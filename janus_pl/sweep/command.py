@@ -22,7 +22,7 @@ from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
 from janus_pl.sweep.states import Entry, State, exit_code, look
 from janus_pl.sweep.view import View, epoch_text, state_text, table_of
 
-USAGE = "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N]"
+USAGE = "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N] [-- OPTION...]"
 WIDTH = 140  # of a table that no terminal limits
 
 
@@ -36,11 +36,13 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UsageError: what is wrong with the file or with one of its runs; nothing is started then.
     """
-    options = _options(args)
+    end = list(args).index("--") if "--" in args else len(args)
+    options, more = _options(args[:end]), args[end + 1 :]
     sweep = load(options.sweep, (CONFIGS / "sweeps", CONFIGS))
     values = points(sweep, options.count, options.seed)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    runs = plan(sweep, values, options.run_dir)
+    moved = [] if options.run_dir is None else ["--run_dir", options.run_dir]
+    runs = plan(sweep, values, [*more, *moved])
     if len(runs) < len(values):
         _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
     entries = [look(run) for run in runs]
@@ -158,7 +160,9 @@ def _parser() -> argparse.ArgumentParser:
         " an account. What is done is skipped and what was interrupted goes on, so that the same"
         " command finishes a sweep that was stopped; with the same --jobs the results are bitwise"
         " those of one that was not.",
-        epilog="Runs lie in RUN_DIR/PROJECT/ID, their output in RUN_DIR/PROJECT/sweeps/NAME/ID.log."
+        epilog="Options of `fit` after -- hold for every run and win over the file, as in"
+        " `sweep FILE -- --data.root DIR`. Runs lie in RUN_DIR/PROJECT/ID, their output in"
+        " RUN_DIR/PROJECT/sweeps/NAME/ID.log."
         " Exit codes: 0 all done, 1 some failed, 2 usage, 3 some diverged, 5 a theorem broke in"
         " some; 130 and 143 stopped by SIGINT (Ctrl-C; a second one kills) and SIGTERM, after"
         " checkpoints.",

@@ -50,7 +50,7 @@ class PlannedRun:
 
 
 def plan(
-    sweep: SweepFile, points: Sequence[Mapping[str, Any]], run_dir: str | None = None
+    sweep: SweepFile, points: Sequence[Mapping[str, Any]], more: Sequence[str] = ()
 ) -> list[PlannedRun]:
     """Resolve the configs of all points; of points with the same numbers the first is planned.
 
@@ -59,22 +59,21 @@ def plan(
     Args:
         sweep: the file.
         points: the values of each run.
-        run_dir: the folder of runs in place of the config's.
+        more: options of `fit` for every run, which win over the file.
 
     Raises:
         UsageError: what is wrong with one of them; the parser's errors too.
     """
     labels = labels_of(points)
-    moved = [] if run_dir is None else ["--run_dir", run_dir]
     planned: dict[str, PlannedRun] = {}
     reader: ConfigReader | None = None
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "values.json"
         for values, label in zip(points, labels, strict=True):
             file.write_text(json.dumps(values))
-            args = [*arguments(sweep.command, values, file), *moved]
+            args = [*arguments(sweep.command, values, file), *more]
             reader = reader or ConfigReader(args)
-            run = _planned(sweep, values, label, reader.resolve(args), moved)
+            run = _planned(sweep, values, label, reader.resolve(args), more)
             planned.setdefault(run.id, run)
     return list(planned.values())
 
@@ -84,7 +83,7 @@ def _planned(
     values: Mapping[str, Any],
     label: str,
     config: Mapping[str, Any],
-    moved: Sequence[str],
+    more: Sequence[str],
 ) -> PlannedRun:
     if config["ckpt_path"] is not None:
         allowed = "null, for a run of a sweep goes on with its own checkpoint"
@@ -96,7 +95,7 @@ def _planned(
     run_id = identity(config)
     files = project / "sweeps" / sweep.name
     values_file = files / f"{run_id}.json"
-    args = [*arguments(sweep.command, values, values_file), *moved, "--ckpt_path", "last"]
+    args = [*arguments(sweep.command, values, values_file), *more, "--ckpt_path", "last"]
     log = files / f"{run_id}.log"
     return PlannedRun(run_id, label, values, config, args, project / run_id, values_file, log)
 
