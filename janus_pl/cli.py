@@ -296,7 +296,7 @@ class JanusCLI(LightningCLI):
     def _logger(self) -> wandb_run.RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
-        config = yaml.safe_load(self._dump())
+        config = self.config[str(self.subcommand)].as_dict()
         options["name"] = options["name"] or run_name(config)
         options["tags"] = list(dict.fromkeys([*(options["tags"] or ()), *run_tags(config)]))
         return wandb_run.RunLogger(**options, resumed=self.resumed)

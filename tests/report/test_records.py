@@ -32,9 +32,8 @@ def record(
     """A run as W&B writes it offline; its folder."""
     folder.mkdir(exist_ok=True)
     settings = wandb.Settings(silent=True, x_disable_stats=True)
-    run = wandb.init(
-        project="p", id=id, dir=folder, mode="offline", config=CONFIG, settings=settings, **options
-    )
+    given = {"config": CONFIG, **options}
+    run = wandb.init(project="p", id=id, dir=folder, mode="offline", settings=settings, **given)
     for item in rows:
         run.log(dict(item))
     path = Path(run.settings.sync_dir)
