@@ -168,7 +168,8 @@ def _read_part(file: Path) -> Part | Skipped | None:
     if head is not None and head.get("job_type") == "report":
         return None
     if head is None:
-        said = " ".join(told.stderr.split()) or "no run in it"
+        ended = f"W&B's reader ended with {told.returncode}"  # below 0: killed by a signal
+        said = " ".join(told.stderr.split()) or (ended if told.returncode else "no run in it")
         return Skipped(file, f"not a readable record: {said}")
     config: dict[str, Any] = {}
     for given in [head, *(r for r in records if r["type"] == "config")]:

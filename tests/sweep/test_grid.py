@@ -247,10 +247,13 @@ def test_a_name_is_looked_up_here_and_then_among_the_shipped_ones(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shipped = (CONFIGS / "sweeps",)
-    assert len(load("linear_toy.yaml", shipped).parameters) == 1
+    assert [p.name for p in load("linear_toy.yaml", shipped).parameters] == [
+        "data.batch_size",
+        "tags",
+    ]
     Path("linear_toy.yaml").write_text(
         yaml.safe_dump({"method": "grid", "command": COMMAND, "parameters": {"a": A, "b": A}})
     )
-    assert len(load("linear_toy.yaml", shipped).parameters) == 2
+    assert [p.name for p in load("linear_toy.yaml", shipped).parameters] == ["a", "b"]
     with pytest.raises(UsageError, match=r"an existing file, looked for as .*nothing.yaml or"):
         load("nothing.yaml", shipped)

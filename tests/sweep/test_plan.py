@@ -69,7 +69,7 @@ def test_points_of_the_same_numbers_are_one_run(capsys: pytest.CaptureFixture) -
 def test_what_a_run_is_told() -> None:
     write_sweep(Path(), **{"data.batch_size": ["full", 32], "name": None, "project": "p"})
     sweep = load("some.yaml")
-    first, second = plan(sweep, points(sweep), "moved")
+    first, second = plan(sweep, points(sweep), ["--run_dir", "moved"])
     assert first.folder == Path("moved/p") / first.id
     assert first.log == Path("moved/p/sweeps/some") / f"{first.id}.log"
     assert first.config["name"] is None
