@@ -31,6 +31,7 @@ from janus_pl import tools
 from janus_pl.cli_errors import (
     check_trainer,
     explain,
+    nearest,
     storage_message,
     trainer_mistake,
     usage_message,
@@ -92,8 +93,11 @@ def _run(args: list[str], signals: StopSignals) -> int:
     raising_before = logging.raiseExceptions
     logging.raiseExceptions = False  # of a full disk W&B's log would say so at its every line
     try:
+        known = (*SUBCOMMANDS, *tools.TOOLS)
         if args and args[0] in tools.TOOLS:
             code = tools.run(args)
+        elif args and args[0] not in known and not args[0].startswith("-"):
+            raise UsageError("subcommand", args[0], nearest(args[0], known))
         else:
             JanusCLI(complete(args), signals)
             code = DONE
