@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install quickstart test soak lint audit bench
+DATA ?=
+REPRODUCE := $(BIN)/python -m janus_pl.reproduce $(if $(DATA),--data $(DATA))
+
+.PHONY: help install quickstart reproduce reproduce-fast test soak lint audit bench
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -20,6 +23,12 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
 	$(BIN)/python -m janus_pl.quickstart
+
+reproduce: $(INSTALLED)  ## every figure from real runs, for hours; DATA=DIR takes a folder of images
+	$(REPRODUCE)
+
+reproduce-fast: $(INSTALLED)  ## every kind of figure in minutes: linear regression, and digits
+	$(REPRODUCE) --fast --run_dir runs-fast --out report-fast
 
 test: $(INSTALLED)  ## the whole test suite
 	$(PYTEST)

@@ -1,0 +1,58 @@
+"""`make reproduce`: which commands it runs, and when it stops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from janus_pl import reproduce, tools
+from janus_pl.cli import CONFIGS
+
+
+def commands(monkeypatch: pytest.MonkeyPatch, args: list[str], codes: dict[str, int]) -> list:
+    """What would be run; each sweep ends with its code, or 0."""
+    run: list[list[str]] = []
+
+    def main(command: list[str]) -> int:
+        run.append(command)
+        return codes.get(command[1], 0)
+
+    monkeypatch.setattr(tools, "main", main)
+    run.append([str(reproduce.main(args))])
+    return run
+
+
+def test_every_sweep_is_there_and_the_report_comes_last(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    *sweeps, report, verify, code = commands(monkeypatch, ["--data", "images"], {})
+    assert code == ["0"]
+    for command in sweeps:
+        assert command[0] == "sweep"
+        assert (CONFIGS / "sweeps" / command[1]).is_file()
+        assert ("images" in command) == command[1].startswith("two_cores")
+    assert len({command[1] for command in sweeps}) == len(sweeps) >= 16
+    assert report[:2] == ["report", str(Path("runs") / "janus_pl")]
+    assert verify[-1] == str(Path("report") / "verdicts.json")
+    assert "hours" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_fast_is_said_to_take_minutes_and_needs_no_images(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    run = commands(monkeypatch, ["--fast"], {})
+    assert not [command for command in run if "two_cores" in command[1:2]]
+    assert "about 6 minutes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("code", "goes_on"), [(3, True), (1, True), (130, False), (2, False)])
+def test_it_goes_on_past_a_diverged_run_and_stops_when_it_is_stopped(
+    code: int, goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = commands(monkeypatch, ["--fast"], {"linear_a2.yaml": code})
+    assert run[-1] == [str(code)]
+    assert (run[-2][0] == "verify") == goes_on
+    if not goes_on:
+        assert run[-2][1] == "linear_a2.yaml"
