@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.common import seconds_of, side_by_side
-from janus_pl.cli import JanusCLI, find_configs
+from janus_pl.cli import JanusCLI
+from janus_pl.command_line import find_configs
 from janus_pl.data import LinearProblem
 from janus_pl.linear_training import LinearTraining
 from janus_pl.runtime.wandb_run import finish

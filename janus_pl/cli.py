@@ -10,7 +10,6 @@ import argparse
 import json
 import logging
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
@@ -36,6 +35,7 @@ from janus_pl.cli_errors import (
     trainer_mistake,
     usage_message,
 )
+from janus_pl.command_line import CONFIGS, complete
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
 from janus_pl.runtime.checkpoint_io import (
@@ -61,12 +61,7 @@ from janus_pl.task import JanusTask
 
 DONE, USAGE, DIVERGED, STORAGE, BROKEN_THEOREM = 0, 2, 3, 4, 5
 EXIT_CODES = " ".join(str(__doc__).partition("\n\n")[2].split())
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
-HELPED = {
-    "--model.help": "janus_pl.DeepReLUClassifier",
-    "--data.help": "janus_pl.data.CIFAR10Pair",
-}
 TOLD = "JANUS_PL_GOES_ON"  # by the first process to those that it starts: what they go on with
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 OPTIONS = (
@@ -417,11 +412,6 @@ class SaveRunConfig(SaveConfigCallback):
             run.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
-def complete(args: Sequence[str]) -> list[str]:
-    """A command line as the parser takes it."""
-    return find_configs(name_helped_classes(join_negative_numbers(args)))
-
-
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
     """Two callbacks of a kind with the same options would have one state in a checkpoint."""
     stateful = [c for c in callbacks if is_overridden("state_dict", c, parent=Callback)]
@@ -451,56 +441,6 @@ def check_run_dir(path: str | None) -> None:
         raise UsageError("--run_dir", path, f"a folder; {str(existing)!r} is none to write to")
 
 
-def find_configs(args: Sequence[str]) -> list[str]:
-    """The arguments with every `--config NAME` looked up here and then among the shipped configs.
-
-    A config in a folder with a base.yaml is a difference from that, which is read just before it.
-
-    Raises:
-        UsageError: a config file that does not exist, with the places looked in.
-    """
-    found: list[str] = []
-    given = iter(args)
-    for arg in given:
-        option, equals, name = arg.partition("=")
-        if option in ("--config", "-c") and (name := name if equals else next(given, "")):
-            config = _find_config(name)
-            base = config.with_name("base.yaml")
-            if base.is_file() and base != config and base.parent != CONFIGS:
-                found += ["--config", str(base)]
-            found += ["--config", str(config)]
-        else:
-            found.append(arg)
-    return found
-
-
-def join_negative_numbers(args: Sequence[str]) -> list[str]:
-    """`--key -1e-3` as `--key=-1e-3`: argparse would take -1e-3 for an option.
-
-    >>> join_negative_numbers(["fit", "--model.weight_decay", "-1e-3"])
-    ['fit', '--model.weight_decay=-1e-3']
-    """
-    joined: list[str] = []
-    for arg in args:
-        if re.fullmatch(r"-[\d.]+e[-+]?\d+", arg) and joined and joined[-1].startswith("--"):
-            joined[-1] += f"={arg}"
-        else:
-            joined.append(arg)
-    return joined
-
-
-def name_helped_classes(args: Sequence[str]) -> list[str]:
-    """A bare `--model.help` or `--data.help` asks for the class that base.yaml names.
-
-    >>> name_helped_classes(["fit", "--model.help"])
-    ['fit', '--model.help', 'janus_pl.DeepReLUClassifier']
-    """
-    named = list(args)
-    if named and named[-1] in HELPED:
-        named.append(HELPED[named[-1]])
-    return named
-
-
 def _finish(code: int) -> int:
     """End the W&B run; the exit code, which is STORAGE where W&B was the first to find no room."""
     try:
@@ -510,29 +450,6 @@ def _finish(code: int) -> int:
             raise
         return code or _fail(STORAGE, line)
     return code
-
-
-def _find_config(name: str) -> Path:
-    places = [Path(name), CONFIGS / name]
-    for place in places:
-        if place.is_file():
-            _check_config(name, place)
-            return place
-    looked = " or ".join(str(place.absolute()) for place in places)
-    raise UsageError("--config", name, f"an existing file, looked for as {looked}")
-
-
-def _check_config(name: str, path: Path) -> None:
-    """A config file has to be a mapping in YAML; a tag in it constructs no object."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError("--config", name, f"a YAML file in UTF-8 ({reason})") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        held = type(content).__name__ if content is not None else "nothing"
-        allowed = f"a YAML file that holds keys as model: and trainer:; it holds {held}"
-        raise UsageError("--config", name, allowed)
 
 
 def _fail(code: int, message: str) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from janus_pl.cli import JanusCLI, find_configs
+from janus_pl.cli import JanusCLI
+from janus_pl.command_line import find_configs
 from janus_pl.runtime import wandb_run
 
 RUNS = {"SGD": "32", "GD": "full"}

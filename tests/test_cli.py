@@ -15,7 +15,8 @@ import yaml
 from conftest import ROOT
 from record_reader import exit_code, read_records, read_rows
 
-from janus_pl.cli import CONFIGS, main
+from janus_pl.cli import main
+from janus_pl.command_line import CONFIGS
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 DIGITS = ["--data", "janus_pl.data.DigitsPair"]

@@ -13,7 +13,8 @@ import pytest
 import torch
 import yaml
 
-from janus_pl.cli import CONFIGS, JanusCLI, find_configs, main
+from janus_pl.cli import JanusCLI, main
+from janus_pl.command_line import CONFIGS, find_configs
 from janus_pl.data import LinearProblem
 from janus_pl.linear_training import LinearTraining
 from janus_pl.runtime.wandb_run import finish

@@ -12,7 +12,8 @@ import pytest
 import yaml
 from record_reader import exit_code, read_records, read_rows
 
-from janus_pl.cli import CONFIGS, _one_line, main
+from janus_pl.cli import _one_line, main
+from janus_pl.command_line import CONFIGS
 
 LINEAR = sorted((CONFIGS / "linear").glob("*.yaml"))
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))

@@ -15,7 +15,8 @@ import yaml
 from conftest import ROOT
 
 from janus_pl import DeepReLUClassifier, minimal
-from janus_pl.cli import CONFIGS, JanusCLI, find_configs
+from janus_pl.cli import JanusCLI
+from janus_pl.command_line import CONFIGS, find_configs
 from janus_pl.data import DigitsPair
 from janus_pl.runtime.wandb_run import finish
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from janus_pl import reproduce, tools
-from janus_pl.cli import CONFIGS
+from janus_pl.command_line import CONFIGS
 
 
 def commands(monkeypatch: pytest.MonkeyPatch, args: list[str], codes: dict[str, int]) -> list:

@@ -15,7 +15,7 @@ import yaml
 from conftest import ROOT
 from wandb_server import SweepServer
 
-from janus_pl.cli import CONFIGS
+from janus_pl.command_line import CONFIGS
 from janus_pl.report.records import read
 
 pytestmark = pytest.mark.soak

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from janus_pl.errors import StorageError, UsageError
+from janus_pl.options import ToolParser
 from janus_pl.report.figures import Figure, draw
 from janus_pl.report.page import write
 from janus_pl.report.publish import publish
@@ -30,9 +29,7 @@ def main(args: Sequence[str]) -> int:
         UsageError: no runs at a path, or an option that is not one.
         StorageError: a file that cannot be written.
     """
-    options, unknown = _parser().parse_known_args(args)
-    if unknown or not options.runs:
-        raise UsageError("report", " ".join(args), USAGE)
+    options = _parser().read(args, needed="runs")
     records = read(options.runs, options.unfinished)
     for path, reason in records.skipped:
         print(f"left out: {path}: {reason}", file=sys.stderr)
@@ -70,17 +67,12 @@ def _plain(text: str) -> str:
     return text.replace("[", r"\[")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError("report", message, USAGE)
-
-
-def _parser() -> Any:
-    parser = _Parser(
-        prog="python -m janus_pl report",
-        description="Every figure of the paper that the runs allow, each with its numbers and a"
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "report",
+        USAGE,
+        "Every figure of the paper that the runs allow, each with its numbers and a"
         " caption, and index.html, an interactive page of all runs that opens from disk.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "runs", nargs="*", metavar="RUN", help="folder of a run or of many, or ENTITY/PROJECT/GROUP"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
 
 from janus_pl.errors import UsageError
+from janus_pl.options import ToolParser
 from janus_pl.report.predictions import PREDICTIONS
 from janus_pl.report.records import Run, read
 from janus_pl.report.theorems import THEOREMS
@@ -36,9 +35,7 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UsageError: no runs at a path, or a file that cannot be written.
     """
-    options, unknown = _parser().parse_known_args(args)
-    if unknown or not options.runs:
-        raise UsageError("verify", " ".join(args), USAGE)
+    options = _parser().read(args, needed="runs")
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
         raise UsageError("--json", options.json, "a file in an existing folder, or -")
     records = read(options.runs, options.unfinished)
@@ -84,17 +81,12 @@ def _write(target: str, found: Sequence[Verdict]) -> None:
         raise UsageError("--json", target, f"a file to write to ({error.strerror})") from error
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError("verify", message, USAGE)
-
-
-def _parser() -> Any:
-    parser = _Parser(
-        prog="python -m janus_pl verify",
-        description="Every prediction of the paper against run records: what was measured, and"
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "verify",
+        USAGE,
+        "Every prediction of the paper against run records: what was measured, and"
         " whether it holds. Exit code 1 only where a theorem is violated.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folder of a run, or of many")
     parser.add_argument(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping, Sequence
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
 from janus_pl.errors import UsageError
+from janus_pl.options import ToolParser
 from janus_pl.runtime.account import has_account
 
 USAGE = "--entity E --project P [--name NAME] [--json]"
@@ -23,9 +23,7 @@ def main(args: Sequence[str]) -> int:
     Raises:
         UsageError: an option that is missing, no account, or W&B refuses.
     """
-    options, unknown = _parser().parse_known_args(args)
-    if unknown or not options.project:
-        raise UsageError("workspace", " ".join(args), USAGE)
+    options = _parser().read(args, needed="project")
     try:
         import wandb_workspaces.reports.v2 as panels
         import wandb_workspaces.workspaces as workspaces
@@ -110,17 +108,12 @@ def _lines(panels: ModuleType) -> Any:
     return line
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError("workspace", message, USAGE)
-
-
-def _parser() -> Any:
-    parser = _Parser(
-        prog="python -m janus_pl workspace",
-        description="Save a workspace in the W&B UI whose panels are the paper's figures: margins"
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "workspace",
+        USAGE,
+        "Save a workspace in the W&B UI whose panels are the paper's figures: margins"
         " by lambda, velocities and ranks by layer, GD against SGD, the run comparer.",
-        allow_abbrev=False,
     )
     parser.add_argument("--entity", help="user or team of W&B")
     parser.add_argument("--project", default="janus_pl", help="W&B project (default: janus_pl)")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from janus_pl.cli import CONFIGS
+from janus_pl.command_line import CONFIGS
 from janus_pl.errors import UsageError
+from janus_pl.options import ToolParser
 from janus_pl.sweep.grid import check_count, load, points
 from janus_pl.sweep.plan import PlannedRun, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
@@ -136,15 +136,8 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError("sweep", message, USAGE)
-
-
 def _options(args: Sequence[str]) -> Any:
-    options, unknown = _parser().parse_known_args(args)
-    if unknown or options.sweep is None:
-        raise UsageError("sweep", " ".join(args), USAGE)
+    options = _parser().read(args, needed="sweep")
     for name in ("jobs", "count"):
         if (value := getattr(options, name)) is not None:
             check_count(f"--{name}", value)
@@ -153,10 +146,11 @@ def _options(args: Sequence[str]) -> Any:
     return options
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
-        prog="python -m janus_pl sweep",
-        description="The runs of a W&B sweep file (method grid or random) on this machine, without"
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "sweep",
+        USAGE,
+        "The runs of a W&B sweep file (method grid or random) on this machine, without"
         " an account. What is done is skipped and what was interrupted goes on, so that the same"
         " command finishes a sweep that was stopped; with the same --jobs the results are bitwise"
         " those of one that was not.",
@@ -166,7 +160,6 @@ def _parser() -> argparse.ArgumentParser:
         " Exit codes: 0 all done, 1 some failed, 2 usage, 3 some diverged, 5 a theorem broke in"
         " some; 130 and 143 stopped by SIGINT (Ctrl-C; a second one kills) and SIGTERM, after"
         " checkpoints.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "sweep", nargs="?", metavar="FILE", help="a path, or a name in configs/sweeps"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from janus_pl.cli import CONFIGS
+from janus_pl.command_line import CONFIGS
 from janus_pl.errors import UsageError
 from janus_pl.sweep.distributions import DISTRIBUTIONS, parameter
 from janus_pl.sweep.grid import load, points

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from janus_pl.cli import CONFIGS, main
+from janus_pl.cli import main
+from janus_pl.command_line import CONFIGS
 from janus_pl.runtime.run_name import run_name, run_tags
 from janus_pl.sweep.grid import load, points
 from janus_pl.sweep.plan import plan
