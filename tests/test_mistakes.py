@@ -220,7 +220,7 @@ BAD_DEEP = [
     ("--model.image_size 100000000", "model", "fits into"),
     ("--model.learning_rate 1e400", "model.learning_rate", "finite"),
     ("--model.learning_rate nan", "model.learning_rate", "float"),
-    ("--model.loss null", "model.loss", "str"),
+    ("--model.loss null", "model.loss", "square"),
     ("--model.on_divergence ignore", "model.on_divergence", "'record'"),
     ("--model.normalization batch", "model.normalization", "per_layer, lagrange"),
     ("--model.normalization none --model.decay rho", "model.decay", "all"),
