@@ -1,5 +1,6 @@
 """Callbacks that look at a task and log what they see; one file each."""
 
+from callbacks._observer import Observer
 from callbacks.equilibrium_residual import EquilibriumResidual
 from callbacks.gradient_noise import GradientNoise
 from callbacks.layer_rank import LayerRank
@@ -20,6 +21,7 @@ __all__ = [
     "MarginCSV",
     "MarginHistogram",
     "NeuralCollapse",
+    "Observer",
     "ProgressBar",
     "RankBound",
     "RunCheckpoint",

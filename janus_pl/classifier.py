@@ -79,7 +79,7 @@ class DeepReLUClassifier(JanusTask):
 
     Args:
         loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, `logistic` (Eq. 16) or
-            `exponential` (Section D.5).
+            `exponential` (Section D.5); or any other name in `janus_pl.losses.LOSSES` and `PULLS`.
         learning_rate: eta at the start.
         weight_decay: the paper's lambda.
         decay: what lambda acts on. `all`: gradient lambda w for every learned parameter w, v_k and
@@ -97,7 +97,8 @@ class DeepReLUClassifier(JanusTask):
         normalization: `weight_norm`, W_k = g_k v_k/||v_k|| with frozen gains g_k and a global rho
             (Fig. A.8b); `per_layer`, W_k = rho_k V_k with every rho_k learned (Fig. A.8a);
             `lagrange`, V_k back on the unit sphere after every step and a global rho (Eq. 1/17),
-            which wants learning rates a hundred times lower; `none`, plain weights.
+            which wants learning rates a hundred times lower; `none`, plain weights; or any other
+            name in `janus_pl.nn.PARAMETRIZATIONS`.
         on_divergence: a loss, gradient or weight that is not finite ends the run, with the last
             sound weights. `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
 
@@ -109,7 +110,7 @@ class DeepReLUClassifier(JanusTask):
 
     def __init__(
         self,
-        loss: Literal["square", "cross_entropy", "logistic", "exponential"] = "square",
+        loss: str = "square",
         learning_rate: float = 0.03,
         weight_decay: float = 1e-3,
         decay: Literal["all", "rho"] = "all",
@@ -122,15 +123,16 @@ class DeepReLUClassifier(JanusTask):
         hidden: int = 1024,
         image_size: int = 32,
         init_scale: float = 0.1,
-        normalization: Literal["weight_norm", "per_layer", "lagrange", "none"] = "weight_norm",
+        normalization: str = "weight_norm",
         on_divergence: OnDivergence = "stop",
     ) -> None:
         super().__init__()
         _check("model.learning_rate", learning_rate, learning_rate > 0, "a finite number above 0")
         _check("model.weight_decay", weight_decay, weight_decay >= 0, "a finite number from 0 up")
         _check("model.init_scale", init_scale, init_scale > 0, "a finite number above 0")
-        if loss not in LOSSES:
-            raise UsageError("model.loss", loss, ", ".join(LOSSES))
+        known = [name for name in LOSSES if name in PULLS]
+        if loss not in known:
+            raise UsageError("model.loss", loss, ", ".join(known))
         if decay not in ("all", "rho"):
             raise UsageError("model.decay", decay, "all, rho")
         if normalization not in PARAMETRIZATIONS:

@@ -14,6 +14,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import yaml
@@ -36,6 +37,7 @@ from janus_pl.cli_errors import (
     usage_message,
 )
 from janus_pl.command_line import CONFIGS, complete
+from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.runtime import wandb_run
 from janus_pl.runtime.checkpoint_io import (
@@ -210,11 +212,11 @@ class JanusCLI(LightningCLI):
             rank_zero_info(f"Going on with {self.resumed} from {start}.")
 
     def _seed_data(self) -> None:
-        """A seed of our data that is null is `seed_everything`."""
+        """A seed of our data, or of a class made from it, that is null is `seed_everything`."""
         assert self.subcommand is not None
         data = self.config[self.subcommand].get("data")
         options = getattr(data, "init_args", None)
-        ours = str(getattr(data, "class_path", "")).startswith("janus_pl.")
+        ours = is_ours(getattr(data, "class_path", None))
         if ours and options is not None and "seed" in options and options["seed"] is None:
             options["seed"] = self._get(self.config, "seed_everything")
 
@@ -410,6 +412,16 @@ class SaveRunConfig(SaveConfigCallback):
             run = logger.experiment  # makes the folder
             write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
             run.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+def is_ours(class_path: str | None) -> bool:
+    """Whether it names a data module of ours or one that was made from it.
+
+    >>> is_ours("janus_pl.data.DigitsPair"), is_ours("lightning.LightningDataModule")
+    (True, False)
+    """
+    named = locate(str(class_path))
+    return isinstance(named, type) and issubclass(named, ImagePair | LinearProblem)
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:

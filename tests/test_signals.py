@@ -140,7 +140,7 @@ def test_while_data_are_read_nothing_is_left(
         os.kill(os.getpid(), signal.Signals[name])
         raise AssertionError("the signal was not heeded")
 
-    monkeypatch.setattr(DigitsPair, "_read", read)
+    monkeypatch.setattr(DigitsPair, "read", read)
     assert main([*DIGITS, *PLAIN]) == code
     assert stopped(capsys) == f"stopped by {name} before training had begun"
     assert not Path("runs").exists()

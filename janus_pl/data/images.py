@@ -82,7 +82,7 @@ class ImagePair(LightningDataModule, ABC):
     """Two classes of images, in memory, on the training device.
 
     After `setup`: `train_x` (N, C, H, W) and `test_x`, float32 in channels_last memory;
-    `train_y` (N,) and `test_y`, -1 or +1; `class_names`, the first of them coded -1.
+    `train_y` (N,) and `test_y`, -1 or +1; `class_names`, the first of them coded -1; `image_size`.
     The validation set is the test set: nothing is selected on it, it is only watched.
 
     Args:
@@ -102,6 +102,7 @@ class ImagePair(LightningDataModule, ABC):
     """
 
     class_names: tuple[str, str]
+    image_size: int
     train_x: Tensor
     train_y: Tensor
     test_x: Tensor
@@ -135,8 +136,8 @@ class ImagePair(LightningDataModule, ABC):
         """Download what is missing, or check that the data are there; keeps nothing in memory."""
 
     @abstractmethod
-    def _read(self) -> RawPair:
-        """Read both splits from disk."""
+    def read(self) -> RawPair:
+        """Read both splits: images of three channels, all of one height and width."""
 
     @property
     def num_train_samples(self) -> int:
@@ -151,13 +152,14 @@ class ImagePair(LightningDataModule, ABC):
         """
         if self._loaded:
             return
-        raw = self._read()
+        raw = self.read()
         train = raw.train
         if self.num_train is not None:
             keep = balanced_subset(train.labels, self.num_train, self.seed)
             train = Split(train.images[keep], train.labels[keep])
         check_batch_fits(self.batch_size, self.micro_batch_size, len(train.labels))
         self.class_names = raw.class_names
+        self.image_size = raw.train.images.shape[1]
         self.train_x, self.train_y = _to_tensors(train, raw.mean, raw.std)
         self.test_x, self.test_y = _to_tensors(raw.test, raw.mean, raw.std)
         self._loaded = True
@@ -244,7 +246,7 @@ class CIFAR10Pair(ImagePair):
         """Download CIFAR-10 where it is missing."""
         self._dataset(train=False, download=self.download)
 
-    def _read(self) -> RawPair:
+    def read(self) -> RawPair:
         first, second = self.classes
         return RawPair(
             (CIFAR10_CLASSES[first], CIFAR10_CLASSES[second]),
@@ -325,7 +327,7 @@ class ImageFolderPair(ImagePair):
         """Check that the folders are there and hold images."""
         self._files()
 
-    def _read(self) -> RawPair:
+    def read(self) -> RawPair:
         names, train_files, test_files = self._files()
         train = self._split(train_files)
         mean, std = channel_statistics(train.images)
@@ -417,7 +419,7 @@ class DigitsPair(ImagePair):
     def prepare_data(self) -> None:
         """Nothing to do: the images come with scikit-learn."""
 
-    def _read(self) -> RawPair:
+    def read(self) -> RawPair:
         from sklearn.datasets import load_digits  # type: ignore[import-untyped]
         from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 

@@ -16,7 +16,7 @@ unit Frobenius norm, f_W = rho f_V with rho the product of all norms.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol, final
 
 import torch
@@ -187,12 +187,14 @@ class Parametrization(ABC):
         return ps, [_grad(p) for p in self.weights.values()] if gradients is None else gradients
 
 
-@final
-class WeightNorm(Parametrization):
-    r"""Weight normalization: W_k = g_k v_k/||v_k||, gains frozen and rho learned (Fig. A.8b).
+class GlobalScale(Parametrization):
+    r"""W_k = g_k v_k/||v_k|| with frozen gains g_k and one learned rho: f_W = rho (prod_k g_k) f_V.
 
-    f_W = rho (prod_k g_k) f_V with g_k the norm of the weight that the network was given. Decay on
-    v_k shrinks ||v_k|| and thereby raises the rate eta/||v_k||^2 of V_k; it moves no V_k itself.
+    g_k is the norm of the weight that the network was given, and v_k that weight at the start. What
+    decays and what follows a step is up to the subclass: `groups`, `after_step` and `kept`.
+
+    Attributes:
+        gains: g_k in depth order; shapes ().
     """
 
     def __init__(self, network: HomogeneousNetwork) -> None:
@@ -206,6 +208,24 @@ class WeightNorm(Parametrization):
     def learned_scale(self) -> Tensor:
         return self.rho.detach()
 
+    def radial(self) -> Tensor:
+        return (self.rho.detach() * _grad(self.rho)).expand(len(self.weights))
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        return self._normalized_parts(weight_decay)
+
+    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@final
+class WeightNorm(GlobalScale):
+    r"""Weight normalization: W_k = g_k v_k/||v_k||, gains frozen and rho learned (Fig. A.8b).
+
+    f_W = rho (prod_k g_k) f_V with g_k the norm of the weight that the network was given. Decay on
+    v_k shrinks ||v_k|| and thereby raises the rate eta/||v_k||^2 of V_k; it moves no V_k itself.
+    """
+
     def groups(self, lam: float, decay: Decay) -> Groups:
         on_vs, on_rho = _decays(lam, decay)
         return [
@@ -216,18 +236,9 @@ class WeightNorm(Parametrization):
     def after_step(self) -> None:
         """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
 
-    def radial(self) -> Tensor:
-        return (self.rho.detach() * _grad(self.rho)).expand(len(self.weights))
-
     def kept(self, eta: float, weight_decay: float) -> Tensor:
         etas = torch.full_like(self.norms(), eta)
         return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
-
-    def step_parts(self, weight_decay: float) -> Tensor:
-        return self._normalized_parts(weight_decay)
-
-    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        return gradient
 
 
 @final
@@ -278,7 +289,7 @@ class PerLayer(Parametrization):
 
 
 @final
-class Lagrange(Parametrization):
+class Lagrange(GlobalScale):
     r"""V_k on the unit sphere by Lagrange multipliers, with a global rho (Eq. 1/17, Fig. A.8b).
 
     A step of SGD without momentum is, with l_n = 1 - rho fbar_n for the square loss,
@@ -306,21 +317,13 @@ class Lagrange(Parametrization):
     """
 
     def __init__(self, network: HomogeneousNetwork, unit_gains: bool = False) -> None:
-        gains, vs = _normalize(network)
-        super().__init__(network.rho, vs)
-        self.gains = gains
+        super().__init__(network)
         with torch.no_grad():
             if unit_gains:
                 self.rho.mul_(self.factors().prod())
-                for g in gains:
+                for g in self.gains:
                     g.fill_(1.0)
         self.after_step()
-
-    def factors(self) -> Tensor:
-        return torch.stack([g.detach() for g in self.gains])
-
-    def learned_scale(self) -> Tensor:
-        return self.rho.detach()
 
     def groups(self, lam: float, decay: Decay) -> Groups:
         _, on_rho = _decays(lam, decay)
@@ -335,21 +338,12 @@ class Lagrange(Parametrization):
         for V in self.weights.values():
             V.div_(frobenius_norm(V))
 
-    def radial(self) -> Tensor:
-        return (self.rho.detach() * _grad(self.rho)).expand(len(self.weights))
-
     def kept(self, eta: float, weight_decay: float) -> Tensor:
         # V_k <- V_k + eta V_k dot has the norm sqrt(1 + eta^2 ||V_k dot||^2) before its retraction.
         grown = torch.hypot(torch.ones(()), eta * self.velocity_norms())
         etas = torch.full_like(grown, eta)
         a = weight_norm_decay(etas, 0.0, self.radial(), self.norms(), momentum=0.0)
         return a / grown
-
-    def step_parts(self, weight_decay: float) -> Tensor:
-        return self._normalized_parts(weight_decay)
-
-    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        return gradient
 
 
 @final
@@ -400,7 +394,7 @@ class Plain(Parametrization):
         return gradient - inner * V
 
 
-PARAMETRIZATIONS: dict[str, type[WeightNorm | PerLayer | Lagrange | Plain]] = {
+PARAMETRIZATIONS: dict[str, Callable[[HomogeneousNetwork], Parametrization]] = {
     "weight_norm": WeightNorm,
     "per_layer": PerLayer,
     "lagrange": Lagrange,

@@ -467,7 +467,7 @@ def test_cifar_absent_and_no_download(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_setup_reads_once(monkeypatch: pytest.MonkeyPatch) -> None:
     data = ready(DigitsPair())
     x = data.train_x
-    monkeypatch.setattr(DigitsPair, "_read", lambda self: pytest.fail("read twice"))
+    monkeypatch.setattr(DigitsPair, "read", lambda self: pytest.fail("read twice"))
     data.setup("test")
     assert data.train_x is x
 
