@@ -27,7 +27,7 @@ quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
 reproduce: $(INSTALLED)  ## every figure from real runs, for hours; DATA=DIR takes a folder of images
 	$(REPRODUCE)
 
-reproduce-fast: $(INSTALLED)  ## every kind of figure in minutes: linear regression, and digits
+reproduce-fast: $(INSTALLED)  ## the figures in minutes: linear regression, and digits
 	$(REPRODUCE) --fast --run_dir runs-fast --out report-fast
 
 test: $(INSTALLED)  ## the whole test suite

@@ -11,7 +11,7 @@ import wandb
 from janus_pl.errors import StorageError, UsageError
 from janus_pl.report.figures import Figure
 from janus_pl.report.records import Run
-from janus_pl.runtime.account import has_account, new_id
+from janus_pl.runtime.account import check_folder_name, has_account, new_id
 
 
 def publish(
@@ -30,8 +30,7 @@ def publish(
         UsageError: a project that is no folder's name, or W&B refuses the run.
         StorageError: the folder cannot be made.
     """
-    if project in ("", ".", "..") or "/" in project or os.sep in project:
-        raise UsageError("--project", project, "a name that is one folder below --run_dir")
+    check_folder_name("--project", project)
     groups = {run.group for run in runs}
     group = groups.pop() if len(groups) == 1 else None
     run_id = new_id()

@@ -9,6 +9,7 @@ from typing import Any
 
 from janus_pl.errors import UsageError
 from janus_pl.options import ToolParser
+from janus_pl.report.figures import FIGURES
 from janus_pl.runtime.account import has_account
 
 USAGE = "--entity E --project P [--name NAME] [--json]"
@@ -28,7 +29,7 @@ def main(args: Sequence[str]) -> int:
         import wandb_workspaces.reports.v2 as panels
         import wandb_workspaces.workspaces as workspaces
     except ImportError as error:
-        allowed = "only with wandb-workspaces: pip install 'janus-pl[workspace]'"
+        allowed = "only with wandb-workspaces: pip install wandb-workspaces"
         raise UsageError("workspace", options.project, allowed) from error
     view = build(workspaces, panels, options.entity or "", options.project, options.name)
     if options.json:
@@ -69,8 +70,10 @@ def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) ->
             line("Margins, mean", ["margin/mean"], groupby=by_batch),
             line("‖V dot‖, conv4", ["velocity/conv4"], groupby=by_batch, log_y=True),
             line("Effective rank, conv4", ["effective_rank/conv4"], groupby=by_batch),
-            line("The same, by step", ["effective_rank/conv4"], x="trainer/global_step"),
-            line("The same, by accumulated learning rate", ["effective_rank/conv4"], x="eta_t"),
+            line(
+                "Effective rank, conv4, by step", ["effective_rank/conv4"], x="trainer/global_step"
+            ),
+            line("Effective rank, conv4, by eta t", ["effective_rank/conv4"], x="eta_t"),
         ],
         "Linear regression (Figs. A.1 to A.7)": [
             line("Null space, and its closed form", ["null/norm", "null/predicted"], log_y=True),
@@ -79,7 +82,7 @@ def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) ->
             line("Gradient norm", ["gradient_norm"], log_y=True),
         ],
         "Runs compared": [panels.RunComparer(diff_only="split")],
-        "Report": [panels.MediaBrowser(media_keys=["figures/*"])],
+        "Report": [panels.MediaBrowser(media_keys=[f"figures/{key}" for key, *_ in FIGURES])],
     }
     return workspaces.Workspace(
         entity=entity,

@@ -1,4 +1,4 @@
-"""Whether W&B has credentials, and the id of a new run; no trainer in here."""
+"""Whether W&B has credentials, and what a run may be called; no trainer in here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import string
 from urllib.parse import urlsplit
 
 import wandb
+
+from janus_pl.errors import UsageError
 
 
 def has_account() -> bool:
@@ -24,6 +26,16 @@ def has_account() -> bool:
         except (OSError, netrc.NetrcParseError):
             continue
     return False
+
+
+def check_folder_name(field: str, value: str | None) -> None:
+    """A project or an id is a folder, which may not lead out of the one that it is in.
+
+    Raises:
+        UsageError: it is no name of one folder.
+    """
+    if value in (None, "", ".", "..") or {"/", os.sep} & set(str(value)):
+        raise UsageError(field, value, "a name that is one folder below --run_dir")
 
 
 def new_id() -> str:

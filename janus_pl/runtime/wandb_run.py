@@ -15,7 +15,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import StorageError, UsageError
-from janus_pl.runtime.account import has_account, new_id
+from janus_pl.runtime.account import check_folder_name, has_account, new_id
 from janus_pl.runtime.journal import Journal
 from janus_pl.runtime.run_folder import RunFolder
 
@@ -158,9 +158,8 @@ def _check_names(
 ) -> None:
     import wandb
 
-    for field, value in {"--project": project, "WANDB_RUN_ID": run_id}.items():
-        if value in (None, "", ".", "..") or "/" in value or os.sep in value:
-            raise UsageError(field, value, "a name that is one folder below --run_dir")
+    check_folder_name("--project", project)
+    check_folder_name("WANDB_RUN_ID", run_id)
     given: dict[str, tuple[str, object]] = {
         "--project": ("project", project),
         "WANDB_RUN_ID": ("run_id", run_id),

@@ -151,6 +151,8 @@ def test_the_workspace_has_a_panel_for_every_quantity_of_the_figures(
     axes = {panel["config"].get("xAxis") for panel in panels}
     assert {"epoch", "trainer/global_step", "eta_t"} <= axes
     assert "Run Comparer" in {panel["viewType"] for panel in panels}
+    shown = {key for panel in panels for key in panel["config"].get("mediaKeys") or []}
+    assert {"figures/fig1a", "figures/a7"} <= shown
 
 
 def test_a_workspace_without_an_account_is_refused_in_one_line(
