@@ -175,8 +175,12 @@ class LinearTraining:
         state = {"done": self.plan.done, "eta_t": self.eta_t, "log_decay": self.log_decay}
         return {**state, "total": self.plan.total, "made_of": self._made_of()}
 
-    def load(self, state: Mapping[str, Any]) -> None:
+    def load(self, state: Mapping[str, Any], had_ended: bool = False) -> None:
         """Go on from a checkpoint; lambda and the learning rate may be others from here on.
+
+        Args:
+            state: what `state` has returned.
+            had_ended: whether it is the end of this very run, of which nothing is left to do.
 
         Raises:
             UsageError: the checkpoint is of another problem or another clock, or at its end.
@@ -187,7 +191,7 @@ class LinearTraining:
         if self.schedule == "cosine" and state["total"] != self.plan.total:
             allowed = f"{state['total']}, which the checkpoint's cosine is for"
             raise UsageError("trainer.max_epochs", self.plan.total, allowed)
-        if state["done"] >= self.plan.total:
+        if state["done"] >= self.plan.total and not had_ended:
             allowed = f"above {state['done']}, where the checkpoint is"
             raise UsageError("trainer.max_epochs", self.plan.total, allowed)
         self.plan.done = state["done"]

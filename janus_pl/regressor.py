@@ -25,6 +25,7 @@ from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.optimization import ScheduleName
 from janus_pl.runtime.divergence import OnDivergence, check_on_divergence, diverged
+from janus_pl.runtime.exact_resume import ExactResume
 from janus_pl.runtime.record import AXES, write_row
 from janus_pl.runtime.wandb_run import RunLogger
 from janus_pl.task import JanusTask, is_last_epoch
@@ -227,7 +228,9 @@ class LinearRegressor(JanusTask):
         )
         self.record = LinearRecord(self.replicas)
         if self._loaded is not None:
-            self.replicas.load(self._loaded["training"])
+            resumes = (c for c in trainer.callbacks if isinstance(c, ExactResume))  # type: ignore[attr-defined]
+            had_ended = any(resume.had_ended for resume in resumes)
+            self.replicas.load(self._loaded["training"], had_ended)
             self.record.load(self._loaded["record"])
         else:
             self._warn_of_instability()

@@ -29,6 +29,11 @@ class ExactResume(Callback):
         # Lightning reads a checkpoint before it does this, and so float64 into float32 weights.
         trainer.precision_plugin.convert_module(pl_module)
 
+    @property
+    def had_ended(self) -> bool:
+        """Whether the run that goes on had taken its last step, and was killed after that."""
+        return self.goes_on and self._state is not None and self._state["ends"]
+
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
@@ -53,7 +58,7 @@ class ExactResume(Callback):
                 log_row(logger, row)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._state is not None and self.goes_on and self._state["ends"]:
+        if self.had_ended:
             trainer.should_stop = True
         # A schedule that asks for the length of the run has the loaders made before Lightning has
         # read the checkpoint's loops, and it hands the position in the epoch only to new loaders.

@@ -102,6 +102,7 @@ def arm(moment: str) -> None:
         "save": [(torch, "save", False)],
         "saved": [(RunCheckpoint, "_save_checkpoint", True)],
         "end": [(RunCheckpoint, "on_train_end", False)],
+        "ended": [(RunCheckpoint, "on_train_end", True)],
     }
     # A signal that can be handled comes in the middle of a step.
     signum = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(kind, signal.SIGKILL)

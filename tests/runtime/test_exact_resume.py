@@ -44,10 +44,10 @@ def moments(task: str, count: int) -> list[str]:
     """Random moments of a run, of every kind, the same every time; `after:S` is of the clock."""
     rng = random.Random(f"{task} {count}")
     most = {"step": 26, "border": 6, "validation": 3, "row": 7, "save": 4, "saved": 3, "end": 1}
-    most |= {"term": 26, "int": 26}
+    most |= {"ended": 1, "term": 26, "int": 26}
     if task == "regressor":
         most = {"step": 15, "border": 15, "row": 90, "save": 7, "saved": 6, "end": 1}
-        most |= {"term": 14}
+        most |= {"ended": 1, "term": 14}
     kinds = list(most) + rng.choices(["step", "row", "border"], k=count - len(most) - 4)
     by_call = [f"{kind}:{rng.randint(1, most[kind])}" for kind in kinds]
     return by_call + [f"after:{rng.uniform(0, 1):.2f}" for _ in range(4)]
@@ -123,8 +123,12 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return folders
 
 
-# The second blow is to the resumed run. Steps 10 and 3 are within epochs of four.
-SHORT = {"classifier": ["step:10", "term:3", "saved:1"], "regressor": ["step:9", "term:4"]}
+# All but the first blow are to the resumed run. Steps 10 and 3 are within epochs of four, and the
+# last checkpoint is there when the last blow comes, but no word of how the run ended.
+SHORT = {
+    "classifier": ["step:10", "term:3", "saved:1", "ended:1"],
+    "regressor": ["step:9", "term:4", "ended:1"],
+}
 
 
 @pytest.mark.parametrize("task", TASKS)
