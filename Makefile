@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?=
 REPRODUCE := $(BIN)/python -m janus_pl.reproduce $(if $(DATA),--data $(DATA))
 
-.PHONY: help install quickstart reproduce reproduce-fast test soak lint audit bench
+.PHONY: help install quickstart reproduce reproduce-fast results test soak lint audit bench
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -29,6 +29,10 @@ reproduce: $(INSTALLED)  ## every figure from real runs, for hours; DATA=DIR tak
 
 reproduce-fast: $(INSTALLED)  ## the figures in minutes: linear regression, and digits
 	$(REPRODUCE) --fast --run_dir runs-fast --out report-fast
+
+RUNS ?=
+results: $(INSTALLED)  ## docs/RESULTS.md's figures, tables and verdicts; RUNS=DIR first records runs
+	$(BIN)/python docs/results.py $(if $(RUNS),--record $(RUNS))
 
 test: $(INSTALLED)  ## the whole test suite
 	$(PYTEST)

@@ -29,13 +29,16 @@ class Step(NamedTuple):
 FAST = [*(Step(f"linear_{name}", 0.7) for name in LINEAR), Step("fast", 6)]
 # In the order in which figures become complete.
 DEEP = [
-    Step("two_cores_fig1", 100),
-    Step("two_cores_seeds", 80),
-    Step("two_cores_fig2a", 70),
-    Step("two_cores_fig5a", 100),
-    Step("two_cores_rho", 30),
-    Step("two_cores_lagrange", 30),
-    Step("two_cores_fig2b", 400),
+    Step("two_cores_fig1", 80),
+    Step("two_cores_fig2a", 50),
+    Step("two_cores_seeds", 64),
+    Step("two_cores_fig5a", 80),
+    Step("two_cores_rho", 72),
+    Step("two_cores_lagrange", 16),
+    Step("two_cores_theory", 5),
+    Step("two_cores_equal_steps", 25),
+    Step("two_cores_fig2b", 150),
+    Step("default_network", 20),
 ]
 FULL = [*FAST[:-1], *DEEP]
 

@@ -31,7 +31,7 @@ def test_every_sweep_is_there_and_the_report_comes_last(
     for command in sweeps:
         assert command[0] == "sweep"
         assert (CONFIGS / "sweeps" / command[1]).is_file()
-        assert ("images" in command) == command[1].startswith("two_cores")
+        assert ("images" in command) == command[1].startswith(("two_cores", "default"))
     assert len({command[1] for command in sweeps}) == len(sweeps) >= 16
     assert report[:2] == ["report", str(Path("runs") / "janus_pl")]
     assert verify[-1] == str(Path("report") / "verdicts.json")

@@ -15,7 +15,10 @@ from janus_pl.runtime.account import has_account
 
 FORM = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 ENDS = {"finished": 0, "failed": 1, "crashed": 1, "killed": 1}
-WANTED = "a folder with W&B's records (run-*.wandb), or ENTITY/PROJECT[/GROUP] on W&B"
+WANTED = (
+    "a folder with W&B's records (run-*.wandb) or recorded runs (*.jsonl.xz), or"
+    " ENTITY/PROJECT[/GROUP] on W&B"
+)
 
 
 def is_online(path: str) -> bool:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from wandb.util import get_core_path
 
 from janus_pl.errors import UsageError
+from janus_pl.report.archive import SUFFIX, read_archive
 from janus_pl.report.online import WANTED, is_online, read_online
 from janus_pl.report.parts import Part, Skipped
 
@@ -117,25 +118,15 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     """All runs at or below some folders that ended by themselves.
 
     Args:
-        paths: folders of runs, of one run, or W&B's own folders of a run; `entity/project` or
+        paths: folders of runs, of one run, or W&B's own folders of a run; files of recorded runs
+            (`janus_pl.report.archive`), or folders of such; `entity/project` or
             `entity/project/group` on W&B.
         unfinished: take those too that are under way or were interrupted, as far as they got.
 
     Raises:
         UsageError: a path with no record of a run below it.
     """
-    files: dict[Path, None] = {}
-    parts: list[Part | Skipped] = []
-    for path in map(str, paths):
-        if is_online(path):
-            parts += read_online(path)
-            continue
-        found = _files(Path(path))
-        if not found:
-            raise UsageError("RUN", path, WANTED)
-        files |= dict.fromkeys(found)
-    with ThreadPoolExecutor() as pool:  # the reader is a program of its own
-        parts += [part for part in pool.map(_read_part, files) if part is not None]
+    parts = read_parts(paths)
     by_id: dict[str, list[Part]] = {}
     for part in parts:
         if isinstance(part, Part):
@@ -147,11 +138,32 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     return Records(runs, [r for r in [*parts, *merged] if isinstance(r, Skipped)])
 
 
+def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
+    """What `read` merges; arguments and errors as there."""
+    files: dict[Path, None] = {}
+    parts: list[Part | Skipped] = []
+    for path in map(str, paths):
+        if is_online(path):
+            parts += read_online(path)
+            continue
+        found = _files(Path(path))
+        if not found:
+            raise UsageError("RUN", path, WANTED)
+        files |= dict.fromkeys(found)
+    archives = [file for file in files if file.name.endswith(SUFFIX)]
+    parts += [part for archive in archives for part in read_archive(archive)]
+    with ThreadPoolExecutor() as pool:  # the reader is a program of its own
+        read_each = pool.map(_read_part, (file for file in files if file not in archives))
+        parts += [part for part in read_each if part is not None]
+    return parts
+
+
 def _files(path: Path) -> list[Path]:
-    if path.is_file() and path.suffix == ".wandb":
+    if path.is_file() and path.name.endswith((".wandb", SUFFIX)):
         return [path.resolve()]
     # W&B's latest-run is a link to one of the others.
-    return sorted({file.resolve() for file in path.glob("**/run-*.wandb")})
+    kinds = ("**/run-*.wandb", f"**/*{SUFFIX}")
+    return sorted({file.resolve() for kind in kinds for file in path.glob(kind)})
 
 
 def _read_part(file: Path) -> Part | Skipped | None:

@@ -1,0 +1,113 @@
+"""Everything in docs/RESULTS.md that is computed: figures, tables and verdicts, from recorded runs.
+
+    python docs/results.py                 from docs/results/*.jsonl.xz, as they are
+    python docs/results.py --record RUN... first take the runs below some folders into those files
+
+A recorded run replaces one of the same id; nothing is left out by its result. Each table stands in
+RESULTS.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from janus_pl.report.archive import SUFFIX, read_archive, write_archive
+from janus_pl.report.figures import draw
+from janus_pl.report.parts import Part
+from janus_pl.report.records import INTERRUPTED, Run, read, read_parts
+from janus_pl.report.verify import verdicts
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import results_figures  # noqa: E402  beside this file
+import results_tables  # noqa: E402
+
+PAGE, RECORDED = HERE / "RESULTS.md", HERE / "results"
+VERDICTS = "verdicts.json"
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Record, draw, write; returns 0."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--record", nargs="+", metavar="RUN", help="folders of runs to take over")
+    options = parser.parse_args(args)
+    if options.record:
+        record(options.record, RECORDED)
+    runs = read([RECORDED]).runs
+    names = draw_all(runs, RECORDED)
+    (RECORDED / VERDICTS).write_text(verdicts_json(runs), encoding="utf-8")
+    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables(runs)), encoding="utf-8")
+    print(f"{len(runs)} runs; {', '.join(names)}; {VERDICTS}; {PAGE.name}")
+    return 0
+
+
+def record(folders: Sequence[str], target: Path) -> None:
+    """Take runs over into one file for each sweep, that of their first tag.
+
+    Runs that are under way or were interrupted wait for their end; what is wrong with others is
+    said.
+    """
+    by_sweep: dict[str, dict[str, list[Part]]] = {}
+    for path in sorted(target.glob(f"*{SUFFIX}")):
+        known = by_sweep.setdefault(path.name.removesuffix(SUFFIX), {})
+        for part in read_archive(path):
+            known.setdefault(part.id, []).append(part)
+    new: dict[str, list[Part]] = {}
+    for part in read_parts(folders):
+        if isinstance(part, Part):
+            new.setdefault(part.id, []).append(part)
+        else:
+            print(f"left out: {part.path}: {part.reason}", file=sys.stderr)
+    for run, parts in new.items():
+        last = max(parts, key=lambda part: part.start)
+        if last.exit_code is None or last.exit_code in INTERRUPTED:
+            continue
+        sweep = (last.config.get("tags") or ["single"])[0]
+        by_sweep.setdefault(sweep, {})[run] = parts
+    for sweep, kept in by_sweep.items():
+        write_archive(target / f"{sweep}{SUFFIX}", [p for parts in kept.values() for p in parts])
+
+
+def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:
+    """The paper's figures that the runs allow, and ours; returns their names."""
+    with tempfile.TemporaryDirectory() as scratch:
+        paper = [figure for figure in draw(runs, Path(scratch)) if not figure.missing]
+        for figure in paper:
+            shutil.copy(Path(scratch) / f"{figure.key}.png", folder)
+    return [figure.key for figure in paper] + results_figures.draw(runs, folder)
+
+
+def verdicts_json(runs: Sequence[Run]) -> str:
+    """What `verify --json` writes."""
+    return json.dumps([verdict.to_json() for verdict in verdicts(runs)], indent=2) + "\n"
+
+
+def tables(runs: Sequence[Run]) -> dict[str, str]:
+    """Every table of the page in Markdown, by the name of its place."""
+    found = {"verdicts": results_tables.of_verdicts(verdicts(runs))}
+    return found | results_tables.of_runs(runs)
+
+
+def filled(page: str, texts: Mapping[str, str]) -> str:
+    """The page with its tables.
+
+    Raises:
+        KeyError: a place on the page without a table.
+    """
+
+    def one(match: re.Match[str]) -> str:
+        return f"<!-- {match[1]} -->\n\n{texts[match[1]]}\n\n<!-- end -->"
+
+    return re.sub(r"<!-- ([a-z0-9_]+) -->\n(?:.*?\n)?<!-- end -->", one, page, flags=re.DOTALL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

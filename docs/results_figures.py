@@ -1,0 +1,192 @@
+"""The figures of docs/RESULTS.md that the paper does not have, from records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure as Canvas
+from results_tables import MIDDLE, groups, of_sweeps
+
+from janus_pl.report.evidence import lambda_of
+from janus_pl.report.figures import style
+from janus_pl.report.records import STEP, Run
+from janus_pl.report.rules import relative_spread, velocity
+
+HEIGHT = 2.5
+
+
+def draw(runs: Sequence[Run], folder: Path) -> list[str]:
+    """Those that the runs allow, KEY.png in a folder; returns their names."""
+    drawn = []
+    with matplotlib.style.context(["default", style.STYLE]):
+        for key, figure in FIGURES.items():
+            canvas = style.canvas(style.PAGE, HEIGHT)
+            if figure(canvas, runs):
+                *_, svg = style.save(canvas, folder, key)
+                svg.unlink()
+                drawn.append(key)
+    return drawn
+
+
+def settled(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Velocity, spread and rank of the SGD runs over their epochs."""
+    shown = of_sweeps(runs, "two_cores_fig1", "two_cores_seeds")
+    panels: dict[str, Callable[[Run], pd.Series]] = {
+        r"$\|\dot V_k\|$, geometric mean over layers": lambda run: _velocities(run),
+        r"std/mean of the margins": lambda run: (
+            _column(run, "margin/std") / _column(run, "margin/mean")
+        ),
+        "effective rank, mean of conv3, conv4, fc1": lambda run: _ranks(run),
+    }
+    for axes, (label, curve) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
+        colours = style.colours(map(lambda_of, shown))
+        for run in shown:
+            values = curve(run)
+            axes.plot(values.index, values, color=colours[lambda_of(run)], linewidth=0.6)
+        _labels(axes, "epoch", label)
+        if "rank" not in label:
+            style.logarithmic(axes)
+    if shown:
+        handles = [
+            style.handle(rf"$\lambda$ = {style.number(lam)}", color=colour, linewidth=2)
+            for lam, colour in colours.items()
+        ]
+        style.legend(canvas, handles, 5)
+    return bool(shown)
+
+
+def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Ranks under SGD and GD against epochs, steps and the accumulated learning rate."""
+    gd = of_sweeps(runs, "two_cores_equal_steps")
+    lams = {lambda_of(run) for run in gd}
+    sgd = [run for run in of_sweeps(runs, "two_cores_fig1") if lambda_of(run) in lams]
+    looks = dict(zip(sorted(lams), ("o", "s", "D"), strict=False))
+    clocks = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
+    for axes, (clock, words) in zip(
+        canvas.subplots(1, 3, sharey=True), clocks.items(), strict=True
+    ):
+        for run in (*sgd, *gd):
+            ranks = _ranks(run, clock)
+            marker = looks[lambda_of(run)]
+            axes.plot(
+                ranks.index, ranks, marker=marker, markersize=2, **style.DYNAMICS[run.dynamics]
+            )
+        axes.set_xscale("symlog", linthresh=0.1 if clock == "eta_t" else 1)
+        _labels(axes, words, "effective rank, conv3, conv4, fc1" if clock == "epoch" else "")
+    handles = [style.handle(name, **look) for name, look in style.DYNAMICS.items()]
+    handles += [
+        style.handle(rf"$\lambda$ = {style.number(lam)}", color="0.3", marker=marker, linestyle="")
+        for lam, marker in looks.items()
+    ]
+    if gd and sgd:
+        style.legend(canvas, handles, 5)
+    return bool(gd and sgd)
+
+
+def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Decay on all against decay on rho, weight normalization against multipliers, by lambda."""
+    kinds = {
+        "decay on all, weight normalization": ("two_cores_fig1", "#0072B2", "o"),
+        "decay on rho alone": ("two_cores_rho", "#009E73", "s"),
+        "Lagrange multipliers": ("two_cores_lagrange", "#CC79A7", "D"),
+        "cross entropy, decay on all": ("two_cores_fig5a", "#D55E00", "^"),
+    }
+    panels = {
+        "std/mean of the margins": relative_spread,
+        r"$\|\dot V_k\|$, geometric mean over layers": velocity,
+        "effective rank, mean of conv3, conv4, fc1": lambda run: float(_ranks(run).iloc[-1]),
+    }
+    for axes, (label, quantity) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
+        for sweep, colour, marker in kinds.values():
+            ends = [run for run in of_sweeps(runs, sweep) if run.finished]
+            points = sorted((lambda_of(run), quantity(run)) for run in ends)
+            if points:
+                axes.plot(*zip(*points, strict=True), marker=marker, color=colour)
+        axes.set_xscale("symlog", linthresh=1e-6)
+        axes.set_xticks([0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
+        axes.minorticks_off()
+        _labels(axes, r"$\lambda$", label)
+        if "rank" not in label:
+            style.logarithmic(axes)
+    handles = [
+        style.handle(name, color=colour, marker=marker)
+        for name, (sweep, colour, marker) in kinds.items()
+        if of_sweeps(runs, sweep)
+    ]
+    if handles:
+        style.legend(canvas, handles, 4)
+    return len(handles) > 1
+
+
+def a2_schedules(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """The smallest singular value of Fig. A.2 under the shared and the printed schedule."""
+    titles = {
+        "linear-a2": "shared schedule, $1/\\sqrt{t}$ for both",
+        "linear-a2_printed_schedule": "as printed: GD at a constant rate",
+    }
+    complete = True
+    for axes, (sweep, title) in zip(
+        canvas.subplots(1, 2, sharey=True), titles.items(), strict=True
+    ):
+        shown = of_sweeps(runs, sweep)
+        for run in shown:
+            values = _column(run, "sigma_min")
+            values = values[values.index > 0]
+            axes.plot(values.index, values, **style.DYNAMICS[run.dynamics])
+        axes.set(xscale="log", title=title)
+        style.logarithmic(axes)
+        _labels(axes, "epoch", r"$\sigma_{\min}(W)$")
+        complete &= len({run.dynamics for run in shown}) == 2
+    style.legend(canvas, [style.handle(name, **look) for name, look in style.DYNAMICS.items()], 2)
+    return complete
+
+
+def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """SGD and GD of the paper's own network, as far as they went."""
+    shown = of_sweeps(runs, "default_network")
+    panels: dict[str, Callable[[Run], pd.Series]] = {
+        "training error": lambda run: _column(run, "train/error_running"),
+        r"$\|\dot V_k\|$, geometric mean over layers": lambda run: _velocities(run),
+        "effective rank, mean of conv3, conv4, fc1": lambda run: _ranks(run),
+    }
+    for axes, (label, curve) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
+        for run in shown:
+            values = curve(run)
+            axes.plot(values.index, values, **style.DYNAMICS[run.dynamics])
+        _labels(axes, "epoch", label)
+    style.legend(canvas, [style.handle(name, **look) for name, look in style.DYNAMICS.items()], 2)
+    return bool(groups(shown))
+
+
+FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
+    "settled": settled,
+    "equal_clocks": equal_clocks,
+    "controls": controls,
+    "a2_schedules": a2_schedules,
+    "default_network": default_network,
+}
+
+
+def _column(run: Run, key: str, clock: str = "epoch") -> Any:
+    if key not in run.rows:
+        return pd.Series(dtype=float)
+    return run.rows.set_index(clock)[key].dropna()
+
+
+def _velocities(run: Run) -> pd.Series:
+    columns = [_column(run, f"velocity/{layer}") for layer in run.layers("velocity")]
+    return pd.concat(columns, axis=1).apply(lambda row: row.prod() ** (1 / len(row)), axis=1)
+
+
+def _ranks(run: Run, clock: str = "epoch") -> pd.Series:
+    columns = [_column(run, f"effective_rank/{layer}", clock) for layer in MIDDLE]
+    return pd.concat(columns, axis=1).mean(axis=1)
+
+
+def _labels(axes: Axes, x: str, y: str) -> None:
+    axes.set(xlabel=x, ylabel=y)

@@ -1,0 +1,181 @@
+"""The tables of docs/RESULTS.md, from records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from janus_pl.report.evidence import families, lambda_of, mean, ratio, seed_of
+from janus_pl.report.records import STEP, Run
+from janus_pl.report.rules import relative_spread, velocity
+from janus_pl.report.verdicts import Verdict
+
+MIDDLE = ("conv3", "conv4", "fc1")
+FIFTH = 0.2  # of a run's epochs
+
+
+def of_sweeps(runs: Iterable[Run], *sweeps: str) -> list[Run]:
+    """Those that belong to some sweeps, by their tags."""
+    return [run for run in runs if set(run.config.get("tags") or ()) & set(sweeps)]
+
+
+def of_verdicts(found: Sequence[Verdict]) -> str:
+    """A line for each verdict, as `verify` prints them."""
+    rows, before = [], ""
+    for v in found:
+        claim = v.claim if v.prediction != before else ""
+        rows.append((v.prediction, claim, v.measured or f"missing: {v.missing}", f"**{v.verdict}**"))
+        before = v.prediction
+    return table(("prediction", "claim", "measured", "verdict"), rows)
+
+
+def of_runs(runs: Sequence[Run]) -> dict[str, str]:
+    """All the other tables, by name."""
+    square = of_sweeps(runs, "two_cores_fig1", "two_cores_seeds")
+    deep = {
+        "sgd": square,
+        "gd": of_sweeps(runs, "two_cores_fig2a"),
+        "gd_converged": of_sweeps(runs, "two_cores_fig2b"),
+        "cross_entropy": of_sweeps(runs, "two_cores_fig5a"),
+        "rho": of_sweeps(runs, "two_cores_rho"),
+        "lagrange": of_sweeps(runs, "two_cores_lagrange"),
+        "equal_steps": of_sweeps(runs, "two_cores_equal_steps"),
+        "default_network": of_sweeps(runs, "default_network"),
+    }
+    found = {name: ends(some) for name, some in deep.items()}
+    return found | {"settled": settled(square), "linear": linear(runs), "layers": layers(square)}
+
+
+def ends(runs: Sequence[Run]) -> str:
+    """The last numbers of each group of runs that differ in seeds alone."""
+    head = (
+        *("dynamics", "lambda", "seeds", "epochs", "steps", "train error", "test error"),
+        *("mu (1e-8)", "sigma/mu", "‖V̇‖", *(f"rank {layer}" for layer in MIDDLE)),
+    )
+    rows = []
+    for group in groups(runs):
+        first = group[0]
+        cells = [first.dynamics, f"{lambda_of(first):g}", seeds(group)]
+        cells += [_one(group, "epoch"), _one(group, STEP)]
+        cells += [percent(group, "train/error"), percent(group, "val/error")]
+        cells += [over(group, lambda r: 1e8 * r.last("margin/mean"), mean)]
+        cells += [over(group, relative_spread, ratio), over(group, velocity, ratio)]
+        for layer in MIDDLE:
+            cells.append(over(group, lambda r, k=layer: r.last(f"effective_rank/{k}"), mean, ".1f"))
+        rows.append(tuple(cells))
+    return table(head, rows)
+
+
+def layers(runs: Sequence[Run]) -> str:
+    """||V_k dot|| by layer at the end, and the effective ranks."""
+    names = runs[0].layers("velocity") if runs else []
+    head = ("lambda", "seeds", *(f"‖V̇‖ {k}" for k in names), *(f"rank {k}" for k in names))
+    rows = []
+    for group in groups(runs):
+        cells = [f"{lambda_of(group[0]):g}", seeds(group)]
+        for kind, way, form in (("velocity", ratio, ".2g"), ("effective_rank", mean, ".1f")):
+            for k in names:
+                values = [run.last(f"{kind}/{k}") for run in group]
+                cells.append(f"{way('', values).value:{form}}")
+        rows.append(tuple(cells))
+    return table(head, rows)
+
+
+def settled(runs: Sequence[Run]) -> str:
+    """What the last fifth of the epochs still changes, against the fifth before it."""
+    head = ("lambda", "seeds", "‖V̇‖, last fifth/fifth before", "sigma/mu, same")
+    head += tuple(f"rank {layer}, same" for layer in MIDDLE)
+    rows = []
+    for group in groups(runs):
+        quantities: list[Callable[[Run], float]] = [
+            lambda r: _fifths(r, [f"velocity/{k}" for k in r.layers("velocity")]),
+            lambda r: _fifths(r, ["margin/std"]) / _fifths(r, ["margin/mean"]),
+        ]
+        quantities += [lambda r, k=k: _fifths(r, [f"effective_rank/{k}"]) for k in MIDDLE]
+        cells = [over(group, quantity, ratio, ".4g") for quantity in quantities]
+        rows.append((f"{lambda_of(group[0]):g}", seeds(group), *cells))
+    return table(head, rows)
+
+
+def linear(runs: Sequence[Run]) -> str:
+    """The last numbers of the linear runs at one lambda."""
+    head = ("sweep", "run", "epochs", "steps", "mean squared error")
+    head += ("‖W_perp‖, of its start", "smallest singular value", "noise, last tenth/tenth before")
+    rows = []
+    for run in runs:
+        sweep = (run.config.get("tags") or [""])[0]
+        if not sweep.startswith("linear"):
+            continue
+        start = run.first("null/norm")
+        left = f"{run.last('null/norm') / start:.3g}" if start > 1e-12 else "empty"
+        before = run.last("noise/weights_tenth_before")
+        noise = run.last("noise/weights_last_tenth") / before if before else float("nan")
+        cells = [f"`{sweep}`", f"{run.name}", f"{run.last('epoch'):g}", f"{run.last(STEP):g}"]
+        cells += [f"{run.last('train/mse_per_sample'):.3g}", left]
+        cells += [f"{run.last('sigma_min'):.3g}", f"{noise:.3g}"]
+        rows.append(tuple("-" if cell == "nan" else cell for cell in cells))
+    return table(head, sorted(rows))
+
+
+def groups(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs that differ in seeds alone, together; SGD first, by lambda, by epochs."""
+    together = [sorted(group, key=lambda r: str(seed_of(r))) for group in families(runs)]
+    return sorted(
+        together, key=lambda g: (g[0].dynamics == "GD", lambda_of(g[0]), g[0].last("epoch"))
+    )
+
+
+def seeds(group: Sequence[Run]) -> str:
+    """How many, and those that diverged."""
+    lost = sum(run.has("diverged") for run in group)
+    return f"{len(group)}" + (f" ({lost} diverged)" if lost else "")
+
+
+def over(
+    group: Sequence[Run], quantity: Callable[[Run], float], way: Callable, form: str = ".3g"
+) -> str:
+    """A quantity over seeds, with its 95% interval where there are several."""
+    values = [quantity(run) for run in group]
+    if not np.isfinite(values).all():
+        return "-"
+    found = way("", values)
+    interval = "" if found.low is None else f" [{found.low:{form}}, {found.high:{form}}]"
+    return f"{found.value:{form}}{interval}"
+
+
+def percent(group: Sequence[Run], key: str) -> str:
+    """A share over seeds."""
+    values = [run.last(key) for run in group]
+    return "-" if not np.isfinite(values).all() else f"{np.mean(values):.1%}"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown; a line of words where it has no rows."""
+    if not rows:
+        return "*No such runs are recorded yet.*"
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
+
+
+def _plain(cell: str) -> str:
+    return cell.replace("|", "\\|")
+
+
+def _one(group: Sequence[Run], key: str) -> str:
+    values = sorted({round(run.last(key)) for run in group})
+    return ", ".join(f"{value:,}" for value in values)
+
+
+def _fifths(run: Run, keys: Sequence[str]) -> float:
+    """Geometric mean over some keys of the mean in the last fifth over that in the fifth before."""
+    end = run.last("epoch")
+    changes = []
+    for key in keys:
+        values = run.rows.set_index("epoch")[key].dropna().abs()
+        last = values[values.index > (1 - FIFTH) * end]
+        before = values[
+            (values.index > (1 - 2 * FIFTH) * end) & (values.index <= (1 - FIFTH) * end)
+        ]
+        changes.append(np.log(last.mean() / before.mean()))
+    return float(np.exp(np.mean(changes)))

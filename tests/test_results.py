@@ -1,0 +1,122 @@
+"""docs/RESULTS.md says what its recorded runs say, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+
+from janus_pl import tools
+from janus_pl.report.records import Run, read
+from janus_pl.report.rules import relative_spread
+
+DOCS = ROOT / "docs"
+RECORDED = DOCS / "results"
+SECTIONS = (
+    *("Figure 1", "Figure 2a", "Figure 2b", "Figure 3", "Figure 4", "Figure 5a", "Figure 5b"),
+    *(f"Figure A.{i}" for i in range(1, 8)),
+    *("Theorem 1", "law over B", "Lemma 1", "default network"),
+    *(f"Prediction {i}" for i in range(1, 6)),
+)
+
+
+@pytest.fixture(scope="module")
+def results() -> Iterator[ModuleType]:
+    sys.path.insert(0, str(DOCS))
+    import results
+
+    yield results
+    sys.path.remove(str(DOCS))
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    found = read([RECORDED])
+    assert not found.skipped
+    return found.runs
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return (DOCS / "RESULTS.md").read_text(encoding="utf-8")
+
+
+def test_the_committed_verdicts_are_what_verify_prints(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    assert tools.main(["verify", str(RECORDED), "--json", "-"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8")) == printed
+
+
+def test_the_table_of_verdicts_is_that_of_the_committed_json(page: str) -> None:
+    table = re.search(r"<!-- verdicts -->\n(.*?)<!-- end -->", page, re.DOTALL)
+    assert table
+    _, _, *lines = table[1].strip().splitlines()
+    committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
+    assert len(lines) == len(committed) > 17
+    for line, verdict in zip(lines, committed, strict=True):
+        cells = [cell.replace("\\|", "|") for cell in re.split(r" (?<!\\)\| ", line.strip("| "))]
+        assert cells[0] == verdict["prediction"]
+        assert cells[-1] == f"**{verdict['verdict']}**"
+        assert cells[-2] in (verdict["measured"], f"missing: {verdict['missing']}")
+
+
+def test_every_table_is_computed_from_the_recorded_runs(
+    results: ModuleType, runs: list[Run], page: str
+) -> None:
+    tables = results.tables(runs)
+    assert results.filled(page, tables) == page
+    places = re.findall(r"<!-- (\w+) -->", page)
+    assert set(tables) == set(places) - {"end"}
+    # Control: a number that is another in the records is another on the page.
+    changed = next(run for run in runs if "two_cores_fig1" in run.config["tags"])
+    rows = changed.rows.assign(**{"margin/std": 2 * changed.rows["margin/std"]})
+    others = [replace(run, rows=rows) if run is changed else run for run in runs]
+    assert relative_spread(changed) * 2 == relative_spread(others[runs.index(changed)])
+    assert results.filled(page, results.tables(others)) != page
+
+
+def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
+    results: ModuleType, runs: list[Run], page: str, tmp_path: Path
+) -> None:
+    names = results.draw_all(runs, tmp_path)
+    assert {f"{name}.png" for name in names} == {path.name for path in RECORDED.glob("*.png")}
+    for name in names:
+        kept = RECORDED / f"{name}.png"
+        assert f"(results/{name}.png)" in page
+        assert kept.stat().st_size <= 150_000
+        one, other = (np.asarray(Image.open(p).convert("RGB")) for p in (kept, tmp_path / kept.name))
+        assert one.shape == other.shape
+        assert (one == other).all(), name
+    assert set(re.findall(r"\(results/(\w+)\.png\)", page)) == set(names)
+
+
+def test_every_claim_has_its_section(page: str) -> None:
+    titles = "\n".join(line for line in page.splitlines() if line.startswith("#"))
+    assert [name for name in SECTIONS if name not in titles] == []
+    for part in ("**Claim.**", "**Command.**", "**Verdict.**"):
+        assert page.count(part) >= 15, part
+
+
+def test_a_run_that_is_recorded_again_is_there_once_and_none_is_lost(
+    results: ModuleType, runs: list[Run], tmp_path: Path
+) -> None:
+    for path in RECORDED.glob("linear-a*.xz"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(before) >= 7
+    results.record([str(RECORDED / "linear-a1.jsonl.xz")], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    (tmp_path / "linear-a1.jsonl.xz").unlink()
+    results.record([str(RECORDED / "linear-a1.jsonl.xz")], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
