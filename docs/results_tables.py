@@ -25,7 +25,9 @@ def of_verdicts(found: Sequence[Verdict]) -> str:
     rows, before = [], ""
     for v in found:
         claim = v.claim if v.prediction != before else ""
-        rows.append((v.prediction, claim, v.measured or f"missing: {v.missing}", f"**{v.verdict}**"))
+        rows.append(
+            (v.prediction, claim, v.measured or f"missing: {v.missing}", f"**{v.verdict}**")
+        )
         before = v.prediction
     return table(("prediction", "claim", "measured", "verdict"), rows)
 

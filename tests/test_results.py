@@ -95,7 +95,9 @@ def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
         kept = RECORDED / f"{name}.png"
         assert f"(results/{name}.png)" in page
         assert kept.stat().st_size <= 150_000
-        one, other = (np.asarray(Image.open(p).convert("RGB")) for p in (kept, tmp_path / kept.name))
+        one, other = (
+            np.asarray(Image.open(p).convert("RGB")) for p in (kept, tmp_path / kept.name)
+        )
         assert one.shape == other.shape
         assert (one == other).all(), name
     assert set(re.findall(r"\(results/(\w+)\.png\)", page)) == set(names)

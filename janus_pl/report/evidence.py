@@ -14,6 +14,11 @@ from janus_pl.report.records import Run
 
 CONFIDENCE = 0.95
 
+LOSS_AT_ZERO = {
+    **{"square": 1.0, "exponential": 1.0},
+    **{"logistic": math.log(2), "cross_entropy": math.log(2)},
+}
+
 Varied = Literal["lambda", "batch", "seed", "epochs", "loss"]
 OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
     "lambda": ("model.weight_decay",),
@@ -92,6 +97,16 @@ def lambda_of(run: Run) -> float:
     """The paper's lambda; NaN for a run over several, or none."""
     value = run.options.get("model.weight_decay")
     return float(value) if isinstance(value, int | float) else math.nan
+
+
+def is_zero_function(run: Run) -> bool:
+    """Whether a network's training loss ended at that of f = 0, or within 1% of it, or above.
+
+    Its margins are rounding and its directions those of a network that weight decay has emptied,
+    so that it is no evidence for or against what is said of trained networks.
+    """
+    at_zero = LOSS_AT_ZERO.get(str(run.options.get("model.loss")), math.inf)
+    return run.last("train/loss") >= 0.99 * at_zero
 
 
 def setup(run: Run, *varied: Varied) -> str:

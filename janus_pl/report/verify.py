@@ -12,6 +12,7 @@ from rich.table import Table
 
 from janus_pl.errors import UsageError
 from janus_pl.options import ToolParser
+from janus_pl.report.evidence import is_zero_function
 from janus_pl.report.predictions import PREDICTIONS
 from janus_pl.report.records import Run, read
 from janus_pl.report.theorems import THEOREMS
@@ -22,8 +23,13 @@ COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.UNTESTABLE: "di
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
-    """Every prediction and theorem on some runs, in the order of the table."""
-    return [verdict for p in (*PREDICTIONS, *THEOREMS) for verdict in judge(p, runs)]
+    """Every prediction and theorem on some runs, in the order of the table.
+
+    The predictions are of trained networks: runs that ended as f = 0 are for the theorems alone.
+    """
+    trained = [run for run in runs if not is_zero_function(run)]
+    found = [verdict for p in PREDICTIONS for verdict in judge(p, trained)]
+    return found + [verdict for p in THEOREMS for verdict in judge(p, runs)]
 
 
 def main(args: Sequence[str]) -> int:
@@ -46,6 +52,9 @@ def main(args: Sequence[str]) -> int:
         _print(found, len(records.runs))
     if options.json is not None:
         _write(options.json, found)
+    for run in filter(is_zero_function, records.runs):
+        loss = f"its training loss is {run.last('train/loss'):.3g}, that of f = 0"
+        print(f"left out of the predictions: {run.name} ({run.id}): {loss}", file=sys.stderr)
     return 1 if any(verdict.violated for verdict in found) else 0
 
 

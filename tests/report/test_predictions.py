@@ -274,6 +274,23 @@ def test_two_experiments_have_a_verdict_each() -> None:
     assert [verdict.verdict for verdict in found] == [Outcome.HOLDS, Outcome.FAILS]
 
 
+@pytest.mark.parametrize(
+    ("loss", "train_loss"), [("square", 1.0), ("square", 1.3), ("cross_entropy", 0.693)]
+)
+def test_a_network_that_ended_as_zero_is_no_evidence(loss: str, train_loss: float) -> None:
+    """Of margins that are rounding std/mean is large, whatever SGD does."""
+    sweep = [deep_run(0, loss=loss, std=0.1), deep_run(1e-3, loss=loss, std=0.1)]
+    emptied = deep_run(1e-2, loss=loss, std=9.0, train_loss=train_loss)
+    found, without = verdicts([*sweep, emptied]), verdicts(sweep)
+    assert [(v.prediction, v.measured) for v in found] == [
+        (v.prediction, v.measured) for v in without
+    ]
+    # Control: half as high a loss is a network that does something.
+    trained = deep_run(1e-2, loss="square", std=9.0, train_loss=train_loss / 2)
+    (spread,) = [v for v in verdicts([*sweep, trained]) if v.prediction == "janus: noise"]
+    assert (spread.verdict == Outcome.HOLDS) == (loss == "square")
+
+
 def test_all_verdicts_of_a_mixed_set_come_in_the_order_of_the_table() -> None:
     found = verdicts([*sweep(std=(0.01, 0.1, 0.2)), linear_run(), linear_run(GD)])
     assert list(dict.fromkeys(v.prediction for v in found)) == list(ALL)
