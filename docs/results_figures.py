@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from results_tables import MIDDLE, groups, of_sweeps
 
-from janus_pl.report.evidence import lambda_of
+from janus_pl.report.evidence import is_zero_function, lambda_of
 from janus_pl.report.figures import style
 from janus_pl.report.records import STEP, Run
 from janus_pl.report.rules import relative_spread, velocity
@@ -34,8 +34,18 @@ def draw(runs: Sequence[Run], folder: Path) -> list[str]:
 
 
 def settled(canvas: Canvas, runs: Sequence[Run]) -> bool:
-    """Velocity, spread and rank of the SGD runs over their epochs."""
-    shown = of_sweeps(runs, "two_cores_fig1", "two_cores_seeds")
+    """The SGD runs under the cosine schedule."""
+    return _time_courses(canvas, of_sweeps(runs, "two_cores_fig1", "two_cores_seeds"))
+
+
+def constant(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """SGD at a constant learning rate."""
+    return _time_courses(canvas, of_sweeps(runs, "two_cores_constant"))
+
+
+def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Velocity, spread and rank over epochs; not of networks that ended as f = 0."""
+    shown = [run for run in runs if not is_zero_function(run)]
     panels: dict[str, Callable[[Run], pd.Series]] = {
         r"$\|\dot V_k\|$, geometric mean over layers": lambda run: _velocities(run),
         r"std/mean of the margins": lambda run: (
@@ -103,7 +113,7 @@ def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
     }
     for axes, (label, quantity) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
         for sweep, colour, marker in kinds.values():
-            ends = [run for run in of_sweeps(runs, sweep) if run.finished]
+            ends = [run for run in of_sweeps(runs, sweep) if not is_zero_function(run)]
             points = sorted((lambda_of(run), quantity(run)) for run in ends)
             if points:
                 axes.plot(*zip(*points, strict=True), marker=marker, color=colour)
@@ -165,6 +175,7 @@ def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
 
 FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
     "settled": settled,
+    "constant": constant,
     "equal_clocks": equal_clocks,
     "controls": controls,
     "a2_schedules": a2_schedules,

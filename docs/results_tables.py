@@ -42,11 +42,17 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "cross_entropy": of_sweeps(runs, "two_cores_fig5a"),
         "rho": of_sweeps(runs, "two_cores_rho"),
         "lagrange": of_sweeps(runs, "two_cores_lagrange"),
+        "constant": of_sweeps(runs, "two_cores_constant"),
         "equal_steps": of_sweeps(runs, "two_cores_equal_steps"),
         "default_network": of_sweeps(runs, "default_network"),
     }
     found = {name: ends(some) for name, some in deep.items()}
-    return found | {"settled": settled(square), "linear": linear(runs), "layers": layers(square)}
+    return found | {
+        "settled": settled(square),
+        "linear": linear(runs),
+        "layers": layers(square),
+        "lemma1": lemma1(of_sweeps(runs, "two_cores_theory")),
+    }
 
 
 def ends(runs: Sequence[Run]) -> str:
@@ -100,6 +106,25 @@ def settled(runs: Sequence[Run]) -> str:
     return table(head, rows)
 
 
+def lemma1(runs: Sequence[Run]) -> str:
+    """The tail bound by layer, and the minibatches' V_k dot against the whole set's at the end."""
+    head = ("layer", "tail/bound, largest", "‖V̇‖ of the whole set", "of a minibatch, about it")
+    head += ("its mean's distance from the whole set's", "what sampling leaves of that")
+    rows = []
+    for run in runs:
+        n, b = run.options["data.num_train"], run.options["data.batch_size"]
+        for layer in run.layers("velocity"):
+            key = f"tail_bound/ratio/{layer}"
+            tail = f"{run.rows[key].max():.3f}" if run.has(key) else "vacuous"
+            variance = run.last(f"gradient_noise/variance/{layer}")
+            of_one = variance * b * (n - 1) / (n - b)
+            whole = (of_one / run.last(f"gradient_noise/scale/{layer}")) ** 0.5
+            parts = ("bias", "bias_expected")
+            bias = [run.last(f"gradient_noise/{part}/{layer}") for part in parts]
+            rows.append((layer, tail, *(f"{v:.3g}" for v in (whole, variance**0.5, *bias))))
+    return table(head, rows)
+
+
 def linear(runs: Sequence[Run]) -> str:
     """The last numbers of the linear runs at one lambda."""
     head = ("sweep", "run", "epochs", "steps", "mean squared error")
@@ -110,14 +135,21 @@ def linear(runs: Sequence[Run]) -> str:
         if not sweep.startswith("linear"):
             continue
         start = run.first("null/norm")
-        left = f"{run.last('null/norm') / start:.3g}" if start > 1e-12 else "empty"
+        left = _quantiles(run, "null/norm", start) if start > 1e-12 else "empty"
         before = run.last("noise/weights_tenth_before")
         noise = run.last("noise/weights_last_tenth") / before if before else float("nan")
         cells = [f"`{sweep}`", f"{run.name}", f"{run.last('epoch'):g}", f"{run.last(STEP):g}"]
         cells += [f"{run.last('train/mse_per_sample'):.3g}", left]
-        cells += [f"{run.last('sigma_min'):.3g}", f"{noise:.3g}"]
+        cells += [_quantiles(run, "sigma_min"), f"{noise:.3g}"]
         rows.append(tuple("-" if cell == "nan" else cell for cell in cells))
     return table(head, sorted(rows))
+
+
+def _quantiles(run: Run, key: str, unit: float = 1.0) -> str:
+    """The last number; of many seeds the median with the 5 and 95 percent quantiles."""
+    ends = [f"{key}/{end}" for end in ("q05", "q95")]
+    low, high = (f"{run.last(end) / unit:.3g}" for end in ends)
+    return f"{run.last(key) / unit:.3g}" + (f" [{low}, {high}]" if run.has(*ends) else "")
 
 
 def groups(runs: Sequence[Run]) -> list[list[Run]]:

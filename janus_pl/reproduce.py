@@ -34,13 +34,14 @@ DEEP = [
     Step("two_cores_seeds", 64),
     Step("two_cores_fig5a", 80),
     Step("two_cores_rho", 72),
-    Step("two_cores_lagrange", 16),
+    Step("two_cores_constant", 24),
+    Step("two_cores_lagrange", 12),
     Step("two_cores_theory", 5),
     Step("two_cores_equal_steps", 25),
     Step("two_cores_fig2b", 150),
     Step("default_network", 20),
 ]
-FULL = [*FAST[:-1], *DEEP]
+FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
 
 
 def main(args: Sequence[str] | None = None) -> int:
