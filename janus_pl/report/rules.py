@@ -342,7 +342,8 @@ def _pairs_by_batch(runs: Sequence[Run], *varied: str) -> Iterator[tuple[list[Ru
         if "model.loss" in run.options
         and run.has(*(f"effective_rank/{layer}" for layer in middle(run) or ["?"]))
     ]
-    for family in families([run for run in ranked if lambda_of(run) > 0], *varied):  # type: ignore[arg-type]
+    decayed = sorted((run for run in ranked if lambda_of(run) > 0), key=lambda_of)
+    for family in families(decayed, *varied):  # type: ignore[arg-type]
         longest: dict[tuple[object, object], Run] = {}
         for run in sorted(family, key=lambda run: run.last(STEP)):
             longest[seed_of(run), run.options["data.batch_size"]] = run

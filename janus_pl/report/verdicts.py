@@ -42,6 +42,9 @@ class Missing:
     run: str
 
 
+TOLD_OF_TRAINER = ("trainer.max_epochs", "trainer.precision")
+NOT_TOLD = ("", "seed", "root", "micro_batch_size", "on_divergence")
+
 Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
 
 
@@ -95,17 +98,19 @@ class Verdict:
 def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
     """A verdict for each set of comparable runs that decides; else one with what is missing."""
     results = prediction.rule(runs)
+    findings = [result for result in results if isinstance(result, Finding)]
+    # A theorem's findings name their runs themselves.
+    apart = [""] * len(findings) if prediction.theorem else _apart(findings)
     decided = [
         Verdict(
             *_fixed(prediction),
             verdict=Outcome.HOLDS if result.holds else Outcome.FAILS,
-            measured=result.measured,
+            measured=f"{told}: {result.measured}" if told else result.measured,
             effects=list(result.effects),
             runs=[f"{run.name} ({run.id})" for run in result.runs],
             missing=None,
         )
-        for result in results
-        if isinstance(result, Finding)
+        for result, told in zip(findings, apart, strict=True)
     ]
     if decided:
         return decided
@@ -114,6 +119,30 @@ def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
     return [
         Verdict(*_fixed(prediction), Outcome.UNTESTABLE, "", effects=[], runs=[], missing=missing)
     ]
+
+
+def _apart(findings: Sequence[Finding]) -> list[str]:
+    """In what options the runs of each finding differ from those of the others, empty where none.
+
+    Seeds are not told, nor what is not the same within a finding.
+    """
+    shared = []
+    for finding in findings:
+        first, *others = (run.options for run in finding.runs)
+        kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
+        shared.append({k: v for k, v in kept.items() if _tells(k)})
+    keys = dict.fromkeys(key for options in shared for key in options)
+    apart = [k for k in keys if len({repr(options.get(k)) for options in shared}) > 1]
+    return [", ".join(f"{_short(k)} {o[k]}" for k in apart if k in o) for o in shared]
+
+
+def _short(key: str) -> str:
+    return "lambda" if key == "model.weight_decay" else key.rpartition(".")[2]
+
+
+def _tells(key: str) -> bool:
+    part, _, name = key.partition(".")
+    return key in TOLD_OF_TRAINER or (part in ("model", "data") and name not in NOT_TOLD)
 
 
 def _fixed(prediction: Prediction) -> tuple[str, str, str, str, bool]:

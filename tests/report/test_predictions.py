@@ -213,7 +213,8 @@ def test_seeds_are_averaged_only_where_they_go_equally_far() -> None:
     runs = [deep_run(ranks=LOW, seed=i) for i in range(3)]
     runs += [deep_run(batch=GD, ranks=STAYS, seed=i, epochs=e) for i, e in enumerate((80, 10, 10))]
     found = judge(ALL["control: equal steps"], runs)
-    assert [v.measured.split(" (")[0] for v in found] == ["at steps 80", "at steps 8"]
+    said = [v.measured.split(" (")[0] for v in found]
+    assert said == ["at steps 80", "max_epochs 10: at steps 8"]
     assert [v.effects[0].seeds for v in found] == [1, 2]
     assert [v.verdict for v in found] == [Outcome.HOLDS, Outcome.FAILS]
 
@@ -262,6 +263,14 @@ def test_runs_of_other_options_are_never_compared() -> None:
     b.__dict__.pop("options", None)
     assert setup(a, "lambda") != setup(b, "lambda")
     assert judge(ALL["1: spread"], [a, b])[0].verdict is Outcome.UNTESTABLE
+
+
+def test_findings_say_in_what_they_differ() -> None:
+    pairs = [deep_run(lam, batch) for lam in (1e-3, 5e-5) for batch in (32, "full")]
+    found = [v.measured for v in verdicts(pairs) if v.prediction == "janus: low rank"]
+    assert [words.split(":")[0] for words in found] == ["lambda 5e-05", "lambda 0.001"]
+    (alone,) = [v.measured for v in verdicts(pairs[:2]) if v.prediction == "janus: low rank"]
+    assert alone.startswith("effective rank falls by")
 
 
 def test_two_experiments_have_a_verdict_each() -> None:
