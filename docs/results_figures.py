@@ -73,8 +73,8 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
 def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """Ranks under SGD and GD against epochs, steps and the accumulated learning rate."""
     gd = of_sweeps(runs, "two_cores_equal_steps")
-    lams = {lambda_of(run) for run in gd}
-    sgd = [run for run in of_sweeps(runs, "two_cores_fig1") if lambda_of(run) in lams]
+    sgd = of_sweeps(runs, "two_cores_equal_steps_sgd")
+    lams = {lambda_of(run) for run in (*sgd, *gd)}
     looks = dict(zip(sorted(lams), ("o", "s", "D"), strict=False))
     clocks = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
     for axes, (clock, words) in zip(

@@ -43,7 +43,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "rho": of_sweeps(runs, "two_cores_rho"),
         "lagrange": of_sweeps(runs, "two_cores_lagrange"),
         "constant": of_sweeps(runs, "two_cores_constant"),
-        "equal_steps": of_sweeps(runs, "two_cores_equal_steps"),
+        "equal_steps": of_sweeps(runs, "two_cores_equal_steps", "two_cores_equal_steps_sgd"),
         "default_network": of_sweeps(runs, "default_network"),
     }
     found = {name: ends(some) for name, some in deep.items()}

@@ -29,16 +29,17 @@ class Step(NamedTuple):
 FAST = [*(Step(f"linear_{name}", 0.7) for name in LINEAR), Step("fast", 6)]
 # In the order in which figures become complete.
 DEEP = [
-    Step("two_cores_fig1", 80),
-    Step("two_cores_fig2a", 50),
-    Step("two_cores_seeds", 64),
-    Step("two_cores_fig5a", 80),
-    Step("two_cores_rho", 72),
+    Step("two_cores_fig1", 60),
+    Step("two_cores_fig2a", 30),
+    Step("two_cores_seeds", 48),
+    Step("two_cores_fig5a", 60),
+    Step("two_cores_rho", 54),
     Step("two_cores_constant", 24),
     Step("two_cores_lagrange", 12),
     Step("two_cores_theory", 5),
-    Step("two_cores_equal_steps", 25),
-    Step("two_cores_fig2b", 150),
+    Step("two_cores_equal_steps_sgd", 4),
+    Step("two_cores_equal_steps", 24),
+    Step("two_cores_fig2b", 72),
     Step("default_network", 20),
 ]
 FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
