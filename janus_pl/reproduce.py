@@ -39,7 +39,7 @@ DEEP = [
     Step("two_cores_theory", 5),
     Step("two_cores_equal_steps_sgd", 4),
     Step("two_cores_equal_steps", 24),
-    Step("two_cores_fig2b", 72),
+    Step("two_cores_fig2b", 42),
     Step("default_network", 20),
 ]
 FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
