@@ -106,7 +106,7 @@ def filled(page: str, texts: Mapping[str, str]) -> str:
     def one(match: re.Match[str]) -> str:
         return f"<!-- {match[1]} -->\n\n{texts[match[1]]}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- ([a-z0-9_]+) -->\n(?:.*?\n)?<!-- end -->", one, page, flags=re.DOTALL)
+    return re.sub(r"<!-- ([a-z0-9_]+) -->\n.*?<!-- end -->", one, page, flags=re.DOTALL)
 
 
 if __name__ == "__main__":

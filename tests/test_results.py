@@ -122,3 +122,11 @@ def test_a_run_that_is_recorded_again_is_there_once_and_none_is_lost(
     (tmp_path / "linear-a1.jsonl.xz").unlink()
     results.record([str(RECORDED / "linear-a1.jsonl.xz")], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_table_takes_its_own_place_alone(results: ModuleType) -> None:
+    page = "a\n<!-- one -->\n<!-- end -->\nb\n<!-- two -->\n\nold\n\n<!-- end -->\nc\n"
+    expected = "a\n<!-- one -->\n\n1\n\n<!-- end -->\nb\n<!-- two -->\n\n2\n\n<!-- end -->\nc\n"
+    for _ in range(2):
+        page = results.filled(page, {"one": "1", "two": "2"})
+        assert page == expected
