@@ -47,11 +47,12 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """Velocity, spread and rank over epochs; not of networks that ended as f = 0."""
     shown = [run for run in runs if not is_zero_function(run)]
     panels: dict[str, Callable[[Run], pd.Series]] = {
-        r"$\|\dot V_k\|$, geometric mean over layers": lambda run: _velocities(run),
+        r"$\|\dot V_k\|$, mean over layers": lambda run: _velocities(run),
         r"std/mean of the margins": lambda run: (
-            _column(run, "margin/std") / _column(run, "margin/mean")
-        ),
-        "effective rank, mean of conv3, conv4, fc1": lambda run: _ranks(run),
+            # Before training the mean is about 0, and of either sign.
+            _column(run, "margin/std") / _column(run, "margin/mean").abs()
+        ).loc[1:],
+        "effective rank, conv3 to fc1": lambda run: _ranks(run),
     }
     for axes, (label, curve) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
         colours = style.colours(map(lambda_of, shown))
@@ -87,7 +88,7 @@ def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
                 ranks.index, ranks, marker=marker, markersize=2, **style.DYNAMICS[run.dynamics]
             )
         axes.set_xscale("symlog", linthresh=0.1 if clock == "eta_t" else 1)
-        _labels(axes, words, "effective rank, conv3, conv4, fc1" if clock == "epoch" else "")
+        _labels(axes, words, "effective rank, conv3 to fc1" if clock == "epoch" else "")
     handles = [style.handle(name, **look) for name, look in style.DYNAMICS.items()]
     handles += [
         style.handle(rf"$\lambda$ = {style.number(lam)}", color="0.3", marker=marker, linestyle="")
@@ -108,8 +109,8 @@ def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
     }
     panels = {
         "std/mean of the margins": relative_spread,
-        r"$\|\dot V_k\|$, geometric mean over layers": velocity,
-        "effective rank, mean of conv3, conv4, fc1": lambda run: float(_ranks(run).iloc[-1]),
+        r"$\|\dot V_k\|$, mean over layers": velocity,
+        "effective rank, conv3 to fc1": lambda run: float(_ranks(run).iloc[-1]),
     }
     for axes, (label, quantity) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
         for sweep, colour, marker in kinds.values():
@@ -161,8 +162,8 @@ def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
     shown = of_sweeps(runs, "default_network")
     panels: dict[str, Callable[[Run], pd.Series]] = {
         "training error": lambda run: _column(run, "train/error_running"),
-        r"$\|\dot V_k\|$, geometric mean over layers": lambda run: _velocities(run),
-        "effective rank, mean of conv3, conv4, fc1": lambda run: _ranks(run),
+        r"$\|\dot V_k\|$, mean over layers": lambda run: _velocities(run),
+        "effective rank, conv3 to fc1": lambda run: _ranks(run),
     }
     for axes, (label, curve) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
         for run in shown:
