@@ -41,12 +41,16 @@ def null_space_decays(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def rate_is_steps_per_epoch(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """Ratio of the log-slopes per epoch of two batch sizes over the ratio of steps per epoch."""
+    """Ratio of the log-slopes per epoch of two batch sizes over the ratio of steps per epoch.
+
+    Of single replicas: the medians over many start in another replica than they end in.
+    """
     results: list[Finding | Missing] = []
     one_rate = [
         run
         for run in _with_null_space(runs)
         if run.first("null/norm") > EMPTY
+        and not run.has("null/norm/q05")
         and run.options.get("model.gd_schedule") is None
         and run.options.get("model.gd_learning_rate") is None
     ]

@@ -247,6 +247,19 @@ def test_the_slope_ratio_is_that_of_the_steps() -> None:
     assert outcomes(found) == {Outcome.HOLDS}
 
 
+def test_medians_over_replicas_are_no_evidence_for_the_slope() -> None:
+    sgd, gd = linear_run(factor=0.9), linear_run(GD, factor=0.8, steps=1)
+    law = ALL["law over B"]
+    (control,) = judge(law, [sgd, gd])
+    assert control.violated
+    many = [
+        dataclasses.replace(run, rows=run.rows.assign(**{"null/norm/q05": run.rows["null/norm"]}))
+        for run in (sgd, gd)
+    ]
+    (verdict,) = judge(law, many)
+    assert verdict.verdict is Outcome.UNTESTABLE
+
+
 def test_rounding_does_not_enter_the_slope() -> None:
     fast = linear_run(factor=0.2, off=1e-16)  # rounding from epoch 2 on
     (verdict,) = judge(ALL["law over B"], [fast, linear_run(GD, factor=0.2)])
