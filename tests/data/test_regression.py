@@ -206,18 +206,21 @@ def test_a_few_samples_are_not_compressed() -> None:
         assert not np.array_equal(make(num_train=23).compressed()[0], data.problem.x)
 
 
-@pytest.mark.parametrize(("distance", "accuracy"), [(1e-3, 1e-12), (1e-6, 1e-9)])
+@pytest.mark.parametrize(("distance", "accuracy"), [(1e-3, 2e-13), (1e-6, 1e-10)])
 def test_compressed_keeps_residuals_far_below_the_targets(distance: float, accuracy: float) -> None:
     data = make(num_train=20_000, dim=8, outputs=4, informative=8, init_scale=distance)
     x, y, w0 = (a[0] for a in data.problem)
-    w = data.teacher()[0] + w0
-    expected = np.sqrt(squares(w, x, y))
-    assert expected < 3 * distance * np.linalg.norm(y)
     x_c, y_c = (a[0] for a in data.compressed())
-    assert abs(np.linalg.norm(w @ x_c - y_c) / expected - 1) < accuracy
-    # Where squares are summed first, the residual is a difference of large numbers.
-    difference = np.trace(w @ (x @ x.T) @ w.T - 2 * (y @ x.T) @ w.T + y @ y.T)
-    assert abs(np.sqrt(abs(difference)) / expected - 1) > 10 * accuracy
+    plain = []
+    for sign in (1, -1, 2, -2, 3, -3, 4, -4):
+        w = data.teacher()[0] + sign * w0
+        expected = np.sqrt(squares(w, x, y))
+        assert expected < 10 * distance * np.linalg.norm(y)
+        assert abs(np.linalg.norm(w @ x_c - y_c) / expected - 1) < accuracy
+        # Where squares are summed first, the residual is a difference of large numbers.
+        difference = np.trace(w @ (x @ x.T) @ w.T - 2 * (y @ x.T) @ w.T + y @ y.T)
+        plain.append(abs(np.sqrt(abs(difference)) / expected - 1))
+    assert max(plain) > 10 * accuracy
     floor = np.linalg.norm(data.teacher()[0] @ x_c - y_c)
     assert floor < 1e-14 * np.linalg.norm(y)
 

@@ -43,6 +43,9 @@ def train(folder: Path, run_id: str, told: dict) -> int:
     begin = int(state.read_text()) if state.is_file() else 0
     environment = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
     note({"id": run_id, "start": begin, **environment})
+    patience = time.monotonic() + 60
+    while starts() < told.get("together", 0) and time.monotonic() < patience:
+        time.sleep(0.02)
     for epoch in range(begin + 1, EPOCHS + 1):
         if epoch == told.get("at", 3) and "signal" in told:
             os.kill(os.getpid(), told["signal"])
@@ -60,6 +63,10 @@ def train(folder: Path, run_id: str, told: dict) -> int:
             return 143
     note({"id": run_id, "end": EPOCHS})
     return 0
+
+
+def starts() -> int:
+    return sum('"start"' in line for line in Path("ledger").read_text().splitlines())
 
 
 def note(entry: dict) -> None:

@@ -60,7 +60,8 @@ def test_without_an_id_runs_are_made_twice(folder: Path) -> None:
 
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_so_many_at_a_time_and_the_cores_divided(jobs: int, folder: Path) -> None:
-    behave(folder, s1={"pace": 0.1})
+    # None goes on before so many have begun, however slowly processes start.
+    behave(folder, **{f"s{seed}": {"together": jobs} for seed in SEEDS})
     assert Sweep(folder, "--jobs", str(jobs)).end() == 0
     marks = [(entry["time"], 1) for entry in ledger(folder, "start")]
     marks += [(entry["time"], -1) for entry in ledger(folder, "end")]
