@@ -1,14 +1,9 @@
 """Two-class image data, linear regression problems, and in-memory minibatches."""
 
-from janus_pl.data.images import (
-    CIFAR10Pair,
-    DigitsPair,
-    ImageFolderPair,
-    ImagePair,
-    RawPair,
-    Split,
-    channel_statistics,
-)
+from janus_pl.data.cifar10 import CIFAR10Pair
+from janus_pl.data.digits import DigitsPair
+from janus_pl.data.image_folder import ImageFolderPair
+from janus_pl.data.images import ImagePair, RawPair, Split, channel_statistics
 from janus_pl.data.loader import Batch, InMemoryBatches
 from janus_pl.data.regression import LinearProblem
 

@@ -1,4 +1,4 @@
-"""Two-class image data: CIFAR-10, a folder of images, or the digits that scikit-learn ships.
+"""Two-class image data, whatever their source: subset, standardization, minibatches.
 
 Every image is standardized channel by channel and then scaled to L2 norm 1 over its C*H*W entries
 (an image that is zero after standardization stays zero). The first class is coded -1, the second
@@ -7,15 +7,8 @@ Every image is standardized channel by channel and then scaled to L2 norm 1 over
 
 from __future__ import annotations
 
-import http.client
-import os
-import socket
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,32 +26,8 @@ from janus_pl.data.loader import (
     is_integer,
 )
 from janus_pl.errors import UsageError
-from janus_pl.limits import check_memory
 
 EVAL_CHUNK = 500
-
-# fmt: off
-CIFAR10_CLASSES = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
-)
-# fmt: on
-# A default of None, not of this pair, in the signature: a command line that changes the data's
-# class keeps the arguments of the old one, and class names do not travel.
-CIFAR10_PAIR = (1, 2)  # automobile, bird
-# Mean and standard deviation of each channel over all pixels of the 50,000 training images of
-# CIFAR-10 (A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009), scaled
-# to [0, 1]: 0.49139968 0.48215841 0.44653091 and 0.24703223 0.24348513 0.26158784, rounded.
-CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-DOWNLOAD_TIMEOUT = 10.0  # seconds that a silent connection is waited for
-
-DIGITS_PAIR = (3, 8)
-DIGITS_SIZE = 32
-DIGITS_SPLIT_SEED = 0
-DIGITS_TEST_SHARE = 0.2
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-ClassFiles = tuple[list[Path], list[Path]]
 
 
 class Split(NamedTuple):
@@ -210,239 +179,6 @@ class ImagePair(LightningDataModule, ABC):
         self._train_loader = None
 
 
-@final
-class CIFAR10Pair(ImagePair):
-    """Two classes of CIFAR-10: 5,000 training and 1,000 test images each, of shape (3, 32, 32).
-
-    Standardized with the usual channel means and standard deviations of CIFAR-10, then scaled to
-    unit norm.
-
-    Args:
-        root: Folder that holds, or will hold, `cifar-10-batches-py`; may start with ~.
-        classes: The class coded -1, then the class coded +1, by index 0 to 9 or by name. Not set:
-            1 and 2, automobile and bird, as in the paper.
-        download: Fetch the data (170 MB) where they are missing.
-        **options: Those of `ImagePair`.
-
-    Raises:
-        UsageError: An option is out of its range, or the data are missing and cannot be fetched.
-    """
-
-    def __init__(
-        self,
-        root: str = "data",
-        classes: tuple[int | str, int | str] | None = None,
-        download: bool = True,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        if not isinstance(root, str):
-            raise UsageError("data.root", root, "a folder")
-        self.root = root
-        self.classes = _cifar10_indices(CIFAR10_PAIR if classes is None else classes)
-        self.download = download
-
-    def prepare_data(self) -> None:
-        """Download CIFAR-10 where it is missing."""
-        self._dataset(train=False, download=self.download)
-
-    def read(self) -> RawPair:
-        first, second = self.classes
-        return RawPair(
-            (CIFAR10_CLASSES[first], CIFAR10_CLASSES[second]),
-            self._split(train=True),
-            self._split(train=False),
-            np.array(CIFAR10_MEAN),
-            np.array(CIFAR10_STD),
-        )
-
-    def _split(self, train: bool) -> Split:
-        dataset = self._dataset(train, download=False)
-        targets = np.array(dataset.targets)
-        picked = np.isin(targets, self.classes)
-        return Split(_from_bytes(dataset.data[picked]), _signs(targets[picked] == self.classes[1]))
-
-    def _dataset(self, train: bool, download: bool) -> Any:
-        from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
-
-        root = os.path.expanduser(self.root)
-        existed = os.path.exists(root)
-        try:
-            with _socket_timeout(DOWNLOAD_TIMEOUT):
-                return CIFAR10(root, train=train, download=download)
-        # URLError and time-outs are OSErrors; torchvision reports bad files as RuntimeErrors.
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            if not existed:  # torchvision makes the folder before it looks for the network
-                with suppress(OSError):
-                    os.rmdir(root)
-            raise UsageError(
-                "data.root",
-                self.root,
-                "a folder that holds cifar-10-batches-py, or a network to fetch it "
-                f"({_one_line(error)}); without one, point --data janus_pl.data.ImageFolderPair "
-                "--data.root DIR at a folder of images, or use --data janus_pl.data.DigitsPair",
-            ) from error
-
-
-@final
-class ImageFolderPair(ImagePair):
-    """Two classes of images from ROOT/train/CLASS and ROOT/test/CLASS (.jpg, .jpeg, .png).
-
-    Images are read as RGB and, where their size differs, resized bilinearly to a square. They are
-    standardized with the channel means and standard deviations of the whole training split of the
-    two classes (also where `num_train` uses a part of it), then scaled to unit norm. Data order is
-    the files of the first class by name, then those of the second.
-
-    Args:
-        root: Folder that holds train/ and test/; may start with ~.
-        classes: Names of the folder coded -1, then of the folder coded +1. Not set: train/ holds
-            exactly two folders, taken in alphabetical order.
-        image_size: Height and width in pixels.
-        **options: Those of `ImagePair`.
-
-    Raises:
-        UsageError: An option is out of its range, or a folder or image cannot be used.
-    """
-
-    def __init__(
-        self,
-        root: str,
-        classes: tuple[str, str] | None = None,
-        image_size: int = 32,
-        **options: Any,
-    ) -> None:
-        super().__init__(**options)
-        if classes is not None:
-            allowed = "the names of two different folders of train/, or null where it holds two"
-            _check_two_classes(classes, allowed)
-            if not all(isinstance(name, str) for name in classes):
-                raise UsageError("data.classes", classes, allowed)
-        if not is_integer(image_size, at_least=1):
-            raise UsageError("data.image_size", image_size, "an integer >= 1")
-        self.root = root
-        self.classes = classes
-        self.image_size = image_size
-
-    def prepare_data(self) -> None:
-        """Check that the folders are there and hold images."""
-        self._files()
-
-    def read(self) -> RawPair:
-        names, train_files, test_files = self._files()
-        train = self._split(train_files)
-        mean, std = channel_statistics(train.images)
-        return RawPair(names, train, self._split(test_files), mean, std)
-
-    def _split(self, files: ClassFiles) -> Split:
-        first, second = files
-        pixels = self._decode(first + second)
-        return Split(_from_bytes(pixels), _signs(np.arange(len(pixels)) >= len(first)))
-
-    def _decode(self, files: list[Path]) -> NDArray[np.uint8]:
-        entries = len(files) * self.image_size**2 * 3
-        check_memory("data.image_size", self.image_size, 5 * entries)  # as bytes and as float32
-        pixels = np.empty((len(files), self.image_size, self.image_size, 3), np.uint8)
-
-        def decode(i: int) -> None:
-            try:
-                pixels[i] = _decode_image(files[i], self.image_size)
-            except Exception as error:  # decoders raise all sorts of errors on broken files
-                allowed = f"a folder of readable images; {_quoted(files[i])} is none"
-                raise UsageError(
-                    "data.root", self.root, f"{allowed} ({_one_line(error)})"
-                ) from error
-
-        with ThreadPoolExecutor() as pool:
-            for _ in pool.map(decode, range(len(files))):
-                pass
-        return pixels
-
-    def _files(self) -> tuple[tuple[str, str], ClassFiles, ClassFiles]:
-        """The class names, and the image files of both classes in train/ and in test/."""
-        root = Path(os.path.expanduser(self.root))
-        for folder in (root, root / "train", root / "test"):
-            if not folder.is_dir():
-                allowed = f"a folder that holds train/ and test/; {_quoted(folder)} is no folder"
-                raise UsageError("data.root", self.root, allowed)
-        first, second = self._class_names(root / "train")
-        train = self._images(root / "train" / first), self._images(root / "train" / second)
-        test = self._images(root / "test" / first), self._images(root / "test" / second)
-        return (first, second), train, test
-
-    def _class_names(self, train: Path) -> tuple[str, str]:
-        known = sorted(p.name for p in train.iterdir() if p.is_dir() and p.name[0] != ".")
-        names = known if self.classes is None else self.classes
-        if len(names) != 2 or not set(names) <= set(known):
-            listed = ", ".join(known) or "none"
-            allowed = f"the names of two of the folders in {_quoted(train)} ({listed})"
-            raise UsageError("data.classes", self.classes, allowed)
-        return names[0], names[1]
-
-    def _images(self, folder: Path) -> list[Path]:
-        if not folder.is_dir():
-            allowed = f"a folder whose train/ and test/ hold both classes; {_quoted(folder)} is no"
-            raise UsageError("data.root", self.root, f"{allowed} folder")
-        names = (e.name for e in os.scandir(folder) if e.name[0] != "." and e.is_file())
-        files = [folder / name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES)]
-        if not files:
-            kinds = ", ".join(IMAGE_SUFFIXES)
-            allowed = f"a folder of images ({kinds}); {_quoted(folder)} holds none"
-            raise UsageError("data.root", self.root, allowed)
-        return files
-
-
-@final
-class DigitsPair(ImagePair):
-    """Two of the handwritten digits that scikit-learn ships: no download, about 290 + 70 images.
-
-    The 8x8 gray images are resized bilinearly to (3, 32, 32), the channels being equal. A fixed,
-    stratified fifth is the test split, whatever the `seed`. Standardized with the channel mean and
-    standard deviation of the whole training split, then scaled to unit norm.
-
-    Args:
-        classes: The digit coded -1, then the digit coded +1. Not set: 3 and 8.
-        **options: Those of `ImagePair`.
-
-    Raises:
-        UsageError: An option is out of its range.
-    """
-
-    def __init__(self, classes: tuple[int, int] | None = None, **options: Any) -> None:
-        super().__init__(**options)
-        classes = DIGITS_PAIR if classes is None else classes
-        allowed = "two different digits from 0 to 9"
-        _check_two_classes(classes, allowed)
-        if not all(is_integer(digit, at_least=0) and digit <= 9 for digit in classes):
-            raise UsageError("data.classes", classes, allowed)
-        self.classes = classes[0], classes[1]
-
-    def prepare_data(self) -> None:
-        """Nothing to do: the images come with scikit-learn."""
-
-    def read(self) -> RawPair:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-        from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
-
-        images, targets = load_digits(return_X_y=True)
-        picked = np.isin(targets, self.classes)
-        images, labels = _enlarge(images[picked]), _signs(targets[picked] == self.classes[1])
-        train, test = train_test_split(
-            np.arange(len(labels)),
-            test_size=DIGITS_TEST_SHARE,
-            stratify=labels,
-            random_state=DIGITS_SPLIT_SEED,
-        )
-        train, test = np.sort(train), np.sort(test)
-        mean, std = channel_statistics(images[train])
-        return RawPair(
-            (str(self.classes[0]), str(self.classes[1])),
-            Split(images[train], labels[train]),
-            Split(images[test], labels[test]),
-            mean,
-            std,
-        )
-
-
 def balanced_subset(labels: NDArray[np.float32], num_train: int, seed: int) -> NDArray[np.int64]:
     """Indices, ascending, of a subset with half of its samples in each class.
 
@@ -509,67 +245,21 @@ def _in_data_order(x: Tensor, y: Tensor) -> InMemoryBatches:
     return InMemoryBatches(x, y, batch_size=min(EVAL_CHUNK, len(y)), order="sequential")
 
 
-def _signs(second: NDArray[np.bool_]) -> NDArray[np.float32]:
+def signs(second: NDArray[np.bool_]) -> NDArray[np.float32]:
     return np.where(second, 1, -1).astype(np.float32)
 
 
-def _from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     images = pixels.astype(np.float32, order="C")
     images /= 255
     return images
 
 
-def _enlarge(digits: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Rows (n, 64) of gray values 0 to 16 as images (n, 32, 32, 3) in [0, 1]."""
-    gray = torch.from_numpy(digits).float().view(-1, 1, 8, 8) / 16
-    size = (DIGITS_SIZE, DIGITS_SIZE)
-    large = torch.nn.functional.interpolate(gray, size, mode="bilinear", align_corners=False)
-    return large.permute(0, 2, 3, 1).repeat(1, 1, 1, 3).numpy()
-
-
-def _decode_image(file: Path, size: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        rgb = image.convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
-
-
-def _check_two_classes(classes: Any, allowed: str) -> None:
+def check_two_classes(classes: Any, allowed: str) -> None:
     pair = isinstance(classes, tuple | list) and len(classes) == 2
     if not pair or classes[0] == classes[1]:
         raise UsageError("data.classes", classes, allowed)
 
 
-def _cifar10_indices(classes: tuple[int | str, int | str]) -> tuple[int, int]:
-    known = ", ".join(CIFAR10_CLASSES)
-    allowed = f"two different classes by name ({known}) or by index (0 to 9)"
-    _check_two_classes(classes, allowed)
-    known_values = CIFAR10_CLASSES + tuple(range(10))
-    if any(isinstance(c, bool) or c not in known_values for c in classes):
-        raise UsageError("data.classes", classes, allowed)
-    first, second = (known_values.index(c) % 10 for c in classes)
-    if first == second:  # a name and its index
-        raise UsageError("data.classes", classes, allowed)
-    return first, second
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torchvision opens its URLs without a time-out; this gives them one."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-def _quoted(path: Path) -> str:
-    return repr(str(path))
-
-
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())
