@@ -1,7 +1,6 @@
 """The command line: `python -m janus_pl fit|validate|test|predict|sweep|verify|report|workspace`.
 
-Exit codes: 0 done, 1 defect, 2 usage, 3 diverged, 4 storage, 5 a theorem broken; 143 and 130
-stopped by SIGTERM and SIGINT, after a checkpoint.
+What it says of itself, exit codes included: `janus_pl/usage.py`.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from janus_pl import tools
+from janus_pl import tools, usage
 from janus_pl.cli_errors import (
     check_trainer,
     explain,
@@ -62,8 +61,6 @@ from janus_pl.runtime.signals import Interrupted, StopBetweenSteps, StopSignals
 from janus_pl.task import JanusTask
 
 DONE, USAGE, DIVERGED, STORAGE, BROKEN_THEOREM = 0, 2, 3, 4, 5
-EXIT_CODES = " ".join(str(__doc__).partition("\n\n")[2].split())
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
 TOLD = "JANUS_PL_GOES_ON"  # by the first process to those that it starts: what they go on with
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 OPTIONS = (
@@ -90,10 +87,15 @@ def _run(args: list[str], signals: StopSignals) -> int:
     raising_before = logging.raiseExceptions
     logging.raiseExceptions = False  # of a full disk W&B's log would say so at its every line
     try:
-        known = (*SUBCOMMANDS, *tools.TOOLS)
-        if args and args[0] in tools.TOOLS:
+        known = (*usage.TRAINING, *tools.TOOLS)
+        if not args:
+            raise UsageError("subcommand", None, f"{', '.join(known)}; --help says more")
+        if usage.asked_for(args):
+            print(usage.HELP)
+            code = DONE
+        elif args[0] in tools.TOOLS:
             code = tools.run(args)
-        elif args and args[0] not in known and not args[0].startswith("-"):
+        elif args[0] not in known and not args[0].startswith("-"):
             raise UsageError("subcommand", args[0], nearest(args[0], known))
         else:
             JanusCLI(complete(args), signals)
@@ -133,11 +135,16 @@ class JanusCLI(LightningCLI):
     def __init__(self, args: list[str], signals: StopSignals | None = None) -> None:
         _quiet_lightning()
         self._signals = signals
-        parser_kwargs = {
-            "exit_on_error": False,
-            "allow_abbrev": False,
-            "default_config_files": [str(CONFIGS / "base.yaml")],
-            "epilog": EXIT_CODES,
+        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
+        described = {
+            name: {
+                **parser_kwargs,
+                "default_config_files": [str(CONFIGS / "base.yaml")],
+                "usage": f"{usage.PROGRAM} {name} {arguments}",
+                "description": text,
+                "epilog": usage.EXIT_CODES,
+            }
+            for name, (arguments, text) in usage.TRAINING.items()
         }
         super().__init__(
             model_class=LightningModule,
@@ -148,16 +155,7 @@ class JanusCLI(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={
-                "exit_on_error": False,
-                "allow_abbrev": False,
-                "prog": "python -m janus_pl",
-                "description": "SGD against GD: train, and look at margins, velocities and ranks.",
-                "epilog": "`sweep FILE` runs a sweep file. `verify RUN...` reads records: the"
-                " paper's predictions; `report RUN...` draws its figures; `workspace` makes a view"
-                f" of them in the W&B UI. {EXIT_CODES}",
-                **{name: dict(parser_kwargs) for name in SUBCOMMANDS},
-            },
+            parser_kwargs={**parser_kwargs, "prog": usage.PROGRAM, **described},
             args=args,
         )
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import yaml
 from conftest import ROOT
 from record_reader import exit_code, read_records, read_rows
 
+from janus_pl import tools, usage
 from janus_pl.cli import main
 from janus_pl.command_line import CONFIGS
 
@@ -263,9 +266,20 @@ def test_help_names_the_subcommands() -> None:
     """The one test of `python -m janus_pl` itself, in a process of its own."""
     command = [sys.executable, "-m", "janus_pl", "--help"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    output = " ".join(output.split())
-    for name in ("fit", "validate", "test", "predict", "Exit codes: 0 done, 1 defect, 2 usage"):
-        assert name in " ".join(output.split())
+    assert output.strip() == usage.HELP
+    for name in (*usage.TRAINING, *tools.TOOLS):
+        assert re.search(rf"^  (\w+, )?{name}\b", output, re.MULTILINE), name
+    assert "Exit codes: 0 done, 1 defect, 2 usage" in output
+
+
+def test_every_subcommand_says_what_it_does(capsys: pytest.CaptureFixture) -> None:
+    for name in (*usage.TRAINING, *tools.TOOLS):
+        with suppress(SystemExit):
+            main([name, "--help"])
+        begin = capsys.readouterr().out[:700]
+        assert begin.startswith(f"usage: python -m janus_pl {name} ")
+        paragraph = begin.split("\n\n")[1]
+        assert paragraph.rstrip().endswith("."), "a sentence"
 
 
 # What bad input gets: see test_mistakes.py too
