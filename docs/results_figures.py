@@ -40,7 +40,7 @@ def settled(canvas: Canvas, runs: Sequence[Run]) -> bool:
 
 def constant(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """SGD at a constant learning rate."""
-    return _time_courses(canvas, of_sweeps(runs, "two_cores_constant"))
+    return _time_courses(canvas, of_sweeps(runs, "two_cores_constant", "two_cores_constant_seeds"))
 
 
 def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
@@ -103,6 +103,7 @@ def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """Decay on all against decay on rho, weight normalization against multipliers, by lambda."""
     kinds = {
         "decay on all, weight normalization": ("two_cores_fig1", "#0072B2", "o"),
+        "the same at a constant rate": ("two_cores_constant", "#000000", "v"),
         "decay on rho alone": ("two_cores_rho", "#009E73", "s"),
         "Lagrange multipliers": ("two_cores_lagrange", "#CC79A7", "D"),
         "cross entropy, decay on all": ("two_cores_fig5a", "#D55E00", "^"),
@@ -130,7 +131,7 @@ def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
         if of_sweeps(runs, sweep)
     ]
     if handles:
-        style.legend(canvas, handles, 4)
+        style.legend(canvas, handles, 3)
     return len(handles) > 1
 
 

@@ -42,7 +42,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "cross_entropy": of_sweeps(runs, "two_cores_fig5a"),
         "rho": of_sweeps(runs, "two_cores_rho"),
         "lagrange": of_sweeps(runs, "two_cores_lagrange"),
-        "constant": of_sweeps(runs, "two_cores_constant"),
+        "constant": of_sweeps(runs, "two_cores_constant", "two_cores_constant_seeds"),
         "equal_steps": of_sweeps(runs, "two_cores_equal_steps", "two_cores_equal_steps_sgd"),
         "default_network": of_sweeps(runs, "default_network"),
     }
