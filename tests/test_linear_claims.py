@@ -161,6 +161,7 @@ def test_a7_slopes_are_n_times_as_steep_for_sgd() -> None:
 # 3. Figures A.1 and A.2
 
 
+@pytest.mark.soak
 def test_a2_sgd_has_the_smaller_smallest_singular_value_in_every_seed() -> None:
     finals = []
     for batch_size in (1, "full"):
@@ -225,6 +226,7 @@ def test_a5_noise_at_a_constant_rate_does_not_decay(rows: Any) -> None:
         assert rows[-1][f"noise/{what}_last_tenth"] < 0.5 * last[f"noise/{what}_last_tenth"]
 
 
+@pytest.mark.soak
 def test_a5_noise_is_the_stationary_covariance() -> None:
     training = replicas("a5", 150, num_train=20_000)
     training.eta.fill_(0.005)

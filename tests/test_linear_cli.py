@@ -134,6 +134,7 @@ def test_predict_writes_every_margin() -> None:
     assert margins == pytest.approx(np.array(expected) / np.linalg.norm(w), rel=1e-12)
 
 
+@pytest.mark.soak
 def test_replicas_over_seeds_lambdas_and_rates_are_their_own_single_runs() -> None:
     lambdas, rates = [0.01, 0.1], [0.02, 0.03]
     grid = [f"--model.weight_decay={lambdas}", f"--model.learning_rate={rates}"]

@@ -140,6 +140,7 @@ def deviation(expected: list[dict[str, float]], found: list[dict[str, float]]) -
     return max(abs(a - b) / abs(a) for a, b in pairs)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("batch_size", ["32", "full"])
 def test_the_deep_network_is_the_frameworks(
     batch_size: str, float64: None, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch

@@ -13,6 +13,7 @@ from janus_pl.cli import main
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 
 
+@pytest.mark.soak
 def test_sgd_reaches_zero_error_and_leaves_the_whole_record(
     real_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ class Elements(HTMLParser):
             self.scripts[-1] += data
 
 
+@pytest.mark.soak
 def test_twenty_long_runs_are_below_ten_megabytes_and_200_still_open(tmp_path: Path) -> None:
     runs = [long_run(seed) for seed in range(20)]
     page = write(runs, tmp_path / "20.html")

@@ -147,6 +147,7 @@ def test_without_the_states_of_the_generators_it_is_another(whole: Any, tmp_path
         assert_same_run(tmp_path, whole["classifier"])
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("converts", [True, False], ids=["as it is", "control"])
 def test_in_float64_too(converts: bool, tmp_path: Path) -> None:
     """Lightning by itself would put the weights of a checkpoint into a float32 model."""
