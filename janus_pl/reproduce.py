@@ -35,7 +35,7 @@ DEEP = [
     Step("two_cores_fig5a", 60),
     Step("two_cores_rho", 54),
     Step("two_cores_constant", 24),
-    Step("two_cores_constant_seeds", 36),
+    Step("two_cores_constant_seeds", 24),
     Step("two_cores_lagrange", 12),
     Step("two_cores_theory", 5),
     Step("two_cores_equal_steps_sgd", 4),
