@@ -27,7 +27,7 @@ from janus_pl.report.verdicts import Finding, Missing
 
 TREND = 0.5  # Kendall's tau: three quarters of all pairs of lambdas are in order
 RANK_FALLS = 0.20  # share of the effective rank at the start
-RANK_STAYS = 0.02
+STAYS = 0.02  # a change of less is none
 NOISE_FACTOR = 10.0
 SAME_FACTOR = 1.5
 CONVERGED_ERROR = 0.01  # of the training set; the paper's for converged GD (Fig. 2b)
@@ -84,7 +84,7 @@ def falls(run: Run, row: int | None = None) -> dict[str, float]:
 def grows_with_lambda(
     quantity: Quantity, keys: Sequence[str], dynamics: str = "SGD", sign: int = 1
 ) -> Callable[[Sequence[Run]], list[Finding | Missing]]:
-    """Kendall's tau of a quantity against lambda, seed by seed; square loss."""
+    """Kendall's tau of a quantity against lambda, seed by seed, and its change; square loss."""
 
     def rule(runs: Sequence[Run]) -> list[Finding | Missing]:
         results: list[Finding | Missing] = []
@@ -100,7 +100,7 @@ def grows_with_lambda(
             ends = ", ".join(_range(s, quantity) for s in sweeps)
             results.append(
                 Finding(
-                    sign * tau.value >= TREND,
+                    sign * tau.value >= TREND and sign * (change.value - 1) >= STAYS,
                     f"times {change} from lambda {_lambdas(sweeps)}; tau {tau.value:.2g}"
                     f" ({_seeds(len(sweeps))}: {ends})",
                     [change, tau],
@@ -382,14 +382,14 @@ def _compare(
         for layer in seen[0]:
             effects[name].append(mean(f"{name} {layer}", [fall[layer] for fall in seen]))
     holds = all(e.value >= RANK_FALLS for e in effects["SGD"]) and all(
-        e.value < RANK_STAYS for e in effects["GD"]
+        e.value < STAYS for e in effects["GD"]
     )
     parts = [
         f"{name} {', '.join(_fall(effect, name) for effect in found)}"
         for name, found in effects.items()
     ]
     alone = sum(
-        min(a.values()) >= RANK_FALLS and max(b.values()) < RANK_STAYS
+        min(a.values()) >= RANK_FALLS and max(b.values()) < STAYS
         for a, b in zip(sgd, gd, strict=True)
     )
     seeds = f"({_seeds(len(sgd))}; {alone} alone would do)"

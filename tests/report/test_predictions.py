@@ -201,6 +201,17 @@ def test_the_spread_is_relative_to_the_mean() -> None:
     assert verdict.effects[0].value == pytest.approx(0.5)
 
 
+def test_a_change_in_order_that_is_next_to_nothing_is_none() -> None:
+    cases = {
+        "4: rank": ("ranks", [(20, 60, r, r, r, 2) for r in (99.0, 98.5, 98.0, 96.9)]),
+        "1: mean": ("mean", [1.0, 1.01, 1.019, 1.021]),
+    }
+    for key, (option, (*small, enough)) in cases.items():
+        assert outcomes(judge(ALL[key], sweep(**{option: small}))) == {Outcome.FAILS}
+        grown = [*small[:2], enough]
+        assert outcomes(judge(ALL[key], sweep(**{option: grown}))) == {Outcome.HOLDS}
+
+
 def test_equal_clocks_are_rows_of_equal_clocks() -> None:
     sgd, gd = deep_run(ranks=LOW, fall_at=1), deep_run(batch=GD, ranks=STAYS, epochs=20)
     (verdict,) = judge(ALL["control: equal steps"], [sgd, gd])
