@@ -212,12 +212,13 @@ def test_compressed_keeps_residuals_far_below_the_targets(distance: float, accur
     x, y, w0 = (a[0] for a in data.problem)
     x_c, y_c = (a[0] for a in data.compressed())
     plain = []
-    for sign in (1, -1, 2, -2, 3, -3, 4, -4):
-        w = data.teacher()[0] + sign * w0
+    for times in (1, -1, 2, -2, 3, -3, 4, -4):
+        w = data.teacher()[0] + times * w0
         expected = np.sqrt(squares(w, x, y))
-        assert expected < 10 * distance * np.linalg.norm(y)
+        assert expected < 3 * abs(times) * distance * np.linalg.norm(y)
         assert abs(np.linalg.norm(w @ x_c - y_c) / expected - 1) < accuracy
-        # Where squares are summed first, the residual is a difference of large numbers.
+        # Where squares are summed first, the residual is a difference of large numbers: rounding,
+        # which at a single W may happen to be small.
         difference = np.trace(w @ (x @ x.T) @ w.T - 2 * (y @ x.T) @ w.T + y @ y.T)
         plain.append(abs(np.sqrt(abs(difference)) / expected - 1))
     assert max(plain) > 10 * accuracy

@@ -43,7 +43,7 @@ def train(folder: Path, run_id: str, told: dict) -> int:
     begin = int(state.read_text()) if state.is_file() else 0
     environment = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
     note({"id": run_id, "start": begin, **environment})
-    patience = time.monotonic() + 60
+    patience = time.monotonic() + 60  # where the others never start, the test is to say so
     while starts() < told.get("together", 0) and time.monotonic() < patience:
         time.sleep(0.02)
     for epoch in range(begin + 1, EPOCHS + 1):
