@@ -578,7 +578,6 @@ FEW = settings(
 )
 
 
-@pytest.mark.soak
 @FEW
 @given(edit=edited())
 def test_a_random_edit_trains_two_steps_or_is_refused(
