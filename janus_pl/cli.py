@@ -135,6 +135,7 @@ class JanusCLI(LightningCLI):
     def __init__(self, args: list[str], signals: StopSignals | None = None) -> None:
         _quiet_lightning()
         self._signals = signals
+        self._asked = args[0]
         parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
         described = {
             name: {
@@ -145,6 +146,7 @@ class JanusCLI(LightningCLI):
                 "epilog": usage.EXIT_CODES,
             }
             for name, (arguments, text) in usage.TRAINING.items()
+            if name in self.subcommands()
         }
         super().__init__(
             model_class=LightningModule,
@@ -158,6 +160,11 @@ class JanusCLI(LightningCLI):
             parser_kwargs={**parser_kwargs, "prog": usage.PROGRAM, **described},
             args=args,
         )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that is asked for: setting up all four takes a fifth of a second more."""
+        known = super().subcommands()
+        return {self._asked: known[self._asked]} if self._asked in known else known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, default=None, help="Name of the W&B run.")

@@ -587,7 +587,7 @@ def test_a_random_edit_trains_two_steps_or_is_refused(
 
 
 @pytest.mark.soak
-@settings(FEW, max_examples=600)
+@settings(FEW, max_examples=400)
 @given(edit=edited())
 def test_many_random_edits(edit: tuple[str, dict[str, Any]], no_download: None) -> None:
     check_edit(edit, "--trainer.fast_dev_run=2")
