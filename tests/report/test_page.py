@@ -243,6 +243,17 @@ def test_at_first_one_seed_of_the_largest_set_that_compares_is_ticked(tmp_path: 
     assert len(data(many, tmp_path)["chosen"]) == 12
 
 
+def test_of_many_lambdas_those_ticked_are_spread_and_have_sgd_and_gd(tmp_path: Path) -> None:
+    runs = [deep(batch=batch, lam=k * 1e-3) for batch in ("full", 32) for k in range(10)]
+    found = data(runs, tmp_path)
+    ticked = [runs[k].options for k in found["chosen"]]
+    lambdas = {
+        batch: [o["model.weight_decay"] for o in ticked if o["data.batch_size"] == batch]
+        for batch in ("full", 32)
+    }
+    assert lambdas["full"] == lambdas[32] == [k * 1e-3 for k in (0, 2, 4, 5, 7, 9)]
+
+
 def test_layers_and_ranks_are_those_of_the_records(tmp_path: Path) -> None:
     run = deep()
     rows = run.rows[["epoch", "trainer/global_step"]].assign(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -63,7 +64,8 @@ def content(
 def chosen(runs: Sequence[Run]) -> list[int]:
     """Places of the runs that are ticked at first: of every model the most runs that compare.
 
-    Those differ in lambda, B and seed alone; one seed of each lambda and B is enough to begin with.
+    Those differ in lambda, B and seed alone; one seed of each lambda and B is enough to begin with,
+    and where they are many, lambdas spread evenly, each with all its B.
     """
     place = {id(run): k for k, run in enumerate(runs)}
     found: list[int] = []
@@ -73,8 +75,20 @@ def chosen(runs: Sequence[Run]) -> list[int]:
         for run in max(families(same, "lambda", "batch"), key=_size):
             key = (str(lambda_of(run)), str(batch_of(run)))
             first[key] = min(first.get(key, run), run, key=lambda r: str(seed_of(r)))
-        found += sorted(place[id(run)] for run in first.values())[:MOST_CHOSEN]
+        found += [place[id(run)] for run in _spread(list(first.values()))]
     return sorted(found)
+
+
+def _spread(runs: Sequence[Run]) -> list[Run]:
+    by_lambda: dict[float, list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (math.isnan(lambda_of(run)), lambda_of(run))):
+        by_lambda.setdefault(lambda_of(run), []).append(run)
+    groups = list(by_lambda.values())
+    most = max(1, MOST_CHOSEN // max(map(len, groups)))
+    if len(groups) > most:
+        step = (len(groups) - 1) / max(1, most - 1)
+        groups = [groups[round(k * step)] for k in range(most)]
+    return [run for group in groups for run in group][:MOST_CHOSEN]
 
 
 def _size(family: Sequence[Run]) -> tuple[int, int]:
