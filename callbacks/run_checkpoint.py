@@ -51,12 +51,14 @@ class RunCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
         self._said = False
+        self._starts_saved = False
 
     @property
     def state_key(self) -> str:
         return type(self).__qualname__  # a run may go on with another n
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._starts_saved = False
         with warnings.catch_warnings():
             # A run that is resumed has a folder with a checkpoint, and no other run comes there.
             warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
@@ -67,6 +69,13 @@ class RunCheckpoint(ModelCheckpoint):
         here = {"dirpath": self.dirpath, "monitor": self.monitor}
         if here.items() <= state_dict.items():
             super().load_state_dict(state_dict)
+            self.current_score = state_dict["current_score"]  # ModelCheckpoint leaves it out
+            self._starts_saved = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self._starts_saved:  # a run that goes on after its last step has that one saved
+            self._last_global_step_saved = trainer.global_step
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # ModelCheckpoint would save the last only where it is the best.

@@ -22,7 +22,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -49,6 +49,7 @@ from janus_pl.runtime.checkpoint_io import (
 from janus_pl.runtime.exact_resume import ExactResume
 from janus_pl.runtime.files import write_atomically
 from janus_pl.runtime.run_folder import (
+    CONFIG,
     FINAL_CODES,
     checkpoint_of,
     config_of,
@@ -237,7 +238,16 @@ class JanusCLI(LightningCLI):
                 raise UsageError("WANDB_RUN_ID", run_id, "a run to go on with; that one has ended")
             runs = [run for run in runs if run.name == run_id]
         now = yaml.safe_load(self._dump())
-        changed = {run: differences(config_of(run), now) for run in runs}
+        changed = {}
+        for run in runs:
+            try:
+                changed[run] = differences(config_of(run), now)
+            except (OSError, ValueError, yaml.YAMLError):
+                if run_id:
+                    allowed = f"a run to go on with; {run / CONFIG} cannot be read"
+                    raise UsageError("WANDB_RUN_ID", run_id, allowed) from None
+                rank_zero_warn(f"{run} is left out: its {CONFIG} cannot be read")
+        runs = [*changed]
         for run in runs:
             if not changed[run]:
                 return run
@@ -278,15 +288,18 @@ class JanusCLI(LightningCLI):
             raise UsageError("trainer", options, "the Trainer's options by name")
         check_trainer(vars(options))
         given = options.callbacks or []
-        own = ExactResume(goes_on=self.resumed is not None)
-        options.callbacks = [*(given if isinstance(given, list) else [given]), own]
+        exact = ExactResume(goes_on=self.resumed is not None)
+        options.callbacks = [*(given if isinstance(given, list) else [given]), exact]
         if self.subcommand == "fit":
             check_callbacks(options.callbacks)
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
-        elif options.logger in (False, []) and self.subcommand == "fit":
-            # Checkpoints still go to a folder of their own, and never over those of another run.
-            options.default_root_dir = options.default_root_dir or str(self._logger().folder)
+        if self.subcommand == "fit":
+            # Checkpoints go to a folder of their own without a logger too, never over those of
+            # another run; and under SLURM Lightning goes on from any hpc_ckpt_*.ckpt there.
+            own = options.logger if isinstance(options.logger, wandb_run.RunLogger) else None
+            folder = (own or self._logger()).folder
+            options.default_root_dir = options.default_root_dir or str(folder)
         if options.enable_progress_bar is False and options.callbacks:
             bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
             options.callbacks = [c for c in options.callbacks if c not in bars]

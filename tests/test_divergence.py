@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -208,6 +209,30 @@ def test_linear_divergence(
     for path in folder.rglob("last.ckpt"):
         saved = torch.load(path, weights_only=True)["state_dict"]["weight"]
         assert saved.isfinite().flatten(1).all(1).any()
+
+
+def test_a_nan_weight_of_linear_regression(capsys: pytest.CaptureFixture) -> None:
+    """The checkpoint is of the look before it, and its weights are those of the run without it."""
+    used = json.loads(callbacks().partition("=")[2])
+    poison = {"class_path": "troublemakers.PoisonLinear", "init_args": {"piece": 12}}
+    stable = [*LINEAR, *PLAIN, "--model.learning_rate=0.01"]
+    assert main([*stable, f"--trainer.callbacks={json.dumps([*used, poison])}"]) == 3
+    line = error_line(capsys)
+    assert "not finite at epoch" in line
+    assert "learning rate 0.01, lambda 0.01" in line
+    assert exit_code(run_folder()) == 3
+    saved = torch.load(run_folder() / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["state_dict"]["weight"].isfinite().all()
+    done = saved["linear"]["training"]["done"]
+    assert done > 0
+    rows = read_rows(run_folder())
+    assert max(row["epoch"] for row in rows) >= done
+    assert all(math.isfinite(v) for row in rows for v in row.values() if isinstance(v, float))
+    shutil.rmtree("runs")
+    assert main([*stable, callbacks(), f"--trainer.max_epochs={done}"]) == 0
+    (sound,) = Path("runs").glob("*/*/checkpoints/last.ckpt")
+    weight = torch.load(sound, weights_only=True)["state_dict"]["weight"]
+    assert torch.equal(weight, saved["state_dict"]["weight"])
 
 
 def test_a_signal_after_a_bad_step_leaves_the_sound_checkpoint() -> None:

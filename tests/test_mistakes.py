@@ -508,10 +508,15 @@ def places(config: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return []
 
 
+SWEEPS = {
+    file.stem: yaml.safe_load(file.read_text()) for file in (CONFIGS / "sweeps").glob("*.yaml")
+}
+
+
 @st.composite
-def edited(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
-    """One to three edits of a shipped config: a key dropped or renamed, a value made odd."""
-    config = copy.deepcopy(SHIPPED[draw(st.sampled_from(sorted(SHIPPED)))])
+def edited(draw: st.DrawFn, files: dict[str, Any] = SHIPPED) -> tuple[str, dict[str, Any]]:
+    """One to three edits of a shipped file: a key dropped or renamed, a value made odd."""
+    config = copy.deepcopy(files[draw(st.sampled_from(sorted(files)))])
     edits = []
     for _ in range(draw(st.integers(1, 3))):
         if not (paths := places(config)):
@@ -531,26 +536,33 @@ def edited(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
     return "; ".join(edits), config
 
 
-def outcome(config: dict[str, Any], limit: str) -> tuple[int, list[str], set[str]]:
-    """Exit code, lines on stderr, and what was made, of a run in an empty folder."""
+def outcome(config: dict[str, Any], *args: str) -> tuple[int, list[str], set[str]]:
+    """Exit code, lines on stderr, and what was made, of a command in an empty folder.
+
+    Args:
+        config: what `edited.yaml` holds there.
+        args: the command line, or options of `fit --config=edited.yaml`.
+    """
+    if args[0].startswith("-"):
+        args = ("fit", "--config=edited.yaml", *args, *PLAIN)
     error = StringIO()
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         Path("edited.yaml").write_text(yaml.safe_dump(config))
         with redirect_stderr(error), redirect_stdout(StringIO()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            code = main(["fit", "--config=edited.yaml", limit, *PLAIN])
+            code = main([*args])
         made = {path.name for path in Path().iterdir()} - {"edited.yaml", "wandb"}
     return code, [line for line in error.getvalue().splitlines() if line.strip()], made
 
 
-def check_edit(edit: tuple[str, dict[str, Any]], limit: str) -> None:
+def check_edit(edit: tuple[str, dict[str, Any]], *args: str) -> None:
     """It trains (0), or it was absurd, though valid, and diverged (3), or is refused in one line.
 
     An edit may leave what base.yaml says, and so may be no mistake at all: which of the three it is
     is not the point here, but that it is one of them, and never a traceback.
     """
     what, config = edit
-    code, lines, made = outcome(config, limit)
+    code, lines, made = outcome(config, *args)
     note(f"{what}: exit code {code}")
     assert code in (0, 2, 3), (what, lines)
     errors = [line for line in lines if line.startswith("error: ")]
@@ -600,6 +612,20 @@ def test_random_edits_of_runs_with_a_record(
     edit: tuple[str, dict[str, Any]], no_download: None
 ) -> None:
     check_edit(edit, "--trainer.max_epochs=2")
+
+
+@pytest.mark.soak
+@settings(FEW, max_examples=100)
+@given(edit=edited(SWEEPS))
+def test_random_edits_of_sweeps(edit: tuple[str, dict[str, Any]], no_download: None) -> None:
+    """Either it says what it would run, or what is wrong; nothing is made."""
+    check_edit(edit, "sweep", "edited.yaml", "--dry-run")
+
+
+@pytest.mark.soak
+def test_an_unedited_sweep_says_what_it_would_run(no_download: None) -> None:
+    """The control."""
+    assert outcome(SWEEPS["linear_a1"], "sweep", "edited.yaml", "--dry-run") == (0, [], set())
 
 
 @pytest.mark.parametrize("name", sorted(SHIPPED))

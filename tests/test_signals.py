@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import troublemakers
 from conftest import ROOT
 from record_reader import exit_code, read_records, read_rows
 
@@ -23,6 +25,7 @@ from janus_pl.cli import main
 from janus_pl.data import DigitsPair
 from janus_pl.data.images import RawPair
 from janus_pl.linear import log_spaced
+from janus_pl.report.records import read
 
 SMALL = ["--model.strides=[2,2,2,2]", "--model.hidden=8", "--model.channels=[2,3,4,4]"]
 DIGITS = ["fit", "--config=sgd.yaml", "--data=janus_pl.data.DigitsPair", *SMALL]
@@ -194,28 +197,57 @@ def test_without_checkpoints_none_is_made(capsys: pytest.CaptureFixture) -> None
     assert stopped(capsys) == "stopped by SIGTERM after step 2"
 
 
-def test_slurms_requeue_stays_lightnings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    """SIGUSR1 saves and requeues by Lightning's handler, the run goes on, SIGTERM is ours."""
-    scontrol = tmp_path / "scontrol"
-    scontrol.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n')
+@pytest.fixture
+def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Environment of a job; returns the file with what `scontrol` was asked."""
+    scontrol = tmp_path / "bin" / "scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
     scontrol.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    slurm = {"JOB_ID": "77", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
-    for name, value in {**slurm, "NTASKS_PER_NODE": "1", "JOB_NAME": "janus"}.items():
+    monkeypatch.setenv("PATH", f"{scontrol.parent}{os.pathsep}{os.environ['PATH']}")
+    job = {"JOB_ID": "77", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    for name, value in {**job, "NTASKS_PER_NODE": "1", "JOB_NAME": "janus"}.items():
         monkeypatch.setenv(f"SLURM_{name}", value)
+    return tmp_path / "asked"
+
+
+def test_slurms_requeue_goes_on_from_a_whole_step(
+    slurm: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """SIGUSR1 in a step: when it is done it is saved, Lightning requeues, and the run goes on."""
     used = [
         {
             "class_path": "troublemakers.SendSignal",
-            "init_args": {"signal_name": name, "hook": "on_train_batch_start", "calls": calls},
+            "init_args": {"signal_name": name, "hook": hook, "calls": calls},
         }
-        for name, calls in {"SIGUSR1": 1, "SIGTERM": 4}.items()
+        for name, hook, calls in [
+            ("SIGUSR1", "on_before_optimizer_step", 1),
+            ("SIGTERM", "on_train_batch_start", 4),
+        ]
     ]
-    assert main([*DIGITS, callbacks(*used), *PLAIN, "--trainer.max_epochs=50"]) == 143
-    assert (tmp_path / "asked").read_text() == "requeue 77\n"
-    assert torch.load(tmp_path / "hpc_ckpt_1.ckpt", weights_only=True)["global_step"] == 1
+    epochs = "--trainer.max_epochs=50"
+    looks = '{"class_path": "troublemakers.KeepCheckpoints"}'
+    everything = [*json.loads(callbacks(*used).partition("=")[2]), json.loads(looks)]
+    args = [*DIGITS, f"--trainer.callbacks={json.dumps(everything)}", *PLAIN, epochs]
+    assert main(args) == 143
+    assert slurm.read_text() == "requeue 77\n"
+    # At the requeue, after the epoch's third and last step, at SIGTERM.
+    assert sorted(set(troublemakers.KeepCheckpoints.steps)) == [2, 3, 5]
+    assert not list(Path().rglob("hpc_ckpt*"))
     assert "after step 5;" in stopped(capsys)
+    assert main([*args, "--ckpt_path=last", "--trainer.max_epochs=2", "--allow_config_change"]) == 0
+    (run,) = read([run_folder()]).runs
+    assert run.rows["epoch"].tolist() == [0, 1, 2]
+
+
+def test_under_slurm_a_checkpoint_in_the_working_directory_is_nobodys(slurm: Path) -> None:
+    """Lightning would go on from it, whatever run it is of."""
+    two = [*DIGITS, callbacks(), *PLAIN, "--trainer.max_epochs=2"]
+    assert main([*two, "--project=first"]) == 0
+    (checkpoint,) = Path("runs/first").glob("*/checkpoints/last.ckpt")
+    shutil.copy(checkpoint, "hpc_ckpt_1.ckpt")
+    assert main([*two, "--seed_everything=7"]) == 0
+    assert [row["epoch"] for row in read_rows(run_folder())] == [0, 1, 2]
 
 
 def start(*args: str, path: Path = ROOT) -> subprocess.Popen[str]:
@@ -251,6 +283,26 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(monkeypatch: pytest.MonkeyPa
     (line,) = (x for x in err.splitlines() if x.startswith("stopped"))
     assert f"after step {last_checkpoint()['global_step']};" in line
     assert "Traceback" not in err
+    assert exit_code(run_folder()) == 143
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("rank", [0, 1])
+def test_before_the_first_step_a_signal_to_one_rank_stops_all(
+    rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    options = {"signal_name": "SIGTERM", "hook": "on_train_start", "rank": rank}
+    early = callbacks({"class_path": "troublemakers.SendSignal", "init_args": options})
+    ranks = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
+    process = start(*DIGITS, early, *PLAIN, *ranks, path=ROOT / "tests")
+    try:
+        err = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+    assert last_checkpoint()["global_step"] == 3, "several processes stop when an epoch ends"
     assert exit_code(run_folder()) == 143
 
 

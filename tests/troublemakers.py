@@ -7,6 +7,7 @@ import signal
 import urllib.request
 from typing import Any, ClassVar
 
+import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
@@ -18,16 +19,20 @@ class SendSignal(Callback):
         signal_name: as `SIGTERM`.
         hook: the name of a hook, as `on_train_batch_start`.
         calls: how many calls of the hook to let pass.
+        rank: the process of several that does it; None: all.
     """
 
-    def __init__(self, signal_name: str, hook: str, calls: int = 0) -> None:
+    def __init__(
+        self, signal_name: str, hook: str, calls: int = 0, rank: int | None = None
+    ) -> None:
         self.signum = signal.Signals[signal_name]
         self.calls = calls
+        self.rank = rank
         setattr(self, hook, self._count)
 
-    def _count(self, *args: Any, **kwargs: Any) -> None:
+    def _count(self, trainer: Any, *args: Any, **kwargs: Any) -> None:
         self.calls -= 1
-        if self.calls == -1:
+        if self.calls == -1 and self.rank in (None, trainer.global_rank):
             os.kill(os.getpid(), self.signum)
 
 
@@ -62,6 +67,21 @@ class Poison(Callback):
 
     def _write(self, tensor: Any) -> None:
         tensor.detach()[(0,) * tensor.dim()] = self.value
+
+
+class PoisonLinear(Callback):
+    """Writes NaN into the first weight of linear regression, before one of its pieces of training.
+
+    Args:
+        piece: those that have been trained before.
+    """
+
+    def __init__(self, piece: int) -> None:
+        self.piece = piece
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        if trainer.global_step and trainer.fit_loop.total_batch_idx == self.piece:
+            pl_module.weight.detach()[..., 0, 0] = torch.nan
 
 
 class Witness(Callback):
@@ -104,3 +124,19 @@ class Visit(Callback):
     def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
         if trainer.current_epoch == self.epoch:
             urllib.request.urlopen(self.url, data=b"", timeout=30).close()
+
+
+class KeepCheckpoints(Callback):
+    """Notes at which steps a checkpoint was saved.
+
+    Attributes:
+        steps: of the newest run.
+    """
+
+    steps: ClassVar[list[int]] = []
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        self.steps.clear()
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
+        self.steps.append(trainer.global_step)

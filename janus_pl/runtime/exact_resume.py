@@ -8,9 +8,22 @@ from typing import Any, cast
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.fit_loop import _FitLoop
 
 from janus_pl.runtime.record import log_row
 from janus_pl.runtime.wandb_run import RunLogger
+
+
+class _EndsToo(_FitLoop):
+    """A loop with no step left is started and ended all the same.
+
+    Lightning would leave it out, and with it the end of a run that was killed after its last
+    checkpoint: a row that early stopping has held back, the files that callbacks write then.
+    """
+
+    @property
+    def skip(self) -> bool:
+        return bool(self.trainer.limit_train_batches == 0)
 
 
 class ExactResume(Callback):
@@ -28,6 +41,8 @@ class ExactResume(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         # Lightning reads a checkpoint before it does this, and so float64 into float32 weights.
         trainer.precision_plugin.convert_module(pl_module)
+        if self.goes_on:
+            trainer.fit_loop.__class__ = _EndsToo
 
     @property
     def had_ended(self) -> bool:

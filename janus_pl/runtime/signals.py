@@ -2,8 +2,10 @@
 
 Lightning's own handling falls short: SIGINT ends the process from within `fit` with exit code 1,
 SIGTERM raises between two steps without a checkpoint, and under DDP its handler takes part in a
-collective that the other ranks know nothing of. SIGUSR1, by which SLURM asks for a requeue, is
-Lightning's.
+collective that the other ranks know nothing of, while every rank waits before every step for the
+first one's word. SIGUSR1, by which SLURM announces the end of a job, is Lightning's to answer with
+a requeue, but it would save in the middle of a step, and any run in the same working directory
+would go on from that file.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -89,6 +92,21 @@ class StopBetweenSteps(Checkpoint):
 
     def __init__(self, signals: StopSignals) -> None:
         self.signals = signals
+        self._requeue: Callable[..., None] | None = None
+        self._requeue_asked = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning has no other way to leave these three out, or to put one off.
+        signals: Any = trainer._signal_connector
+        steps: Any = trainer.fit_loop.epoch_loop
+        signals._sigterm_notifier_fn = steps._broadcast_sigterm_tensor = _nothing
+        self._requeue = signals._slurm_sigusr_handler_fn
+        signals._slurm_sigusr_handler_fn = self._ask
+        # A rank that stopped now by itself would leave the others waiting.
+        self.signals.deferred = self.signals.deferred or trainer.world_size > 1
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self._requeue_asked = True
 
     def on_sanity_check_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.signals.install()
@@ -100,13 +118,11 @@ class StopBetweenSteps(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         # After an epoch's last step its end is near, and a checkpoint there leaves nothing pending.
         here = getattr(pl_module, "splits_epochs", True) and not trainer.is_last_batch
-        if here and (signum := self._received(trainer)):
-            self._stop(trainer, pl_module, signum)
+        if here:
+            self._heed(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A run that is at its end is rather finished.
-        if (signum := self._received(trainer)) and not is_last_epoch(trainer):
-            self._stop(trainer, pl_module, signum)
+        self._heed(trainer, pl_module, ends=is_last_epoch(trainer))
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -115,13 +131,21 @@ class StopBetweenSteps(Checkpoint):
         if isinstance(exception, Interrupted) and launcher is not None:
             launcher.kill(signal.SIGTERM)  # processes that it started may have got no signal
 
-    def _received(self, trainer: Trainer) -> int:
-        """The signal that any of the ranks got, 0 if none did."""
-        received = self.signals.received
-        if trainer.world_size == 1:
-            return received
-        mine = torch.tensor(received, device=trainer.strategy.root_device)
-        return int(trainer.strategy.reduce(mine, reduce_op="max"))
+    def _heed(self, trainer: Trainer, module: LightningModule, ends: bool = False) -> None:
+        """Do what a signal asks for that any of the ranks got; a run at its end is finished."""
+        signum, requeue = self.signals.received, int(self._requeue_asked)
+        if trainer.world_size > 1:
+            mine = torch.tensor([signum, requeue], device=trainer.strategy.root_device)
+            signum, requeue = trainer.strategy.reduce(mine, reduce_op="max").tolist()
+        if requeue and not ends:
+            self._requeue_asked = False
+            path = last_path(trainer)
+            if self._requeue is not None and path is not None:
+                checkpoints: Any = trainer._checkpoint_connector
+                checkpoints.hpc_save_path = lambda folder: str(path)
+                self._requeue(signal.SIGUSR1, None)
+        if signum and not ends:
+            self._stop(trainer, module, signum)
 
     def _stop(self, trainer: Trainer, module: LightningModule, signum: int) -> None:
         if isinstance(module, JanusTask):
@@ -134,12 +158,19 @@ class StopBetweenSteps(Checkpoint):
 
 def save_last(trainer: Trainer) -> Path | None:
     """Save `last.ckpt` beside the run's checkpoints, if it keeps any, and return its path."""
-    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
-    if folder is None:
-        return None
-    path = Path(folder) / "last.ckpt"
-    trainer.save_checkpoint(path)
+    if (path := last_path(trainer)) is not None:
+        trainer.save_checkpoint(path)
     return path
+
+
+def last_path(trainer: Trainer) -> Path | None:
+    """`last.ckpt` beside the run's checkpoints; None where it keeps none."""
+    folder = getattr(trainer.checkpoint_callback, "dirpath", None)
+    return None if folder is None else Path(folder) / "last.ckpt"
+
+
+def _nothing(*args: Any) -> None:
+    """In place of what Lightning would do."""
 
 
 def _install(handlers: dict[int, Any]) -> None:

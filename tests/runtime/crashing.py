@@ -5,6 +5,7 @@ The processes are forked from one that has imported everything, so that each sta
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
 import signal
@@ -28,7 +29,8 @@ class Jitter(Callback):
     def on_train_batch_start(
         self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
     ) -> None:
-        batch.x.add_(0.01 * torch.randn_like(batch.x))
+        if not trainer.train_dataloader.whole:  # its batch is the data set itself
+            batch.x.add_(0.01 * torch.randn_like(batch.x))
 
 
 def run(
@@ -92,8 +94,12 @@ def arm(moment: str) -> None:
     import janus_pl.task
     from callbacks import RunCheckpoint
     from janus_pl import DeepReLUClassifier, LinearRegressor
+    from janus_pl.runtime.journal import Journal
 
     kind, _, count = moment.partition(":")
+    if kind == "half":
+        _kill_in_half_a_checkpoint(int(count))
+        return
     places: dict[str, list[tuple[Any, str, bool]]] = {
         "step": [(task, "training_step", False) for task in (DeepReLUClassifier, LinearRegressor)],
         "border": [(RunCheckpoint, "on_train_epoch_end", False)],
@@ -103,6 +109,10 @@ def arm(moment: str) -> None:
         "saved": [(RunCheckpoint, "_save_checkpoint", True)],
         "end": [(RunCheckpoint, "on_train_end", False)],
         "ended": [(RunCheckpoint, "on_train_end", True)],
+        # Of any file: its content is written, and not safe yet; it is safe, and has no name yet.
+        "fsync": [(os, "fsync", False)],
+        "replace": [(os, "replace", False)],
+        "keep": [(Journal, "keep", True)],  # a run goes on: rows too many are dropped
     }
     # A signal that can be handled comes in the middle of a step.
     signum = {"term": signal.SIGTERM, "int": signal.SIGINT}.get(kind, signal.SIGKILL)
@@ -125,6 +135,27 @@ def _kill_at_call(owner: Any, name: str, count: int, after: bool, signum: int) -
         return result
 
     setattr(owner, name, call)
+
+
+def _kill_in_half_a_checkpoint(count: int) -> None:
+    from janus_pl.runtime import checkpoint_io
+
+    write_whole = checkpoint_io.write_atomically
+    calls = 0
+
+    def write_atomically(path: Path, write: Callable[[Any], object], keep: Path | None) -> None:
+        nonlocal calls
+        calls += 1
+
+        def write_half(file: Any) -> None:
+            write(content := io.BytesIO())
+            file.write(content.getbuffer()[: content.tell() // 2])
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        write_whole(path, write_half if calls == count else write, keep)
+
+    checkpoint_io.write_atomically = write_atomically
 
 
 def _say_when_training_starts(file: Path) -> None:

@@ -40,17 +40,31 @@ RESUME = ["--ckpt_path", "last"]
 KILLED = -9
 
 
+# How often each moment comes in a run; the first files are those of its start.
+MOST = {
+    "classifier": {"step": 26, "border": 6, "validation": 3, "row": 7, "save": 4, "saved": 3}
+    | {"half": 4, "fsync": 23, "replace": 11},
+    "regressor": {"step": 15, "border": 15, "row": 90, "save": 7, "saved": 6}
+    | {"half": 7, "fsync": 60, "replace": 30},
+}
+
+
 def moments(task: str, count: int) -> list[str]:
-    """Random moments of a run, of every kind, the same every time; `after:S` is of the clock."""
+    """Random moments of a run, the same every time.
+
+    So many blows by SIGKILL, of every kind; four more, `after:S`, by the clock, which may find the
+    run at its end; and signals that can be handled.
+    """
     rng = random.Random(f"{task} {count}")
-    most = {"step": 26, "border": 6, "validation": 3, "row": 7, "save": 4, "saved": 3, "end": 1}
-    most |= {"ended": 1, "term": 26, "int": 26}
-    if task == "regressor":
-        most = {"step": 15, "border": 15, "row": 90, "save": 7, "saved": 6, "end": 1}
-        most |= {"ended": 1, "term": 14}
-    kinds = list(most) + rng.choices(["step", "row", "border"], k=count - len(most) - 4)
-    by_call = [f"{kind}:{rng.randint(1, most[kind])}" for kind in kinds]
-    return by_call + [f"after:{rng.uniform(0, 1):.2f}" for _ in range(4)]
+    most = MOST[task]
+    kinds = [*most, *rng.choices([*most], k=count - len(most) - 2)]
+    first = {"fsync": 3, "replace": 2}
+    by_call = [f"{kind}:{rng.randint(first.get(kind, 1), most[kind])}" for kind in kinds]
+    by_clock = [f"after:{rng.uniform(0, 1):.2f}" for _ in range(4)]
+    signals = [f"term:{rng.randint(1, 14)}"] + [f"int:{rng.randint(1, 26)}"] * (
+        task == "classifier"
+    )
+    return [*dict.fromkeys([*by_call, "end:1", "ended:1"]), *by_clock, *signals]
 
 
 def kill(folder: Path, args: Sequence[str], moment: str) -> None:
@@ -69,8 +83,8 @@ def record(folder: Path) -> Run:
     return merged
 
 
-def final_state(folder: Path) -> dict[str, Any]:
-    (path,) = folder.glob("runs/*/*/checkpoints/last.ckpt")
+def final_state(folder: Path, name: str = "last") -> dict[str, Any]:
+    (path,) = folder.glob(f"runs/*/*/checkpoints/{name}.ckpt")
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
@@ -91,6 +105,15 @@ def assert_equal(a: Any, b: Any, where: str = "") -> None:
         assert a == b or (a != a and b != b), where
 
 
+def _anywhere(state: Any) -> Any:
+    """A state in whatever folder the run lies: of paths the last part."""
+    if isinstance(state, dict):
+        return {_anywhere(key): _anywhere(value) for key, value in state.items()}
+    if isinstance(state, str) and "runs/" in state:
+        return Path(state).name
+    return state
+
+
 def assert_same_run(resumed: Path, whole: Path) -> None:
     """Weights, optimizer, schedule, generators, callbacks; and the record, each epoch once."""
     a, b = final_state(resumed), final_state(whole)
@@ -99,6 +122,10 @@ def assert_same_run(resumed: Path, whole: Path) -> None:
     assert a["global_step"] == b["global_step"]
     for key in ("eta_t", "linear"):
         assert_equal(a.get(key), b.get(key), key)
+    for key in ("callbacks", "row"):
+        assert_equal(_anywhere(a.get(key)), _anywhere(b.get(key)), key)
+    best = [final_state(folder, "best")["state_dict"] for folder in (resumed, whole)]
+    assert_equal(*best, "best.ckpt")
     first, second = record(resumed), record(whole)
     assert first.rows["epoch"].is_unique
     pd.testing.assert_frame_equal(first.rows, second.rows, check_exact=True, check_like=True)
@@ -138,6 +165,22 @@ def test_killed_and_resumed_it_is_the_same_run(task: str, whole: Any, tmp_path: 
     finish(tmp_path, TASKS[task])
     assert len(list(tmp_path.glob("runs/*/*"))) == 1, "one folder, one id"
     assert_same_run(tmp_path, whole[task])
+
+
+def test_a_row_that_early_stopping_holds_back_is_not_lost(tmp_path: Path) -> None:
+    """The last epoch is saved, and the blow comes before its row is written."""
+    patient = '{"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": '
+    patient += '{"monitor": "train/loss_running", "patience": 100}}, {"class_path": "callbacks.'
+    args = [part.replace('{"class_path": "callbacks.', patient, 1) for part in CLASSIFIER]
+    args += ["--trainer.max_epochs", "6"]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder in (whole, resumed):
+        folder.mkdir()
+    assert run(whole, args) == 0
+    kill(resumed, args, "end:1")
+    finish(resumed, args)
+    assert record(whole).rows["epoch"].tolist() == [*range(7)]
+    assert_same_run(resumed, whole)
 
 
 def test_without_the_states_of_the_generators_it_is_another(whole: Any, tmp_path: Path) -> None:
@@ -181,12 +224,51 @@ def test_killed_anywhere_it_is_the_same_run(
     assert_same_run(tmp_path, whole[task])
 
 
+# What else a run's next step may depend on.
+OTHERS = {
+    "GD": ["--data.batch_size", "full", "--data.micro_batch_size", "30"],
+    "with replacement": ["--data.order", "with_replacement"],
+    "Adam": ["--model.optimizer", "torch.optim.Adam"],
+    "Lagrange": ["--model.normalization", "lagrange", "--model.learning_rate", "0.001"],
+    "rho of every layer": ["--model.normalization", "per_layer"],
+    "cross entropy": ["--model.loss", "cross_entropy"],
+    "tail bound": [
+        "--model.optimizer.init_args.momentum",
+        "0",
+        "--trainer.callbacks+=callbacks.RankBound",
+    ],
+    "replicas": ["--model.weight_decay", "[0.01, 0.1]"],
+    "stream": [
+        "--config",
+        "linear/online.yaml",
+        "--data.num_train",
+        "3000",
+        "--trainer.max_epochs",
+        "1",
+    ],
+}
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("what", OTHERS)
+def test_so_it_is_however_it_trains(what: str, tmp_path: Path) -> None:
+    task = "regressor" if what in ("replicas", "stream") else "classifier"
+    args = [*TASKS[task], *OTHERS[what]]
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    for folder in (whole, resumed):
+        folder.mkdir()
+    assert run(whole, args) == 0
+    kill(resumed, args, "border:4" if what == "GD" else "step:6")
+    finish(resumed, args)
+    assert_same_run(resumed, whole)
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("task", TASKS)
-def test_killed_three_times_in_a_row_it_is_the_same_run(
+def test_killed_four_times_in_a_row_it_is_the_same_run(
     task: str, whole: Any, tmp_path: Path
 ) -> None:
-    for moment in ("step:9", "step:3", "save:1"):
+    for moment in ("step:9", "keep:1", "step:3", "save:1"):
         kill(tmp_path, [*TASKS[task], *RESUME], moment)
     finish(tmp_path, TASKS[task])
     assert_same_run(tmp_path, whole[task])

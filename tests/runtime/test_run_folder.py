@@ -173,6 +173,22 @@ def test_a_changed_config_is_refused_with_its_differences_unless_allowed(
     assert config["ckpt_path"] is None
 
 
+def test_a_folder_whose_config_cannot_be_read_is_left_out_and_named(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make(Path("runs/janus_pl/broken"))
+    (folder / "config.yaml").write_text("model: [1,\n")
+    with pytest.warns(UserWarning, match="broken is left out: its config.yaml cannot be read"):
+        assert main([*FIT, *LAST, "--trainer.max_epochs=1"]) == 0
+    assert len(folders()) == 2
+    monkeypatch.setenv("WANDB_RUN_ID", "broken")
+    assert main([*FIT, *LAST]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
+    assert "WANDB_RUN_ID: got 'broken'" in line
+    assert "config.yaml cannot be read" in line
+    assert (folder / "config.yaml").read_text() == "model: [1,\n"
+
+
 def test_another_name_is_no_change_and_the_fitting_run_is_taken(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
