@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -105,6 +106,32 @@ def test_a_network_that_holds_says_nothing(server: Server) -> None:
     assert server.alive
     assert "brings it online later" not in run.stderr
     assert any("file_stream" in asked for asked in server.asked)
+
+
+@pytest.mark.soak
+def test_a_run_that_is_killed_and_resumed_is_one_run_to_the_server(server: Server) -> None:
+    """Killed in its 8th step of 12, the 2nd of an epoch."""
+    kill = {"signal_name": "SIGKILL", "hook": "on_train_batch_start", "calls": 7}
+    used = [
+        {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
+        {"class_path": "troublemakers.SendSignal", "init_args": kill},
+    ]
+    args = [*DIGITS, f"--trainer.callbacks={json.dumps(used)}", "--trainer.max_epochs=4"]
+    codes = [
+        subprocess.run(
+            [sys.executable, "-m", "janus_pl", *args, "--ckpt_path=last"],
+            env=environment(server.url),
+            capture_output=True,
+            timeout=150,
+        ).returncode
+        for _ in range(2)
+    ]
+    assert codes == [-signal.SIGKILL, 0]
+    (folder,) = Path("runs/janus_pl").iterdir()
+    assert len(list(folder.glob("wandb/run-*"))) == 2
+    assert set(server.runs_told) == {folder.name}
+    lines = (folder / "rows.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in lines] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.soak

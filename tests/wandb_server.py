@@ -21,13 +21,19 @@ ANSWERS: dict[str, Any] = {
 
 
 class Server(ThreadingHTTPServer):
-    """Serves in a thread of its own until `/die` is asked for; then connections are refused."""
+    """Serves in a thread of its own until `/die` is asked for; then connections are refused.
+
+    Attributes:
+        asked: the names of operations, or paths.
+        runs_told: the ids of runs that were created or changed, as they came.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[str] = []
+        self.runs_told: list[str] = []
         self.alive = True
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
@@ -38,6 +44,7 @@ class Server(ThreadingHTTPServer):
     def answer(self, operation: str, variables: Mapping[str, Any]) -> Any:
         """The data of an answer; the variables are those of the query."""
         if operation == "UpsertBucket":
+            self.runs_told.append(variables.get("name") or "")
             bucket = {**BUCKET, "name": variables.get("name")}
             return {"upsertBucket": {"bucket": bucket, "inserted": True}}
         return ANSWERS.get(operation, {})
