@@ -31,8 +31,14 @@ def in_one_go(loss: str, normalization: str, dtype: torch.dtype) -> list[Tensor]
 
 
 @pytest.mark.parametrize("dtype", EXACT, ids=str)
-@pytest.mark.parametrize("normalization", ["weight_norm", "none"])
-@pytest.mark.parametrize("loss", ["square", "cross_entropy"])
+@pytest.mark.parametrize(
+    ("loss", "normalization"),
+    [
+        *((loss, way) for loss in ("square", "cross_entropy") for way in ("weight_norm", "none")),
+        ("logistic", "per_layer"),
+        ("exponential", "lagrange"),
+    ],
+)
 @pytest.mark.parametrize("micro", [1, 7, 250, N])
 def test_the_gradient_is_that_of_the_full_batch(
     micro: int, loss: str, normalization: str, dtype: torch.dtype
@@ -59,11 +65,15 @@ def test_minibatches_in_micro_batches_are_the_minibatches() -> None:
         assert error(found, right) < EXACT[torch.float64]
 
 
-@pytest.mark.parametrize(("batch_size", "accumulated"), [(16, 3), (20, 4)])
-def test_lightnings_accumulation_fails_the_same_test(batch_size: int, accumulated: int) -> None:
-    """The negative control: N = 40 as 16, 16 and 8, and a factor above the number of batches."""
-    result = foreign_fit(1, 40, batch_size, accumulate_grad_batches=accumulated)
+@pytest.mark.parametrize(
+    ("n", "batch_size", "accumulated"), [(40, 16, 3), (40, 20, 4), (N, 250, 5)]
+)
+def test_lightnings_accumulation_fails_the_same_test(
+    n: int, batch_size: int, accumulated: int
+) -> None:
+    """The negative control: 40 as 16, 16 and 8, a factor above the number of batches; and N."""
+    result = foreign_fit(1, n, batch_size, accumulate_grad_batches=accumulated)
     (gradient,) = result["gradients"]
     assert error(gradient, result["full"]) > 1e-2
-    (plain,) = foreign_fit(1, 40, 40)["gradients"]
+    (plain,) = foreign_fit(1, n, n)["gradients"]
     assert error(plain, result["full"]) < EXACT[torch.float64]
