@@ -263,6 +263,8 @@ CASES: dict[str, Callable[[int], Result]] = {
     "gd_odd": lambda w: fit(w, n=21, batch_size="full", micro=4),
     "gd_even": lambda w: fit(w, n=20, batch_size="full"),
     "gd_ragged_micro": lambda w: fit(w, n=25, batch_size="full", micro=12),
+    "gd_1001_by_7": lambda w: fit(w, n=1001, batch_size="full", micro=7, epochs=1),
+    "gd_1001_by_250": lambda w: fit(w, n=1001, batch_size="full", micro=250, epochs=1),
     "gd_as_sgd": lambda w: fit(w, n=21, batch_size=21, micro=4),
     "gd_float32": lambda w: fit(w, n=21, batch_size="full", micro=4, dtype=torch.float32),
     "gd_cosine": lambda w: fit(w, n=9, batch_size="full", micro=2, epochs=4, schedule="cosine"),

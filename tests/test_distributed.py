@@ -19,7 +19,8 @@ from janus_pl.runtime.record import Histogram
 
 FITS = [name for name in CASES if name not in ("predict", "foreign", "foreign_csv", "sampler")]
 EXACT = {"float64": 1e-12, "float32": 1e-5}
-MICRO_BATCHED = ("gd_odd", "gd_even", "gd_ragged_micro", "gd_as_sgd", "gd_float32")
+SAMPLES = {"gd_even": 20, "gd_ragged_micro": 25, "gd_1001_by_7": 1001, "gd_1001_by_250": 1001}
+MICRO_BATCHED = (*SAMPLES, "gd_odd", "gd_as_sgd", "gd_float32")
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def full_gradient(
 def test_the_gradient_is_that_of_the_full_batch(
     name: str, alone: Result, ranks: list[Result]
 ) -> None:
-    n = {"gd_even": 20, "gd_ragged_micro": 25}.get(name, 21)
+    n = SAMPLES.get(name, 21)
     dtype = torch.float32 if name.endswith("float32") else torch.float64
     right = full_gradient(name, *problem(n, dtype))
     for result in (alone, *ranks):
