@@ -1,7 +1,7 @@
-r"""The Janus effect of SGD against GD, high noise and low rank, in one file to read, torch alone.
+r"""The Janus effect of SGD against GD, high noise and low rank, in one file of PyTorch to read.
 
-Equations are those of "The Janus effects of SGD vs GD" (Xu, Galanti, Rangamani, Rosasco, Poggio,
-2023); where their print has a slip they are as in the README, section "Equations as used".
+Equations of "The Janus effects of SGD vs GD" (Xu et al., 2023), slips mended as in the README under
+"Equations as used". Besides PyTorch: NumPy for the order of samples, scikit-learn for the images.
 """
 
 import math

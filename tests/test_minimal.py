@@ -140,19 +140,31 @@ def deviation(expected: list[dict[str, float]], found: list[dict[str, float]]) -
     return max(abs(a - b) / abs(a) for a, b in pairs)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("batch_size", ["32", "full"])
+@pytest.mark.parametrize(
+    ("batch_size", "epochs", "num_train"),
+    [
+        ("32", 2, "80"),  # two epochs, for the rate and the order; minibatches of 32, 32 and 16
+        pytest.param("32", 4, "null", marks=pytest.mark.soak),
+        pytest.param("full", 4, "null", marks=pytest.mark.soak),
+    ],
+)
 def test_the_deep_network_is_the_frameworks(
-    batch_size: str, float64: None, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    batch_size: str,
+    epochs: int,
+    num_train: str,
+    float64: None,
+    rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    options = ["--trainer.precision=64-true", "--trainer.max_epochs=4"]
-    cli = framework("quickstart.yaml", *options, f"--data.batch_size={batch_size}")
+    options = ["--trainer.precision=64-true", f"--trainer.max_epochs={epochs}"]
+    options += [f"--data.batch_size={batch_size}", f"--data.num_train={num_train}"]
+    cli = framework("quickstart.yaml", *options)
     expected = records(cli, rows)
     x, y = (a.double() for a in (cli.datamodule.train_x, cli.datamodule.train_y))
     lam, size = quickstart()["weight_decay"], len(y) if batch_size == "full" else int(batch_size)
 
     def mine(lam: float = lam, **options: Any) -> list[dict[str, float]]:
-        run = minimal.sgd(x, y, minimal.network(), size, lam, 4, **options)
+        run = minimal.sgd(x, y, minimal.network(), size, lam, epochs, **options)
         return [minimal.look(x, y, *end) for end in run]
 
     found = mine()

@@ -5,6 +5,9 @@ samples plus lambda ||W||^2 (Eq. 2 prints a sum), one step on a minibatch S of s
 
     W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5).
 
+Eq. 4 and 5 print W(t+1) = -(2 eta/B) ... - 2 eta lambda W, where that is the increment
+W(t+1) - W(t).
+
 Appendix A steps by W - eta (grad + lambda W): Eq. 5 at half the lambda. Functions that take a
 `convention` know both; for the others hand over lambda/2.
 """
@@ -112,7 +115,9 @@ def decay_per_epoch(
 ) -> Tensor:
     r"""||W_perp|| after each epoch over ||W_perp|| at the start, (E, ...) for rates (E,).
 
-    prod_{e' <= e} |1 - 2 eta_e' lambda|^ceil(N/B). The remark on B > 1 prints
+    prod_{e' <= e} |1 - 2 eta_e' lambda|^ceil(N/B). The abstract has "exponential for SGD, and
+    linear for GD": both are geometric, step by step the same, and SGD takes N/B steps in an epoch
+    where GD takes one (`log_slope_ratio`). The remark on B > 1 prints
     (1 - eta lambda/B)^(N/B), but Eq. 5 does not divide the decay by B. `lam` is (...); rates that
     change from step to step are epochs of one step.
 

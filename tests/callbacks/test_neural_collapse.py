@@ -73,7 +73,7 @@ def test_numbers_are_the_definitions(
     assert 0 < int((loader.y > 0).sum()) != 15
     fit(task, loader, 3, [NeuralCollapse(1)])
     found, exact = collapse(rows[-1]), classifier_numbers(task, loader)
-    assert found == pytest.approx(exact, rel=1e-9)
+    assert found == pytest.approx(exact, rel=1e-10)
     assert set(found) == KEYS
     # Control: with the sign of rho left out the last layer points the other way.
     opposite = np.sqrt(4 - exact["collapse/nc3"] ** 2)
@@ -83,7 +83,7 @@ def test_numbers_are_the_definitions(
 def test_more_samples_than_a_chunk(rows: Any, fit: Any, small_task: Any, small_loader: Any) -> None:
     task, loader = small_task().double(), small_loader(n=520, dtype=torch.float64, batch_size=260)
     fit(task, loader, 1, [NeuralCollapse(1)])
-    assert collapse(rows[-1]) == pytest.approx(classifier_numbers(task, loader), rel=1e-9)
+    assert collapse(rows[-1]) == pytest.approx(classifier_numbers(task, loader), rel=1e-10)
 
 
 def test_looking_leaves_training_bitwise_unchanged(

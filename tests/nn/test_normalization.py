@@ -29,6 +29,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 KINDS = {**PARAMETRIZATIONS, "lagrange_unit_gains": partial(Lagrange, unit_gains=True)}
 every = pytest.mark.parametrize("kind", list(KINDS))
 lagrange = pytest.mark.parametrize("kind", ["lagrange", "lagrange_unit_gains"])
+every_loss = pytest.mark.parametrize("loss", oracles.LOSSES)
 
 
 class Network(nn.Module):
@@ -82,6 +83,10 @@ def scalar_square(outputs: Tensor, y: Tensor) -> Tensor:
     return (1 - y * (outputs[:, 1] - outputs[:, 0]) / 2).square()
 
 
+# The paper's losses, of one output: only the square loss of two sees their common mode.
+SCALAR_LOSSES = {**LOSSES, "square": scalar_square}
+
+
 def backward(network: Network, loss: Loss = square) -> None:
     x, y = data()
     network.zero_grad()
@@ -107,13 +112,13 @@ def weights(network: Network) -> list[Tensor]:
     return [layer.weight.detach().clone() for layer in network.weight_layers().values()]
 
 
-def gradients(network: Network) -> tuple[list[Tensor], Tensor]:
+def gradients(network: Network, loss: Loss) -> tuple[list[Tensor], Tensor]:
     """`G_k = dLoss/dW_k` and `dLoss/drho` of a plain network with the same effective weights."""
     plain = Network(rho=network.rho.item())
     with torch.no_grad():
         for layer, W in zip(plain.weight_layers().values(), weights(network), strict=True):
             layer.weight.copy_(W)
-    backward(plain)
+    backward(plain, loss)
     return [layer.weight.grad for layer in plain.weight_layers().values()], plain.rho.grad
 
 
@@ -174,7 +179,7 @@ def test_scale_is_the_product_of_all_norms(kind, rho):
 
 
 @every
-@pytest.mark.parametrize("loss", oracles.LOSSES)
+@every_loss
 @pytest.mark.parametrize("rho", [1.3, -0.7])
 def test_velocities_are_those_of_the_equations(kind, loss, rho):
     network, parametrization = make(kind, rho=rho)
@@ -373,13 +378,14 @@ def test_an_unknown_decay_is_the_users_error(kind):
 # One step by hand
 
 
+@every_loss
 @pytest.mark.parametrize("decay", ["all", "rho"])
-def test_step_of_weight_normalization(decay):
+def test_step_of_weight_normalization(decay, loss):
     network, parametrization = make("weight_norm")
-    G, rho_slope = gradients(network)
+    G, rho_slope = gradients(network, LOSSES[loss])
     vs = [v.detach().clone() for v in parametrization.weights.values()]
     gains = [W.norm().item() for W in weights(network)]
-    step(network, parametrization, sgd(parametrization, decay, LAM))
+    step(network, parametrization, sgd(parametrization, decay, LAM), LOSSES[loss])
     on_v, on_rho = (LAM, LAM) if decay == "all" else (0.0, 2 * LAM)
     for v_new, v, g, G_k in zip(parametrization.weights.values(), vs, gains, G, strict=True):
         slope = oracles.weight_norm_gradient(g, v, G_k)
@@ -387,15 +393,16 @@ def test_step_of_weight_normalization(decay):
     assert_near(network.rho, 1.3 - ETA * (rho_slope + on_rho * 1.3), 1e-12)
 
 
+@every_loss
 @pytest.mark.parametrize("decay", ["all", "rho"])
-def test_step_of_the_norms_of_the_layers(decay):
+def test_step_of_the_norms_of_the_layers(decay, loss):
     network, parametrization = make("per_layer")
     assert isinstance(parametrization, PerLayer)
-    G, _ = gradients(network)
+    G, _ = gradients(network, LOSSES[loss])
     V = [oracles.unit(W) for W in weights(network)]
     vs = [v.detach().clone() for v in parametrization.weights.values()]
     rhos = [W.norm() for W in weights(network)]
-    step(network, parametrization, sgd(parametrization, decay, LAM))
+    step(network, parametrization, sgd(parametrization, decay, LAM), LOSSES[loss])
     on_v, on_rho = (LAM, LAM) if decay == "all" else (0.0, 2 * LAM)
     for k, (v_new, rho_new) in enumerate(
         zip(parametrization.weights.values(), parametrization.rhos, strict=True)
@@ -406,56 +413,120 @@ def test_step_of_the_norms_of_the_layers(decay):
         assert_near(v_new, vs[k] - ETA * (v_slope + on_v * vs[k]), 1e-12)
 
 
-def test_step_of_the_norms_is_the_flow_of_the_product():
+@every_loss
+def test_step_of_the_norms_is_the_flow_of_the_product(loss):
     """`d rho_k/dt = (rho/rho_k) (2/N) sum l_n fbar_n`: the same product for every layer."""
     network, parametrization = make("per_layer")
     assert isinstance(parametrization, PerLayer)
-    backward(network, scalar_square)
+    backward(network, SCALAR_LOSSES[loss])
     x, y = data()
     fbar, rho = oracles.margins(weights(network), STRIDES, x, y), parametrization.scale().item()
-    flow = oracles.rho_flow("square", fbar, torch.zeros_like(fbar), rho)
+    flow = oracles.rho_flow(loss, fbar, torch.zeros_like(fbar), rho)
     products = torch.stack([rho_k * -rho_k.grad for rho_k in parametrization.rhos])
     assert_near(products, torch.full_like(products, rho * flow), 1e-12)
 
 
-def test_step_of_plain_weights():
+def drift(eta: float, loss: str, lam: float = 0.0) -> float:
+    """How far one step moves the differences `rho_k^2 - rho_j^2`, relative to what they are."""
+    network, parametrization = make("per_layer")
+    assert isinstance(parametrization, PerLayer)
+    squares = []
+    optimizer = sgd(parametrization, "rho", lam, lr=eta)
+    for _ in range(2):
+        squares.append(torch.stack([rho_k.detach().square() for rho_k in parametrization.rhos]))
+        step(network, parametrization, optimizer, LOSSES[loss])
+    before, after = (s[:, None] - s for s in squares)
+    # The squares themselves move, and at first order.
+    assert (squares[1] - squares[0]).abs().min() > 0.1 * eta
+    return ((after - before).norm() / before.norm()).item()
+
+
+@every_loss
+def test_differences_of_squared_norms_are_conserved_without_decay(loss):
+    """By the flow; a step is off at second order. With decay they shrink, at first order."""
+    coarse, fine = drift(1e-2, loss), drift(5e-3, loss)
+    assert fine > 1e-9
+    assert order(coarse, fine) == pytest.approx(2, abs=1e-3)
+    decayed = drift(1e-2, loss, LAM), drift(5e-3, loss, LAM)
+    assert order(*decayed) == pytest.approx(1, abs=0.05)
+
+
+def at_rest(loss: str, off: float = 1.0, uneven: float = 1.0) -> float:
+    """The most that a step moves a `rho_k`, relative to the decay's part: at the equilibrium zero.
+
+    lambda is `off` times that of the relation, and two norms are `uneven` at the same product.
+    """
+    network, parametrization = make("per_layer")
+    assert isinstance(parametrization, PerLayer)
+    x, _ = data()
+    with torch.no_grad():
+        y = (network(x)[:, 1] - network(x)[:, 0]).sign()  # mu > 0, or there is no equilibrium
+        for rho_k, factor in zip(parametrization.rhos, (uneven, 1 / uneven, 1, 1), strict=True):
+            rho_k.fill_(1.2 * factor)
+    fbar, rho = oracles.margins(weights(network), STRIDES, x, y), 1.3 * 1.2**4
+    if loss == "square":
+        side = rho * (fbar.mean() - fbar.square().mean() * rho).item()
+    else:  # (1/N) sum pull_n/2 fbar_n in the place of (1/N) sum l_n fbar_n
+        side = rho * oracles.rho_flow(loss, fbar, torch.zeros_like(fbar), rho) / 2
+    lam = off * side / 1.2**2
+    assert lam > 0
+    optimizer = sgd(parametrization, "rho", lam, lr=1.0)
+    SCALAR_LOSSES[loss](network(x), y).mean().backward()
+    before = torch.stack(parametrization.rhos).detach()
+    optimizer.step()
+    moved = torch.stack(parametrization.rhos).detach() - before
+    return (moved / (2 * lam * before)).abs().max().item()
+
+
+@every_loss
+def test_equilibrium_of_the_norms(loss):
+    """`rho (mu - M rho) = lambda rho_k^2` for every k, so that all norms are equal."""
+    assert at_rest(loss) < 1e-10
+    assert at_rest(loss, off=1.01) > 5e-3
+    assert at_rest(loss, uneven=1.01) > 5e-3
+
+
+@every_loss
+def test_step_of_plain_weights(loss):
     network, parametrization = make("none")
-    G, _ = gradients(network)
+    G, _ = gradients(network, LOSSES[loss])
     before = weights(network)
-    step(network, parametrization, sgd(parametrization, "all", LAM))
+    step(network, parametrization, sgd(parametrization, "all", LAM), LOSSES[loss])
     for W_new, W, G_k in zip(weights(network), before, G, strict=True):
         assert_near(W_new, W - ETA * (G_k + LAM * W), 1e-12)
 
 
 def equation_17(
-    directions: list[Tensor], rho: float, gain: float, project: bool = True
+    loss: str, directions: list[Tensor], rho: float, gain: float, project: bool = True
 ) -> tuple[list[Tensor], float]:
     """Eq. 17 as mended, sample by sample, before `V_k <- V_k/||V_k||`.
 
-    `gain` is the frozen factor that `fbar_n` has in the units of the learned rho.
+    `gain` is the frozen factor that `fbar_n` has in the units of the learned rho, and the pull of
+    the loss is `2 l_n` for the square loss.
     """
     x, y = data()
     V_new, total = [v.clone() for v in directions], 0.0
     for x_n, y_n in zip(x, y.tolist(), strict=True):
         fbar, slopes, _, _ = oracles.sample_derivatives(directions, STRIDES, x_n, y_n)
-        l_n = 1 - rho * gain * fbar
-        total += l_n * gain * fbar
+        pull = oracles.pull(loss, rho * gain * fbar)
+        total += pull * gain * fbar
         for v_new, v, slope in zip(V_new, directions, slopes, strict=True):
             radial = fbar * v if project else 0.0
-            v_new += ETA * (2 * rho * gain / len(x)) * l_n * (slope - radial)
-    return V_new, rho + ETA * (2 / len(x) * total - 2 * LAM * rho)
+            v_new += ETA * (rho * gain / len(x)) * pull * (slope - radial)
+    return V_new, rho + ETA * (total / len(x) - 2 * LAM * rho)
 
 
 @lagrange
-def test_a_step_with_multipliers_is_equation_17(kind):
+@every_loss
+def test_a_step_with_multipliers_is_equation_17(kind, loss):
     network, parametrization = make(kind)
     V, rho = [oracles.unit(W) for W in weights(network)], network.rho.item()
     unit_gains = kind == "lagrange_unit_gains"
     assert rho == pytest.approx(1.3 * norm_product(Network()) if unit_gains else 1.3, rel=1e-13)
     gain = 1.0 if unit_gains else norm_product(network)
-    step(network, parametrization, sgd(parametrization, "rho", LAM), scalar_square)
-    exact, rho_new = equation_17(V, rho, gain)
-    unprojected, _ = equation_17(V, rho, gain, project=False)
+    step(network, parametrization, sgd(parametrization, "rho", LAM), SCALAR_LOSSES[loss])
+    exact, rho_new = equation_17(loss, V, rho, gain)
+    unprojected, _ = equation_17(loss, V, rho, gain, project=False)
     for v_new, v, wrong in zip(parametrization.weights.values(), exact, unprojected, strict=True):
         assert_near(v_new, oracles.unit(v), 1e-12)
         # The retraction does not repair a step that was not projected.
@@ -466,12 +537,13 @@ def test_a_step_with_multipliers_is_equation_17(kind):
 
 
 @lagrange
-def test_directions_stay_on_the_sphere(kind):
+@every_loss
+def test_directions_stay_on_the_sphere(kind, loss):
     network, parametrization = make(kind)
     optimizer = sgd(parametrization, lam=LAM, momentum=0.9)
     left = []
     for _ in range(20):
-        backward(network)
+        backward(network, LOSSES[loss])
         optimizer.step()
         left += [abs(V.detach().norm().item() - 1) for V in parametrization.weights.values()]
         parametrization.after_step()
@@ -496,7 +568,9 @@ def test_only_multipliers_need_a_retraction(kind):
 # Weight normalization against multipliers
 
 
-def gaps(eta: float, steps: int, lam: float = 0.0, norm: float = 1.0) -> tuple[float, float]:
+def gaps(
+    eta: float, steps: int, loss: str, lam: float = 0.0, norm: float = 1.0
+) -> tuple[float, float]:
     """How far `V` and rho are apart after some steps from the same function, `||v_k|| = norm`."""
     ends = []
     for kind in ("weight_norm", "lagrange"):
@@ -507,7 +581,7 @@ def gaps(eta: float, steps: int, lam: float = 0.0, norm: float = 1.0) -> tuple[f
                     v.mul_(norm / v.norm())
         optimizer = sgd(parametrization, "all", lam, lr=eta)
         for _ in range(steps):
-            step(network, parametrization, optimizer)
+            step(network, parametrization, optimizer, LOSSES[loss])
         V = torch.cat([V.flatten() for V in parametrization.directions().values()])
         ends.append((V, network.rho.item()))
     (V, rho), (V_other, rho_other) = ends
@@ -522,25 +596,29 @@ def order(coarse: float, fine: float) -> float:
 ETAS = (2e-3, 1e-3)
 
 
-def test_one_step_of_weight_normalization_at_unit_norm_is_that_of_multipliers():
-    V_gap, rho_gap = gaps(0.05, steps=1)
+@every_loss
+def test_one_step_of_weight_normalization_at_unit_norm_is_that_of_multipliers(loss):
+    V_gap, rho_gap = gaps(0.05, steps=1, loss=loss)
     assert V_gap < 1e-14
     assert rho_gap < 1e-14
 
 
-def test_decay_on_v_sets_them_apart_at_second_order():
-    V_gaps, rho_gaps = zip(*(gaps(eta, steps=1, lam=LAM) for eta in ETAS), strict=True)
+@every_loss
+def test_decay_on_v_sets_them_apart_at_second_order(loss):
+    V_gaps, rho_gaps = zip(*(gaps(eta, steps=1, loss=loss, lam=LAM) for eta in ETAS), strict=True)
     assert V_gaps[1] > 1e-9
     assert order(*V_gaps) == pytest.approx(2, abs=0.01)
     assert max(rho_gaps) < 1e-14  # both decay rho alike
 
 
-def test_two_steps_without_decay_agree_to_third_order():
-    V_gaps, _ = zip(*(gaps(eta, steps=2) for eta in (2.5e-4, 1.25e-4)), strict=True)
+@every_loss
+def test_two_steps_without_decay_agree_to_third_order(loss):
+    V_gaps, _ = zip(*(gaps(eta, steps=2, loss=loss) for eta in (2.5e-4, 1.25e-4)), strict=True)
     assert V_gaps[1] > 1e-12
     assert order(*V_gaps) == pytest.approx(3, abs=0.05)
 
 
-def test_another_norm_of_v_is_a_first_order_difference():
-    V_gaps, _ = zip(*(gaps(eta, steps=1, norm=2.0) for eta in ETAS), strict=True)
+@every_loss
+def test_another_norm_of_v_is_a_first_order_difference(loss):
+    V_gaps, _ = zip(*(gaps(eta, steps=1, loss=loss, norm=2.0) for eta in ETAS), strict=True)
     assert order(*V_gaps) == pytest.approx(1, abs=0.01)
