@@ -2,7 +2,7 @@ r"""The bound of weight decay on the tail of the spectrum, checked while trainin
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -23,10 +23,8 @@ from callbacks._observer import (
     weight_layers,
 )
 from janus_pl.errors import TheoremError, UsageError
-from janus_pl.linalg import frobenius_norm
 from janus_pl.observables.rank import singular_values
 from janus_pl.task import JanusTask, Ranks, Value
-from janus_pl.theory import plain_decay
 
 # A step's rounding is of full rank: some roundings of each entry of the weight and of the gradient.
 ROUNDINGS = 16
@@ -37,7 +35,7 @@ class Step(NamedTuple):
 
     Attributes:
         kept: a_k, shape (L,).
-        norms: ||p_k||, shape (L,).
+        norms: ||p_k||, float64, shape (L,).
         ranks: B m of this process's samples, by layer. The sum over processes is the most that the
             rank of the step's dLoss/dW_k can be.
     """
@@ -57,15 +55,19 @@ class RankBound(Observer):
 
     (arXiv 2206.05794 for plain weights; `janus_pl.theory.tail_bound`). a_t is 1 - eta wd for plain
     weights, 1 - eta wd + (eta/||v||^2) <G, W> for weight normalization. B is the size of the
-    minibatch and m the number of positions at which a convolution is applied, 1 for a dense layer.
-    The ratio of the two sides is the largest over all windows n = 1, 2, ... that leave a singular
-    value and are not longer than `window`. `tail_bound/vacuous/<layer>` is 1 where there is no such
-    window, because B m >= min(shape) or no step was taken yet, and 0 elsewhere.
+    minibatch, of all that a step accumulates, and m the number of positions at which a convolution
+    is applied, times its groups; 1 for a dense layer. The ratio is that of the left side to the
+    right one and the rounding of n steps, the largest over all windows n = 1, 2, ... that leave a
+    singular value and are not longer than `window`. `tail_bound/vacuous/<layer>` is 1 where there
+    is no such window, because B m >= min(shape) or no step was taken yet, and 0 elsewhere.
 
-    A ratio above 1 beyond rounding stops the run with a `TheoremError`, after the row with the
-    ratio is written: then the weights are not what SGD with this weight decay makes of them.
+    A ratio that is not at most 1 (NaN neither) stops the run with a `TheoremError`, after the row
+    with the ratio is written: then the weights are not what SGD with this weight decay makes of
+    them.
 
-    Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight.
+    Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight
+    that no other module shares. All of a weight's gradient has to come through its own layer: a
+    penalty in the loss gives it any rank.
 
     Args:
         every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
@@ -84,6 +86,7 @@ class RankBound(Observer):
         self._layers: dict[str, Any] = {}
         self._weights: dict[str, nn.Parameter] = {}
         self._rows: list[int] = []
+        self._counting = False
         self._steps: deque[Step] = deque(maxlen=window)
         self._hooks: list[Any] = []
         self._broken: str | None = None
@@ -112,7 +115,7 @@ class RankBound(Observer):
             return
         for optimizer in trainer.optimizers:
             check_optimizer(optimizer)
-        self._rows = [0] * len(self._weights)
+        self._rows, self._counting = [0] * len(self._weights), False
         device = pl_module.device  # a checkpoint's steps were loaded to the CPU
         moved = [Step(s.kept.to(device), s.norms.to(device), s.ranks) for s in self._steps]
         self._steps = deque(moved, maxlen=self.window)
@@ -124,7 +127,12 @@ class RankBound(Observer):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         self._raise_if_broken()
-        self._rows = [0] * len(self._weights)
+        self._counting = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._counting = False  # other callbacks' looks are no part of a step
 
     @torch.no_grad()
     def on_before_optimizer_step(
@@ -133,15 +141,21 @@ class RankBound(Observer):
         if not self._weights:
             return
         weights = [*self._weights.values()]
-        norms = torch.stack([frobenius_norm(weight) for weight in weights])
-        eta = learning_rate_of(optimizer, weights[0])
-        decay = weight_decay_of(optimizer, weights[0])
+        norms = torch.stack([_norm(weight) for weight in weights])
         if isinstance(pl_module, JanusTask) and pl_module.parametrization is not None:
+            rows = self._rows
+            # All p_k are in one group.
+            eta, decay = (of(optimizer, weights[0]) for of in (learning_rate_of, weight_decay_of))
             kept = pl_module.parametrization.kept(eta, decay)
         else:
-            kept = plain_decay(torch.full_like(norms, eta), decay, momentum=0.0)
-        self._steps.append(Step(kept, norms, self._rows))
-        self._rows = [0] * len(weights)
+            rows = [_plain_rank(weight, n) for weight, n in zip(weights, self._rows, strict=True)]
+            kept = norms.new_tensor([_plain_kept(optimizer, weight) for weight in weights])
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        steps = [id(weight) in held for weight in weights]
+        ranks = [n if step else 0 for n, step in zip(rows, steps, strict=True)]
+        # Another optimizer's weights keep their gradients, for a step of their own.
+        self._rows = [0 if step else n for n, step in zip(self._rows, steps, strict=True)]
+        self._steps.append(Step(kept, norms, ranks))
 
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
         values: dict[str, Value] = {}
@@ -153,18 +167,18 @@ class RankBound(Observer):
         Ranks(trainer).add_up([rows])
         rows_of_steps = rows.cpu().numpy()
         for k, (name, weight) in enumerate(self._weights.items()):
-            sigma = singular_values(weight.detach().flatten(1)).double().cpu().numpy()
+            sigma = _spectrum(weight).cpu().numpy()
             ranks = rows_of_steps[:, k]
-            tails, bounds = tail_windows(sigma, kept[:, k], norms[:, k], ranks)
-            values[f"tail_bound/vacuous/{name}"] = float(len(tails) == 0)
-            if not len(tails):
-                continue
-            with np.errstate(divide="ignore", invalid="ignore"):
-                values[f"tail_bound/ratio/{name}"] = float((tails / bounds).max())
-            n = np.arange(1, len(tails) + 1)
-            slack = ROUNDINGS * torch.finfo(weight.dtype).eps * n * norms[-len(n) :, k].max()
-            if (tails > bounds + slack).any():
-                worst = int((tails - bounds - slack).argmax())
+            with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
+                tails, bounds = tail_windows(sigma, kept[:, k], norms[:, k], ranks)
+                n = len(tails)
+                values[f"tail_bound/vacuous/{name}"] = float(n == 0)
+                if n == 0:
+                    continue
+                ratios = tails / (bounds + rounding(weight, norms[-n:, k]))
+            values[f"tail_bound/ratio/{name}"] = float(ratios.max())
+            if not (ratios <= 1).all():  # NaN is not above 1, and is not bounded either
+                worst = int(ratios.argmax())
                 self._broken = self._broken or (
                     f"the tail bound is broken in {name} at step {trainer.global_step}: over the"
                     f" last {worst + 1} steps the tail beyond rank {ranks[-worst - 1 :].sum()} is"
@@ -182,7 +196,9 @@ class RankBound(Observer):
 
     def _find_layers(self, module: LightningModule) -> None:
         if not isinstance(module, JanusTask):
-            self._weights = plain_layers(module)
+            uses = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
+            plain = plain_layers(module)
+            self._weights = {name: w for name, w in plain.items() if uses[id(w)] == 1}
             layers = weight_layers(module)
             self._layers = {name: layers[name] for name in self._weights}
         elif module.parametrization is not None:
@@ -191,10 +207,11 @@ class RankBound(Observer):
             self._layers = {name: layers[name] for name in self._weights}
 
     def _counter(self, k: int, channels: int) -> Any:
-        def count(layer: nn.Module, inputs: Any, output: Tensor) -> None:
-            # Rows of the matrix product: samples, times the positions of a convolution.
-            if torch.is_grad_enabled():
-                self._rows[k] += output.numel() // channels
+        def count(layer: Any, inputs: Any, output: Tensor) -> None:
+            # Rows of the matrix product: samples, times the positions of a convolution. A group of
+            # channels is a product of its own, whose rows of dLoss/dW no other group fills.
+            if self._counting and torch.is_grad_enabled():
+                self._rows[k] += output.numel() // channels * getattr(layer, "groups", 1)
 
         return count
 
@@ -233,6 +250,19 @@ def tail_windows(
     return tails, bounds
 
 
+def rounding(weight: Tensor, norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What the rounding of the last n = 1, 2, ... steps adds to a tail at most, (n,).
+
+    Args:
+        weight: gives the dtype and the number of entries.
+        norms: the weight's norm before each of these steps, (n,).
+    """
+    numbers = torch.finfo(weight.dtype)
+    # Entries below the least normal number are rounded as those at it.
+    size = np.maximum(norms.max(), numbers.tiny * weight.numel() ** 0.5)
+    return ROUNDINGS * numbers.eps * size * np.arange(1, len(norms) + 1)
+
+
 def check_optimizer(optimizer: Optimizer) -> None:
     """SGD without momentum, the only one of which the bound is known."""
     allowed = "torch.optim.SGD with momentum 0, for callbacks.RankBound"
@@ -241,3 +271,31 @@ def check_optimizer(optimizer: Optimizer) -> None:
     for group in optimizer.param_groups:
         if group["momentum"] != 0:
             raise UsageError("model.optimizer.momentum", group["momentum"], allowed)
+
+
+def _norm(weight: Tensor) -> Tensor:
+    """||p_k|| in float64, as the spectrum: in float32 squares are 0 from norms of 1e-23 down."""
+    rows = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    return torch.linalg.vector_norm(rows)
+
+
+def _spectrum(weight: Tensor) -> Tensor:
+    """Singular values to the weight's own rounding, in float64, largest first."""
+    matrix = weight.detach().flatten(1)
+    if matrix.dtype == torch.float64 and matrix.isfinite().all():
+        return torch.linalg.svdvals(matrix)
+    # A quarter of the time. Its rounding, 4e-8 of the largest, is below one of float32.
+    return singular_values(matrix)
+
+
+def _plain_rank(weight: nn.Parameter, rows: int) -> int:
+    """B m; any rank where the gradient came past the layer, as in nn.MultiheadAttention."""
+    unknown = rows == 0 and weight.grad is not None
+    return min(weight.flatten(1).shape) if unknown else rows
+
+
+def _plain_kept(optimizer: Optimizer, weight: nn.Parameter) -> float:
+    """a_t = 1 - eta wd of the weight's own group; 1 where the step leaves the weight as it is."""
+    if weight.grad is None:  # SGD decays what a backward pass has reached
+        return 1.0
+    return 1 - float(learning_rate_of(optimizer, weight)) * weight_decay_of(optimizer, weight)

@@ -44,6 +44,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "lagrange": of_sweeps(runs, "two_cores_lagrange"),
         "constant": of_sweeps(runs, "two_cores_constant", "two_cores_constant_seeds"),
         "equal_steps": of_sweeps(runs, "two_cores_equal_steps", "two_cores_equal_steps_sgd"),
+        "small": of_sweeps(runs, "small"),
         "default_network": of_sweeps(runs, "default_network"),
     }
     found = {name: ends(some) for name, some in deep.items()}

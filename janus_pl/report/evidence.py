@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -13,6 +14,8 @@ from scipy import stats
 from janus_pl.report.records import Run
 
 CONFIDENCE = 0.95
+UNTRAINED = 0.99  # of the loss of f = 0
+EMPTIED = 0.01  # of the outputs at the start; those of an emptied network are 1e-7 and less
 
 LOSS_AT_ZERO = {
     **{"square": 1.0, "exponential": 1.0},
@@ -72,10 +75,41 @@ def ratio(name: str, values: Sequence[float]) -> Estimate:
 
     >>> round(ratio("spread", [2.0, 8.0]).value, 12)
     4.0
+
+    Raises:
+        ValueError: a value that has no logarithm. Rules ask `is_positive` first.
     """
+    if not all(map(is_positive, values)):
+        raise ValueError(f"{name}: got {[*values]}, allowed: finite ratios above 0")
     logarithms = mean(name, [math.log(value) for value in values])
-    ends = [None if end is None else math.exp(end) for end in logarithms[2:4]]
+    ends = [None if end is None else _exp(end) for end in logarithms[2:4]]
     return Estimate(name, math.exp(logarithms.value), ends[0], ends[1], len(values))
+
+
+def mean_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
+    """Mean of one value a run: within each seed first, for only seeds are independent."""
+    found: dict[tuple[Any, Any], list[float]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(seed_of(run), []).append(value)
+    return mean(name, [float(np.mean(same)) for same in found.values()])
+
+
+def ratio_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
+    """Geometric mean of one positive value a run: within each seed first."""
+    found: dict[tuple[Any, Any], list[float]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(seed_of(run), []).append(value)
+    return ratio(name, [ratio(name, same).value for same in found.values()])
+
+
+def is_positive(value: float) -> bool:
+    """Whether a ratio can be taken of it and to it."""
+    return math.isfinite(value) and value > 0
+
+
+def _exp(exponent: float) -> float:
+    """Infinity where two seeds are so far apart that the interval has no end."""
+    return math.exp(exponent) if exponent < math.log(sys.float_info.max) else math.inf
 
 
 def trend(x: Sequence[float], y: Sequence[float]) -> float:
@@ -99,14 +133,41 @@ def lambda_of(run: Run) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def is_zero_function(run: Run) -> bool:
-    """Whether a network's training loss ended at that of f = 0, or within 1% of it, or above.
+def is_untrained(run: Run) -> bool:
+    """Whether a network's training loss ended at that of f = 0, within 1% of it, or above.
 
-    Its margins are rounding and its directions those of a network that weight decay has emptied,
-    so that it is no evidence for or against what is said of trained networks.
+    It is no evidence for or against what is said of trained networks.
     """
     at_zero = LOSS_AT_ZERO.get(str(run.options.get("model.loss")), math.inf)
-    return run.last("train/loss") >= 0.99 * at_zero
+    return run.last("train/loss") >= UNTRAINED * at_zero
+
+
+def is_zero_function(run: Run) -> bool:
+    """Whether a network ended as f = 0: untrained, and its outputs next to none of what they were.
+
+    Its margins are rounding and its directions those of a network that weight decay has emptied.
+    Outputs start near 0 too, so that the loss alone does not tell it from one that is hardly
+    trained.
+    """
+    return is_untrained(run) and outputs_left(run) < EMPTIED
+
+
+def outputs_left(run: Run) -> float:
+    """Root mean square of y_n f_W(x_n), at the end over that at the start; NaN if not recorded."""
+    end, start = (
+        abs(at("rho")) * math.hypot(at("margin/mean"), at("margin/std"))
+        for at in (run.last, run.first)
+    )
+    return end / start if start > 0 else math.nan
+
+
+def why_untrained(run: Run) -> str:
+    """What shows that a network is untrained, with the numbers."""
+    loss, left = run.last("train/loss"), outputs_left(run)
+    if is_zero_function(run):
+        return f"its training loss is {loss:.3g} and its outputs {left:.1e} of the first: f = 0"
+    kept = "" if math.isnan(left) else f" (and its outputs are {left:.2g} of the first, not 0)"
+    return f"it is not trained: its loss, {loss:.3g}, is not 1% below that of f = 0{kept}"
 
 
 def setup(run: Run, *varied: Varied) -> str:

@@ -1,14 +1,17 @@
 """How records of the deep network decide on a prediction: one rule for each, runs in, findings out.
 
 Numbers are those of a run's last row that holds them, unless said. Runs are compared only with runs
-of the same options and seeds but for what a prediction varies. Thresholds are ours, for the paper
-says "grows" and "small"; they are part of each criterion.
+of the same options and seeds but for what a prediction varies. Intervals are over seeds: several
+runs of a seed are averaged first. Thresholds are ours, for the paper says "grows" and "small"; they
+are part of each criterion.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -16,9 +19,12 @@ from janus_pl.report.evidence import (
     Estimate,
     by_seed,
     families,
+    is_positive,
     lambda_of,
     mean,
+    mean_by_seed,
     ratio,
+    ratio_by_seed,
     seed_of,
     trend,
 )
@@ -32,10 +38,25 @@ NOISE_FACTOR = 10.0
 SAME_FACTOR = 1.5
 CONVERGED_ERROR = 0.01  # of the training set; the paper's for converged GD (Fig. 2b)
 EQUILIBRIUM = 0.01
+SAME_CLOCK = 0.05  # steps, or eta t, that differ by no more of themselves are equal
 # Layers whose rank is far above the number of classes; the first two have few columns.
 MIDDLE = ("conv3", "conv4", "fc1")
 
+RANK, VELOCITY = "effective_rank", "velocity"
+
+T = TypeVar("T")
 Quantity = Callable[[Run], float]
+
+
+class At(NamedTuple):
+    """A run at one of its rows."""
+
+    run: Run
+    row: int
+
+
+# SGD and GD of the same seed, each at a row.
+Pair = tuple[At, At]
 
 
 # Quantities
@@ -43,7 +64,8 @@ Quantity = Callable[[Run], float]
 
 def relative_spread(run: Run) -> float:
     """std/mean of the margins: the units of the margins move with rho, this does not."""
-    return run.last("margin/std") / abs(run.last("margin/mean"))
+    mean = abs(run.last("margin/mean"))
+    return run.last("margin/std") / mean if mean else math.inf
 
 
 def mean_margin(run: Run) -> float:
@@ -52,9 +74,22 @@ def mean_margin(run: Run) -> float:
 
 
 def velocity(run: Run) -> float:
-    """Geometric mean of ||V_k dot|| over the layers."""
-    norms = [run.last(f"velocity/{layer}") for layer in run.layers("velocity")]
-    return float(np.exp(np.mean(np.log(norms))))
+    """Geometric mean of ||V_k dot|| over the layers; NaN where none is recorded."""
+    return _geometric_mean([run.last(f"velocity/{layer}") for layer in run.layers("velocity")])
+
+
+def velocity_at(at: At) -> float:
+    """The same at a row."""
+    layers = at.run.layers(VELOCITY)
+    return _geometric_mean([float(at.run.rows[f"{VELOCITY}/{k}"].loc[at.row]) for k in layers])
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    if not values:
+        return math.nan
+    if min(values) <= 0:
+        return 0.0
+    return float(np.exp(np.mean(np.log(values))))
 
 
 def middle_rank(run: Run) -> float:
@@ -68,13 +103,19 @@ def middle(run: Run) -> list[str]:
     return [layer for layer in MIDDLE if layer in layers] or layers[1:-1] or layers
 
 
+def least_rank_at_start(run: Run) -> float:
+    """Of the middle layers."""
+    return min(run.first(f"effective_rank/{layer}") for layer in middle(run))
+
+
 def falls(run: Run, row: int | None = None) -> dict[str, float]:
     """1 - effective rank/effective rank at the start, by middle layer, at a row or at the end."""
     found = {}
     for layer in middle(run):
         ranks = run.rows[f"effective_rank/{layer}"]
-        now = ranks.dropna().iloc[-1] if row is None else ranks.loc[row]
-        found[layer] = float(1 - now / ranks.dropna().iloc[0])
+        now = float(ranks.dropna().iloc[-1] if row is None else ranks.loc[row])
+        start = run.first(f"effective_rank/{layer}")
+        found[layer] = 1 - now / start if start else math.nan
     return found
 
 
@@ -82,31 +123,34 @@ def falls(run: Run, row: int | None = None) -> dict[str, float]:
 
 
 def grows_with_lambda(
-    quantity: Quantity, keys: Sequence[str], dynamics: str = "SGD", sign: int = 1
+    quantity: Quantity, words: str, keys: Sequence[str], dynamics: str = "SGD", sign: int = 1
 ) -> Callable[[Sequence[Run]], list[Finding | Missing]]:
     """Kendall's tau of a quantity against lambda, seed by seed, and its change; square loss."""
 
     def rule(runs: Sequence[Run]) -> list[Finding | Missing]:
         results: list[Finding | Missing] = []
         for family in families(square(runs, dynamics, *keys), "lambda"):
-            sweeps = [sorted(same, key=lambda_of) for same in by_seed(family)]
-            sweeps = [sweep for sweep in sweeps if lambda_of(sweep[0]) < lambda_of(sweep[-1])]
+            sweeps = _sweeps(family)
             if not sweeps:
                 results.append(Missing(f"another lambda beside {lambda_of(family[0]):g}"))
-                continue
-            taus = [trend([*map(lambda_of, s)], [*map(quantity, s)]) for s in sweeps]
-            change = ratio("ratio", [quantity(s[-1]) / quantity(s[0]) for s in sweeps])
-            tau = mean("tau", taus)
-            ends = ", ".join(_range(s, quantity) for s in sweeps)
-            results.append(
-                Finding(
-                    sign * tau.value >= TREND and sign * (change.value - 1) >= STAYS,
-                    f"times {change} from lambda {_lambdas(sweeps)}; tau {tau.value:.2g}"
-                    f" ({_seeds(len(sweeps))}: {ends})",
-                    [change, tau],
-                    [run for sweep in sweeps for run in sweep],
+            for group in _groups(sweeps):
+                ends = _ends(group)
+                if lacking := _no_ratio(_flat(ends), quantity, words):
+                    results.append(lacking)
+                    continue
+                taus = [trend([*map(lambda_of, s)], [*map(quantity, s)]) for s in group]
+                change = ratio("ratio", [quantity(high) / quantity(low) for low, high in ends])
+                tau = mean("tau", taus)
+                ranges = ", ".join(" to ".join(f"{quantity(r):.3g}" for r in pair) for pair in ends)
+                results.append(
+                    Finding(
+                        sign * tau.value >= TREND and sign * (change.value - 1) >= STAYS,
+                        f"times {change} from lambda {_lambdas(ends)}; tau {tau.value:.2g}"
+                        f" ({_whose(group, sweeps)}: {ranges})",
+                        [change, tau],
+                        _flat(group),
+                    )
                 )
-            )
         return results
 
     return rule
@@ -116,26 +160,25 @@ def noise_needs_lambda(runs: Sequence[Run]) -> list[Finding | Missing]:
     """The relative spread with weight decay over that without, under SGD."""
     results: list[Finding | Missing] = []
     for family in families(square(runs, "SGD", "margin/std"), "lambda"):
-        pairs = [
-            (without, max(same, key=lambda_of))
-            for same in by_seed(family)
-            for without in same
-            if lambda_of(without) == 0 and max(map(lambda_of, same)) > 0
-        ]
-        if not pairs:
+        sweeps = [sweep for sweep in _sweeps(family) if lambda_of(sweep[0]) == 0]
+        if not sweeps:
             results.append(Missing("SGD at lambda = 0 and above, of the same seed"))
-            continue
-        ratios = [relative_spread(b) / relative_spread(a) for a, b in pairs]
-        factor = ratio("spread", ratios)
-        results.append(
-            Finding(
-                factor.value >= NOISE_FACTOR,
-                f"std/mean times {factor} from lambda 0 to {lambda_of(pairs[0][1]):g}"
-                f" ({_seeds(len(pairs))}: {_list(ratios)})",
-                [factor],
-                [run for pair in pairs for run in pair],
+        for group in _groups(sweeps):
+            ends = _ends(group)
+            if lacking := _no_ratio(_flat(ends), relative_spread, "std/mean"):
+                results.append(lacking)
+                continue
+            ratios = [relative_spread(high) / relative_spread(low) for low, high in ends]
+            factor = ratio("spread", ratios)
+            results.append(
+                Finding(
+                    factor.value >= NOISE_FACTOR,
+                    f"std/mean times {factor} from lambda {_lambdas(ends)}"
+                    f" ({_whose(group, sweeps)}: {_list(ratios)})",
+                    [factor],
+                    _flat(ends),
+                )
             )
-        )
     return results
 
 
@@ -149,22 +192,26 @@ def gd_spread_is_constant(runs: Sequence[Run]) -> list[Finding | Missing]:
         if run not in converged
     ]
     for family in families(converged, "lambda"):
-        sweeps = [sorted(same, key=lambda_of) for same in by_seed(family)]
-        sweeps = [sweep for sweep in sweeps if lambda_of(sweep[0]) < lambda_of(sweep[-1])]
+        sweeps = _sweeps(family)
         if not sweeps:
+            beside = f"converged GD at another lambda beside {lambda_of(family[0]):g}"
+            results.append(Missing(beside))
+        for group in _groups(sweeps):
+            ends = _ends(group)
+            if lacking := _no_ratio(_flat(ends), relative_spread, "std/mean"):
+                results.append(lacking)
+                continue
+            ratios = [relative_spread(high) / relative_spread(low) for low, high in ends]
+            change = ratio("ratio", ratios)
             results.append(
-                Missing(f"converged GD at another lambda beside {lambda_of(family[0]):g}")
+                Finding(
+                    1 / SAME_FACTOR <= change.value <= SAME_FACTOR,
+                    f"std/mean times {change} from lambda {_lambdas(ends)}"
+                    f" ({_whose(group, sweeps)})",
+                    [change],
+                    _flat(group),
+                )
             )
-            continue
-        change = ratio("ratio", [relative_spread(s[-1]) / relative_spread(s[0]) for s in sweeps])
-        results.append(
-            Finding(
-                1 / SAME_FACTOR <= change.value <= SAME_FACTOR,
-                f"std/mean times {change} from lambda {_lambdas(sweeps)} ({_seeds(len(sweeps))})",
-                [change],
-                [run for sweep in sweeps for run in sweep],
-            )
-        )
     return results
 
 
@@ -173,6 +220,9 @@ def top_layer_is_quietest(runs: Sequence[Run]) -> list[Finding | Missing]:
     results: list[Finding | Missing] = []
     decayed = [r for r in square(runs, "SGD") if lambda_of(r) > 0 and len(r.layers("velocity")) > 1]
     for family in families(decayed, "lambda"):
+        if lacking := _no_ratio(family, velocity, "||V_k dot|| of a layer"):
+            results.append(lacking)
+            continue
         ratios, names = [], []
         for run in family:
             *others, top = run.layers("velocity")
@@ -180,11 +230,10 @@ def top_layer_is_quietest(runs: Sequence[Run]) -> list[Finding | Missing]:
             quietest = min(norms, key=lambda layer: norms[layer])
             ratios.append(run.last(f"velocity/{top}") / norms[quietest])
             names.append(f"{top}/{quietest}")
-        share = ratio("top/least other", ratios)
+        share = ratio_by_seed("top/least other", family, ratios)
         least = ", ".join(f"{n} {r:.3g}" for n, r in zip(names, ratios, strict=True))
-        results.append(
-            Finding(share.value <= 1, f"times {share} the least other ({least})", [share], family)
-        )
+        measured = f"times {share} the least other ({_seeds(share.seeds)}: {least})"
+        results.append(Finding(share.value <= 1, measured, [share], family))
     return results
 
 
@@ -204,8 +253,8 @@ def rank_goes_with_velocity(runs: Sequence[Run]) -> list[Finding | Missing]:
             for run in family
             for kinds in [("effective_rank", "velocity")]
         ]
-        tau = mean("tau", taus)
-        measured = f"tau {tau} over the layers of a run ({_list(taus)})"
+        tau = mean_by_seed("tau", family, taus)
+        measured = f"tau {tau} over the layers of a run ({_seeds(tau.seeds)}: {_list(taus)})"
         results.append(Finding(tau.value >= TREND, measured, [tau], family))
     return results
 
@@ -217,8 +266,8 @@ def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
     for family in families(undecayed, "loss"):
         losses = {run.options["model.loss"] for run in family}
         if losses == {"square"} or "square" not in losses:
-            lacking = "cross_entropy" if losses == {"square"} else "square"
-            results.append(Missing(f"the same SGD run at lambda = 0 with model.loss: {lacking}"))
+            wanted = "cross_entropy" if losses == {"square"} else "square"
+            results.append(Missing(f"the same SGD run at lambda = 0 with model.loss: {wanted}"))
             continue
         for loss in sorted(losses - {"square"}):
             pairs = [
@@ -230,15 +279,24 @@ def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
             if not pairs:
                 results.append(Missing(f"square loss and {loss} at lambda = 0 of the same seed"))
                 continue
-            noise = ratio("spread", [relative_spread(b) / relative_spread(a) for a, b in pairs])
-            move = ratio("velocity", [velocity(b) / velocity(a) for a, b in pairs])
+            if lacking := _no_ratio(_flat(pairs), relative_spread, "std/mean"):
+                results.append(lacking)
+                continue
+            first = [a for a, _ in pairs]
+            spreads = [relative_spread(b) / relative_spread(a) for a, b in pairs]
+            effects = [ratio_by_seed("spread", first, spreads)]
+            told = f"std/mean times {effects[0]}"
+            # Told beside the spread, which decides; not every record has it.
+            if not _no_ratio(_flat(pairs), velocity, "||V_k dot||"):
+                moves = [velocity(b) / velocity(a) for a, b in pairs]
+                effects.append(ratio_by_seed("velocity", first, moves))
+                told += f", ||V_k dot|| times {effects[1]}"
             results.append(
                 Finding(
-                    noise.value >= NOISE_FACTOR,
-                    f"{loss} over square at lambda 0: std/mean times {noise}, ||V_k dot|| times"
-                    f" {move} ({_seeds(len(pairs))})",
-                    [noise, move],
-                    [run for pair in pairs for run in pair],
+                    effects[0].value >= NOISE_FACTOR,
+                    f"{loss} over square at lambda 0: {told} ({_seeds(effects[0].seeds)})",
+                    effects,
+                    _flat(pairs),
                 )
             )
     return results
@@ -247,7 +305,7 @@ def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
 def sgd_lowers_ranks(runs: Sequence[Run]) -> list[Finding | Missing]:
     """How far the effective ranks fall from their start, SGD against GD at equal epochs."""
     results: list[Finding | Missing] = []
-    for sgd, gd in _pairs_by_batch(runs, "batch"):
+    for sgd, gd in _pairs_by_batch([run for run in runs if run.finished], RANK, "batch"):
         if not (sgd and gd):
             results.append(_lacks(sgd, gd))
             continue
@@ -255,58 +313,91 @@ def sgd_lowers_ranks(runs: Sequence[Run]) -> list[Finding | Missing]:
     return results
 
 
-def at_equal(clock: str, words: str) -> Callable[[Sequence[Run]], list[Finding | Missing]]:
-    """The fall of the ranks where SGD and GD have gone equally far by another clock."""
+def at_equal(
+    clock: str, words: str, kind: str, compare: Callable[[Sequence[Pair], str], Finding | Missing]
+) -> Callable[[Sequence[Run]], list[Finding | Missing]]:
+    """What `compare` says of keys `kind/LAYER` where SGD and GD have gone equally far by a clock.
+
+    The runs need not be finished, for they are compared where both have been.
+    """
 
     def rule(runs: Sequence[Run]) -> list[Finding | Missing]:
         results: list[Finding | Missing] = []
-        for sgd, gd in _pairs_by_batch(runs, "batch", "epochs"):
+        timed = [run for run in runs if run.has(clock)]
+        for sgd, gd in _pairs_by_batch(timed, kind, "batch", "epochs"):
             if not (sgd and gd):
                 results.append(_lacks(sgd, gd))
                 continue
             # Seeds whose runs go equally far together: means are over equal clocks alone.
-            reached: dict[str, list[tuple[Run, int, Run, int]]] = {}
+            reached: dict[str, list[Pair]] = {}
             for a, b in zip(sgd, gd, strict=True):
-                i, j = _rows_at(a, b, clock)
-                reached.setdefault(f"{a.rows[clock][i]:.4g}", []).append((a, i, b, j))
+                pair = _at_equal_clock(a, b, clock, words, kind)
+                if isinstance(pair, Missing):
+                    results.append(pair)
+                    continue
+                reached.setdefault(f"{_clock(pair[0], clock):.4g}", []).append(pair)
             for time, pairs in reached.items():
-                times = ", ".join(f"{b.rows[clock][j]:.4g}" for _, _, b, j in pairs)
-                ends = f"{pairs[0][0].last(clock):.4g}, GD at {pairs[0][2].last(clock):.4g}"
-                results.append(
-                    _compare(
-                        [falls(a, i) for a, i, _, _ in pairs],
-                        [falls(b, j) for _, _, b, j in pairs],
-                        f"at {words} {time} (GD at {times}; SGD ends at {ends}): ",
-                        [run for a, _, b, _ in pairs for run in (a, b)],
-                    )
-                )
+                times = ", ".join(f"{_clock(b, clock):.4g}" for _, b in pairs)
+                longest, control = (at.run.last(clock) for at in pairs[0])
+                ends = f"SGD ends at {longest:.4g}, GD at {control:.4g}"
+                results.append(compare(pairs, f"at {words} {time} (GD at {times}; {ends}): "))
         return results
 
     return rule
 
 
+def ranks_fall(pairs: Sequence[Pair], where: str) -> Finding | Missing:
+    """How far the effective ranks have fallen under SGD and under GD."""
+    sgd, gd = ([falls(pair[i].run, pair[i].row) for pair in pairs] for i in (0, 1))
+    return _compare(sgd, gd, where, [at.run for pair in pairs for at in pair])
+
+
+def sgd_is_noisier(pairs: Sequence[Pair], where: str) -> Finding | Missing:
+    """||V_k dot|| of SGD over that of GD, geometric mean over the layers."""
+    for at in _flat(pairs):
+        if not is_positive(velocity_at(at)):
+            return _no_ratio_to(at.run, "||V_k dot|| of a layer", velocity_at(at))
+    ratios = [velocity_at(a) / velocity_at(b) for a, b in pairs]
+    factor = ratio("SGD/GD", ratios)
+    return Finding(
+        factor.value >= NOISE_FACTOR,
+        f"{where}||V_k dot|| of SGD is {factor} times that of GD"
+        f" ({_seeds(len(pairs))}: {_list(ratios)})",
+        [factor],
+        [at.run for at in _flat(pairs)],
+    )
+
+
 def rho_is_at_equilibrium(runs: Sequence[Run]) -> list[Finding | Missing]:
     """|mu - (M + lambda) rho - the common mode's part|/mu, in units of the learned rho."""
     results: list[Finding | Missing] = []
-    kept = [run for run in deep(runs) if run.has("equilibrium/residual", "margin/mean")]
-    for family in families(kept, "lambda"):
-        shares = []
-        for run in family:
-            mu = run.last("margin/mean") * run.last("rho") / abs(run.last("rho_learned"))
-            residual = run.last("equilibrium/residual") - run.last("equilibrium/common_mode")
-            shares.append(abs(residual / mu))
-        share = mean("residual/mu", shares)
+    keys = ("equilibrium/residual", "equilibrium/common_mode", "margin/mean", "rho", "rho_learned")
+    for family in families(deep(runs, None, *keys), "lambda"):
+        if lacking := _no_ratio(family, _learned_mu, "mu in units of the learned rho"):
+            results.append(lacking)
+            continue
+        residuals = [
+            run.last("equilibrium/residual") - run.last("equilibrium/common_mode") for run in family
+        ]
+        shares = [abs(r) / _learned_mu(run) for r, run in zip(residuals, family, strict=True)]
+        share = mean_by_seed("residual/mu", family, shares)
         worst = family[int(np.argmax(shares))]
         results.append(
             Finding(
                 share.value <= EQUILIBRIUM,
                 f"{family[0].dynamics}: {share.value:.2g} of mu on average, at most"
-                f" {max(shares):.2g} ({worst.name})",
+                f" {max(shares):.2g} ({worst.name}; {_seeds(share.seeds)})",
                 [share],
                 family,
             )
         )
     return results
+
+
+def _learned_mu(run: Run) -> float:
+    """|mu| in units of the learned rho."""
+    learned = abs(run.last("rho_learned"))
+    return abs(run.last("margin/mean") * run.last("rho")) / learned if learned else math.inf
 
 
 # Which runs
@@ -329,20 +420,57 @@ def square(runs: Sequence[Run], dynamics: str, *keys: str) -> list[Run]:
     return [r for r in deep(runs, dynamics, *keys) if r.options["model.loss"] == "square"]
 
 
-def _pairs_by_batch(runs: Sequence[Run], *varied: str) -> Iterator[tuple[list[Run], list[Run]]]:
+def _sweeps(family: Sequence[Run]) -> list[list[Run]]:
+    """For each seed that has two lambdas or more its runs, in the order of lambda."""
+    sweeps = [sorted(same, key=lambda_of) for same in by_seed(family)]
+    return [sweep for sweep in sweeps if lambda_of(sweep[0]) < lambda_of(sweep[-1])]
+
+
+def _groups(sweeps: Sequence[Sequence[Run]]) -> list[Sequence[Sequence[Run]]]:
+    """Seeds to pool: all that share two lambdas, else each alone, for their changes differ."""
+    if not sweeps or len(_shared(sweeps)) > 1:
+        return [sweeps] if sweeps else []
+    return [[sweep] for sweep in sweeps]
+
+
+def _shared(sweeps: Sequence[Sequence[Run]]) -> set[float]:
+    return set.intersection(*({lambda_of(run) for run in sweep} for sweep in sweeps))
+
+
+def _ends(group: Sequence[Sequence[Run]]) -> list[tuple[Run, Run]]:
+    """Of each seed the runs at the least and at the largest lambda that all of them share."""
+    shared = _shared(group)
+    return [
+        (
+            next(run for run in sweep if lambda_of(run) == min(shared)),
+            next(run for run in sweep if lambda_of(run) == max(shared)),
+        )
+        for sweep in group
+    ]
+
+
+def _no_ratio(runs: Sequence[Run], quantity: Quantity, words: str) -> Missing | None:
+    """What to say where a ratio of or to a number has no meaning, as with a velocity of 0."""
+    for run in runs:
+        if not is_positive(value := quantity(run)):
+            return _no_ratio_to(run, words, value)
+    return None
+
+
+def _no_ratio_to(run: Run, words: str, value: float) -> Missing:
+    seen = "not recorded" if math.isnan(value) else f"{value:.3g}"
+    return Missing(f"{words} above 0 in {run.name}: it is {seen}")
+
+
+def _pairs_by_batch(
+    runs: Sequence[Run], kind: str, *varied: str
+) -> Iterator[tuple[list[Run], list[Run]]]:
     """SGD and GD of the same seeds, run by run, for each batch size; one of them is empty else.
 
-    Where epochs vary too, a seed has one pair for each batch size, the two longest runs, and they
-    need not be finished, for they are compared where both have been.
+    Where epochs vary too, a seed has one pair for each batch size, the two longest runs.
     """
-    wanted = runs if "epochs" in varied else [run for run in runs if run.finished]
-    ranked = [
-        run
-        for run in wanted
-        if "model.loss" in run.options
-        and run.has(*(f"effective_rank/{layer}" for layer in middle(run) or ["?"]))
-    ]
-    decayed = sorted((run for run in ranked if lambda_of(run) > 0), key=lambda_of)
+    usable = [run for run in runs if "model.loss" in run.options and run.has(*_keys(run, kind))]
+    decayed = sorted((run for run in usable if lambda_of(run) > 0), key=lambda_of)
     for family in families(decayed, *varied):  # type: ignore[arg-type]
         longest: dict[tuple[object, object], Run] = {}
         for run in sorted(family, key=lambda run: run.last(STEP)):
@@ -360,23 +488,56 @@ def _pairs_by_batch(runs: Sequence[Run], *varied: str) -> Iterator[tuple[list[Ru
                 yield [*sgd.values()], []
 
 
+def _keys(run: Run, kind: str) -> list[str]:
+    """The keys that are compared; one that no record has where it has none of the kind."""
+    layers = middle(run) if kind == RANK else run.layers(kind)
+    return [f"{kind}/{layer}" for layer in layers or ["?"]]
+
+
 def _lacks(sgd: Sequence[Run], gd: Sequence[Run]) -> Missing:
     if sgd:
         return Missing(f"{sgd[0].name} with data.batch_size: full, at the same seed")
     return Missing(f"{gd[0].name} with a data.batch_size below N, at the same seed")
 
 
-def _rows_at(a: Run, b: Run, clock: str) -> tuple[int, int]:
-    """The last row of a within the reach of both, and the row of b that is nearest to it."""
-    times = [r.rows.loc[r.rows[f"effective_rank/{middle(r)[0]}"].notna(), clock] for r in (a, b)]
-    reach = min(time.iloc[-1] for time in times) * (1 + 1e-9)
-    at = int(times[0][times[0] <= reach].index[-1])
-    return at, int((times[1] - times[0].loc[at]).abs().idxmin())
+def _at_equal_clock(sgd: Run, gd: Run, clock: str, words: str, kind: str) -> Pair | Missing:
+    """The last row of SGD within the reach of both at which GD has one too.
+
+    Their first rows are none: all runs are equal before the first step.
+    """
+    times, of_gd = (
+        run.rows.loc[run.rows[_keys(run, kind)].notna().all(axis=1), clock] for run in (sgd, gd)
+    )
+    times, of_gd = times[times > sgd.first(clock)], of_gd[of_gd > gd.first(clock)]
+    if times.empty:
+        return Missing(f"{sgd.name} with rows after its first")
+    reach = of_gd.iloc[-1] if len(of_gd) else gd.first(clock)
+    within = times[times <= reach * (1 + 1e-9)]
+    if within.empty:
+        return Missing(
+            f"{gd.name} with more epochs: it ends at {words} {reach:.4g}, before SGD's first row at"
+            f" {times.iloc[0]:.4g}"
+        )
+    for row, time in reversed(list(within.items())):
+        off = (of_gd - time).abs()
+        if off.min() <= SAME_CLOCK * time:
+            return At(sgd, int(row)), At(gd, int(off.idxmin()))
+    nearest = of_gd.loc[(of_gd - within.iloc[-1]).abs().idxmin()]
+    return Missing(
+        f"{gd.name} with more rows: at {words} {within.iloc[-1]:.4g} of SGD its nearest is at"
+        f" {nearest:.4g}"
+    )
+
+
+def _clock(at: At, clock: str) -> float:
+    return float(at.run.rows[clock].loc[at.row])
 
 
 def _compare(
     sgd: Sequence[dict[str, float]], gd: Sequence[dict[str, float]], where: str, runs: list[Run]
-) -> Finding:
+) -> Finding | Missing:
+    if lacking := _no_ratio(runs, least_rank_at_start, "effective ranks at the start"):
+        return lacking
     effects: dict[str, list[Estimate]] = {"SGD": [], "GD": []}
     for name, seen in (("SGD", sgd), ("GD", gd)):
         for layer in seen[0]:
@@ -413,12 +574,19 @@ def _list(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
 
 
-def _range(sweep: Sequence[Run], quantity: Quantity) -> str:
-    return " to ".join(f"{quantity(run):.3g}" for run in (sweep[0], sweep[-1]))
+def _lambdas(ends: Sequence[tuple[Run, Run]]) -> str:
+    low, high = map(lambda_of, ends[0])
+    return f"{low:g} to {high:g}"
 
 
-def _lambdas(sweeps: Sequence[Sequence[Run]]) -> str:
-    lows, highs = ({lambda_of(s[i]) for s in sweeps} for i in (0, -1))
-    return f"{', '.join(f'{v:g}' for v in sorted(lows))} to " + ", ".join(
-        f"{v:g}" for v in sorted(highs)
-    )
+def _whose(group: Sequence[Sequence[Run]], sweeps: Sequence[Sequence[Run]]) -> str:
+    """How many seeds are pooled, or whose the numbers are where none can be."""
+    if len(group) == len(sweeps):
+        return _seeds(len(group))
+    weights, samples = seed_of(group[0][0])
+    seed = f"{weights}" if samples in (None, weights) else f"{weights}, data {samples}"
+    return f"seed {seed} alone, for the seeds share no two lambdas"
+
+
+def _flat(nested: Iterable[Iterable[T]]) -> list[T]:
+    return [each for inner in nested for each in inner]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+import pandas as pd
 
 from janus_pl.report.evidence import by_seed, families, mean
 from janus_pl.report.records import Run
@@ -15,7 +16,6 @@ from janus_pl.report.verdicts import Finding, Missing, Prediction
 CLOSED_FORM = 1e-9  # of the start; float64 rounding over 500,000 steps leaves 5e-13
 SLOPE = 1e-6  # relative; both norms are still 1e-10 of their start where it is measured
 EMPTY = 1e-12
-BOUND = 1 + 1e-3  # float32 rounding where both sides are small; RankBound itself knows the dtype
 
 
 def null_space_decays(runs: Sequence[Run]) -> list[Finding | Missing]:
@@ -97,27 +97,43 @@ def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
     """The largest ratio of a spectrum's tail to what weight decay allows, over layers and rows."""
     results: list[Finding | Missing] = []
     for run in runs:
-        layers = run.layers("tail_bound/ratio")
-        if not layers:
-            if run.layers("tail_bound/vacuous"):
+        watched = run.layers("tail_bound/vacuous")
+        largest = {k: _largest_ratio(run, k) for k in watched if _bounded(run, k).any()}
+        if not largest:
+            if watched:
                 results.append(
                     Missing(f"a smaller batch than that of {run.name}: its bound is vacuous")
                 )
             continue
-        largest = {k: float(run.rows[f"tail_bound/ratio/{k}"].max()) for k in layers}
-        rows = int(run.rows[[f"tail_bound/ratio/{k}" for k in layers]].notna().any(axis=1).sum())
-        vacuous = sorted(set(run.layers("tail_bound/vacuous")) - set(layers))
+        rows = np.any([_bounded(run, k) for k in largest], axis=0).sum()
+        vacuous = sorted(set(watched) - set(largest))
         said = ", ".join(f"{layer} {value:.3g}" for layer, value in largest.items())
         said += f"; vacuous for {', '.join(vacuous)}" if vacuous else ""
         results.append(
             Finding(
-                run.exit_code != 5 and max(largest.values()) <= BOUND,
+                # RankBound's own judgement: its ratio allows for rounding. NaN is not below 1.
+                run.exit_code != 5 and all(value <= 1 for value in largest.values()),
                 f"{run.name}: tail/bound at most {said} ({rows} rows)",
                 [mean(layer, [value]) for layer, value in largest.items()],
                 [run],
             )
         )
     return results
+
+
+def _bounded(run: Run, layer: str) -> pd.Series[bool]:
+    """The rows in which the bound says something of a layer, so that there is a ratio."""
+    return run.rows[f"tail_bound/vacuous/{layer}"] == 0
+
+
+def _largest_ratio(run: Run, layer: str) -> float:
+    """NaN if one of the ratios is none: records keep no NaN and no infinity, but the row is there.
+
+    W&B writes both as text.
+    """
+    ratios = run.rows.reindex(columns=[f"tail_bound/ratio/{layer}"]).squeeze(axis=1)
+    due = ratios[_bounded(run, layer)]
+    return math.nan if due.isna().any() else float(ratios.max())
 
 
 def _with_null_space(runs: Sequence[Run]) -> list[Run]:

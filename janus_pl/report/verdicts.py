@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -91,8 +92,19 @@ class Verdict:
         return self.theorem and self.verdict is Outcome.FAILS
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: every field, effects as objects, runs as `name (id)`."""
-        return asdict(self) | {"effects": [effect._asdict() for effect in self.effects]}
+        """Plain values: every field, effects as objects, runs as `name (id)`.
+
+        JSON has no NaN and no infinity: an effect's number that is none is null.
+        """
+        effects = [
+            {key: _finite(value) for key, value in effect._asdict().items()}
+            for effect in self.effects
+        ]
+        return asdict(self) | {"effects": effects}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from rich.table import Table
 
 from janus_pl.errors import UsageError
 from janus_pl.options import ToolParser
-from janus_pl.report.evidence import is_zero_function
+from janus_pl.report.evidence import is_untrained, why_untrained
 from janus_pl.report.predictions import PREDICTIONS
 from janus_pl.report.records import Run, read
 from janus_pl.report.theorems import THEOREMS
@@ -25,11 +26,22 @@ COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.UNTESTABLE: "di
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
     """Every prediction and theorem on some runs, in the order of the table.
 
-    The predictions are of trained networks: runs that ended as f = 0 are for the theorems alone.
+    The predictions are of trained networks: untrained ones, and those that ended as f = 0, are for
+    the theorems alone.
     """
-    trained = [run for run in runs if not is_zero_function(run)]
+    trained = [run for run in runs if not is_untrained(run)]
     found = [verdict for p in PREDICTIONS for verdict in judge(p, trained)]
+    if left_out := len(runs) - len(trained):
+        # What is missing may be among them.
+        found = [_with_left_out(verdict, left_out) for verdict in found]
     return found + [verdict for p in THEOREMS for verdict in judge(p, runs)]
+
+
+def _with_left_out(verdict: Verdict, count: int) -> Verdict:
+    if verdict.missing is None:
+        return verdict
+    told = "1 run is" if count == 1 else f"{count} runs are"
+    return replace(verdict, missing=f"{verdict.missing} ({told} left out as not trained)")
 
 
 def main(args: Sequence[str]) -> int:
@@ -52,9 +64,9 @@ def main(args: Sequence[str]) -> int:
         _print(found, len(records.runs))
     if options.json is not None:
         _write(options.json, found)
-    for run in filter(is_zero_function, records.runs):
-        loss = f"its training loss is {run.last('train/loss'):.3g}, that of f = 0"
-        print(f"left out of the predictions: {run.name} ({run.id}): {loss}", file=sys.stderr)
+    for run in filter(is_untrained, records.runs):
+        why = why_untrained(run)
+        print(f"left out of the predictions: {run.name} ({run.id}): {why}", file=sys.stderr)
     return 1 if any(verdict.violated for verdict in found) else 0
 
 
@@ -80,7 +92,7 @@ def _print(found: Sequence[Verdict], count: int) -> None:
 
 
 def _write(target: str, found: Sequence[Verdict]) -> None:
-    text = json.dumps([verdict.to_json() for verdict in found], indent=2) + "\n"
+    text = json.dumps([verdict.to_json() for verdict in found], indent=2, allow_nan=False) + "\n"
     if target == "-":
         print(text, end="")
         return

@@ -37,8 +37,36 @@ def task_of(small_task: Any, normalization: str, **options: Any) -> Any:
     return small_task(normalization=normalization, **options).double()
 
 
+def weights_and_gradients(task: Any, x: Tensor, y: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """W_k and dLoss/dW_k by autograd through the plain forward pass."""
+    W = [m.weight.detach().clone().requires_grad_() for m in task.network.weight_layers().values()]
+    outputs = task.network.rho.detach() * oracles.forward(W, SMALL["strides"], x)
+    loss = LOSSES[task.loss_name](outputs, y).mean()
+    return [w.detach() for w in W], [*torch.autograd.grad(loss, W)]
+
+
+@torch.no_grad()
+def set_norms_apart(task: Any) -> None:
+    """Other ||v_k||, which the function does not see: at the start they are those of W_k."""
+    if task.hparams["normalization"] in ("weight_norm", "per_layer"):
+        factors = (0.6, 2.0, 1.7, 0.8, 1.3, 0.5)
+        for v, factor in zip(task.parametrization.weights.values(), factors, strict=True):
+            v.mul_(factor)
+
+
+def parts_by_hand(normalization: str, W: Any, G: Any, p: Any, wd: float) -> dict[str, float]:
+    """Norms of the three parts of a step of p_k, with W_k, G_k = dLoss/dW_k and p_k as arrays."""
+    V, s = W / np.linalg.norm(W), np.linalg.norm(W)
+    pull = 1.0 if normalization == "none" else s / np.linalg.norm(p)
+    return {
+        "gradient": np.linalg.norm(pull * G),
+        "decay": 0.0 if normalization == "lagrange" else wd * np.linalg.norm(p),
+        "projection": 0.0 if normalization == "none" else abs(pull * np.vdot(G, V)),
+    }
+
+
 class Path(Callback):
-    """W_k and dLoss/dW_k before every step, through the plain forward pass."""
+    """W_k and dLoss/dW_k before every step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, Any]] = []
@@ -47,18 +75,13 @@ class Path(Callback):
         self.batch = batch
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-        layers = module.network.weight_layers().values()
-        W = [layer.weight.detach().clone().requires_grad_() for layer in layers]
-        rho = module.network.rho.detach()
-        outputs = rho * oracles.forward(W, SMALL["strides"], self.batch.x)
-        loss = LOSSES[module.loss_name](outputs, self.batch.y).mean()
+        with torch.enable_grad():
+            W, G = weights_and_gradients(module, self.batch.x, self.batch.y)
+        ps = module.parametrization.weights.values()
         step = {
-            "W": [w.detach().flatten(1).numpy() for w in W],
-            "G": [g.flatten(1).numpy() for g in torch.autograd.grad(loss, W)],
-            "p": [
-                p.detach().flatten(1).clone().numpy()
-                for p in module.parametrization.weights.values()
-            ],
+            "W": [w.flatten(1).numpy() for w in W],
+            "G": [g.flatten(1).numpy() for g in G],
+            "p": [p.detach().flatten(1).clone().numpy() for p in ps],
             "B": len(self.batch.y),
         }
         self.steps.append(step)
@@ -104,7 +127,7 @@ def test_the_tail_bound_holds_at_every_recorded_step(
         / (np.abs(np.prod(a[-n:])) * np.linalg.norm(path.steps[-n]["p"][k]))
         for n in range(1, 7)
     ]
-    assert ratios[-1]["tail_bound/ratio/fc1"] == pytest.approx(max(by_hand), rel=1e-9)
+    assert ratios[-1]["tail_bound/ratio/fc1"] == pytest.approx(max(by_hand), rel=1e-10)
     assert ratios[-1]["tail_bound/vacuous/fc1"] == 0
 
 
@@ -193,31 +216,69 @@ def test_windows_stop_where_they_would_be_vacuous() -> None:
 
 
 @every_parametrization
+@every_loss
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_shares_of_a_step_are_those_of_autograd(
-    normalization: str, momentum: float, fit: Any, rows: Any, small_task: Any, small_loader: Any
+    normalization: str,
+    loss: str,
+    momentum: float,
+    fit: Any,
+    rows: Any,
+    small_task: Any,
+    small_loader: Any,
 ) -> None:
     task = task_of(
         small_task,
         normalization,
+        loss=loss,
         weight_decay=0.5,
         optimizer=lambda p, lr: torch.optim.SGD(p, lr, momentum=momentum),
     )
+    set_norms_apart(task)
     loader = small_loader(batch_size="full", dtype=torch.float64)
     path = Path()
     fit(task, loader, epochs=3, callbacks=[UpdateSplit(), path])
     for k, layer in enumerate(LAYERS):
-        p, W, G = (path.steps[-1][key][k] for key in ("p", "W", "G"))
-        V, s = W / np.linalg.norm(W), np.linalg.norm(W)
-        pull = 1.0 if normalization == "none" else s / np.linalg.norm(p)
-        parts = {
-            "gradient": np.linalg.norm(pull * G),
-            "decay": 0.0 if normalization == "lagrange" else 0.5 * np.linalg.norm(p),
-            "projection": 0.0 if normalization == "none" else abs(pull * np.vdot(G, V)),
-        }
+        W, G, p = (path.steps[-1][key][k] for key in ("W", "G", "p"))
+        parts = parts_by_hand(normalization, W, G, p, wd=0.5)
         for part, size in parts.items():
             share = rows[-1][f"update/{part}/{layer}"]
-            assert share == pytest.approx(size / sum(parts.values()), rel=1e-9, abs=1e-15)
+            assert share == pytest.approx(size / sum(parts.values()), rel=1e-10, abs=1e-15)
+
+
+@every_parametrization
+@every_loss
+@pytest.mark.parametrize("rho", [1.0, -0.7])
+def test_the_radial_part_of_the_gradient_is_one_number_for_all_layers(
+    normalization: str, loss: str, rho: float, small_task: Any, small_loader: Any
+) -> None:
+    """`radial` and `step_parts` of the parametrizations, that RankBound and UpdateSplit rest on."""
+    task = task_of(small_task, normalization, loss=loss)
+    set_norms_apart(task)
+    with torch.no_grad():
+        task.network.rho.fill_(rho)
+    loader = small_loader(dtype=torch.float64)
+    x, y = loader.x, loader.y
+    task.losses(task(x), y).mean().backward()
+    W, G = weights_and_gradients(task, x, y)
+
+    radial = task.parametrization.radial().tolist()
+    inner = [float((g * w).sum()) for g, w in zip(G, W, strict=True)]
+    scale = rho * float(np.prod([float(w.norm()) for w in W]))
+    fbar, mbar = (
+        oracles.margins(W, SMALL["strides"], x, y),
+        oracles.common_modes(W, (2, 1, 1, 1), x),
+    )
+    nu = oracles.multiplier(loss, fbar, mbar, scale)
+    assert abs(nu) > 1e-3
+    assert radial == pytest.approx([-2 * nu] * len(LAYERS), rel=1e-10)
+    assert radial == pytest.approx(inner, rel=1e-10)
+
+    wd = 0.0 if normalization == "lagrange" else 0.5  # that of the group of the p_k
+    parts = zip(*task.parametrization.step_parts(wd).tolist(), strict=True)
+    for *layer, sizes in zip(W, G, task.parametrization.weights.values(), parts, strict=True):
+        by_hand = parts_by_hand(normalization, *(t.detach().numpy() for t in layer), wd)
+        assert list(sizes) == pytest.approx([*by_hand.values()], rel=1e-10)
 
 
 def test_shares_are_means_over_the_minibatches(
@@ -234,7 +295,7 @@ def test_shares_are_means_over_the_minibatches(
         parts = [pull * np.linalg.norm(G), 0.5 * np.linalg.norm(p), radial]
         shares.append(parts[0] / sum(parts))
     assert len(shares) == 3
-    assert rows[-1]["update/gradient/fc1"] == pytest.approx(np.mean(shares), rel=1e-9)
+    assert rows[-1]["update/gradient/fc1"] == pytest.approx(np.mean(shares), rel=1e-10)
     assert rows[-1]["update/gradient/fc1"] != pytest.approx(shares[-1], rel=1e-6)
 
 
@@ -264,13 +325,55 @@ def test_flow_of_the_scale_is_minus_the_gradient(
     learned = rho if task.network.rho.requires_grad else norms
     flow = -torch.autograd.grad(value + decay, learned, retain_graph=True)[0]
     nu = -float(torch.autograd.grad(value, rho)[0] * rho.detach()) / 2
-    assert row["nu"] == pytest.approx(nu, rel=1e-9)
-    assert ("residual" in row) == (loss == "square" and learned is rho)
+    assert row["nu"] == pytest.approx(nu, rel=1e-10)
+    has_residual = loss == "square" and learned is rho
+    assert [key in row for key in ("residual", "common_mode")] == [has_residual] * 2
     if learned is rho:
-        assert row["rho_dot"] == pytest.approx(float(flow * rho.detach().sign()), rel=1e-8)
+        assert row["rho_dot"] == pytest.approx(float(flow * rho.detach().sign()), rel=1e-10)
     else:
-        assert [row[f"rho_dot/{k}"] for k in LAYERS] == pytest.approx(flow.tolist(), rel=1e-8)
+        assert [row[f"rho_dot/{k}"] for k in LAYERS] == pytest.approx(flow.tolist(), rel=1e-10)
         assert "rho_dot" not in row
+
+
+@pytest.mark.parametrize("normalization", ["weight_norm", "lagrange"])
+@pytest.mark.parametrize("decay", ["all", "rho"])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_residual_of_the_equilibrium(
+    normalization: str,
+    decay: Any,
+    sign: float,
+    fit: Any,
+    rows: Any,
+    small_task: Any,
+    small_loader: Any,
+) -> None:
+    """mu - (M + lambda) rho in the units of the learned rho, from margins sample by sample."""
+    options = {"weight_decay": 0.3, "decay": decay, "learning_rate": 0.001}
+    task = task_of(small_task, normalization, **options)
+    with torch.no_grad():
+        task.network.rho.mul_(sign)  # (-rho, -V_L) is the same function
+    loader = small_loader(dtype=torch.float64)
+    fit(task, loader, epochs=3, callbacks=[EquilibriumResidual(1)])
+    row = {k.removeprefix("equilibrium/"): v for k, v in rows[-1].items() if "equil" in k}
+
+    W = [m.weight.detach() for m in task.network.weight_layers().values()]
+    learned = float(task.network.rho.detach())
+    assert np.sign(learned) == sign
+    margins, common = [], []
+    for x_n, y_n in zip(loader.x, loader.y.tolist(), strict=True):
+        f_0, f_1 = (learned * oracles.forward(W, SMALL["strides"], x_n[None]))[0].tolist()
+        margins.append(y_n * (f_1 - f_0) / 2 / abs(learned))
+        common.append((f_0 + f_1) / 2 / abs(learned))
+    mu, _, M = oracles.margin_moments(margins)
+    # PyTorch's weight decay is the derivative of lambda rho^2 over rho: lambda is half of it.
+    lam, rho = {"all": 0.3 / 2, "rho": 0.3}[decay], abs(learned)
+    second_output = rho * np.mean(np.square(common))
+    assert row["residual"] == pytest.approx(mu - (M + lam) * rho, rel=1e-10)
+    assert row["common_mode"] == pytest.approx(second_output, rel=1e-10)
+    assert row["rho_dot"] == pytest.approx(2 * (mu - (M + lam) * rho - second_output), rel=1e-10)
+    # None of the terms is too small to be seen.
+    terms = [mu, M * rho, lam * rho, second_output]
+    assert min(map(abs, terms)) > 1e-3 * max(map(abs, terms))
 
 
 # Modules of others

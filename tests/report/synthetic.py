@@ -29,15 +29,18 @@ def deep_run(
     epochs: int = 10,
     fall_at: int = 5,
     layers: Sequence[str] = LAYERS,
+    every: int = 1,
+    rho: float = 10.0,
 ) -> Run:
     """A classifier's record: ranks start at 20, 60, 100, 100, 100, 2 and change at one epoch.
 
+    rho, 10 at the start, changes with them. There is a row at the start and `every` so many epochs.
     Its margins are normal, with the same histogram every other epoch; another seed, other margins.
     """
     start = (20, 60, 100, 100, 100, 2)
     steps = 1 if batch == "full" else 8
     rows: list[dict[str, float]] = []
-    for epoch in range(epochs + 1):
+    for epoch in range(0, epochs + 1, every):
         now = start if epoch < fall_at else ranks
         rows.append(
             {
@@ -46,7 +49,7 @@ def deep_run(
                 "eta_t": 0.1 * epoch * steps,
                 "margin/mean": mean,
                 "margin/std": std,
-                "rho": 10.0,
+                "rho": 10.0 if epoch < fall_at else rho,
                 "rho_learned": -2.0,
                 "train/error": error,
                 "train/loss": train_loss,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from collections.abc import Sequence
 
 import pytest
 from report.synthetic import bounded_run, deep_run, linear_run
 
-from janus_pl.report.evidence import families, setup
+from janus_pl.report.evidence import Estimate, families, is_zero_function, setup, why_untrained
 from janus_pl.report.predictions import PREDICTIONS
 from janus_pl.report.records import Run
 from janus_pl.report.theorems import THEOREMS
-from janus_pl.report.verdicts import Outcome, Verdict, judge
+from janus_pl.report.verdicts import Finding, Outcome, Prediction, Verdict, judge
 from janus_pl.report.verify import verdicts
 
 ALL = {prediction.key: prediction for prediction in (*PREDICTIONS, *THEOREMS)}
@@ -35,6 +36,7 @@ def sweep(batch: int | str = SGD, **by_lambda: Sequence[float]) -> list[Run]:
 FLAT = (5, 5, 5, 5, 5, 5)
 LOUD = (50, 50, 50, 50, 50, 50)
 TOP_LOUD = (3, 4, 5, 6, 7, 9)
+RARE = {"epochs": 400, "every": 400}  # rows at the start and at the end alone
 
 # For each prediction: records where it holds, where it fails, and where it cannot be told.
 CASES: dict[str, tuple[list[Run], list[Run], list[Run]]] = {
@@ -97,12 +99,22 @@ CASES: dict[str, tuple[list[Run], list[Run], list[Run]]] = {
         # SGD's 10 epochs are 80 steps: a GD run of as many.
         [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS, epochs=80)],
         [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS)],  # SGD's ranks fall after step 10
-        [deep_run(ranks=LOW)],
+        [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS, **RARE)],
     ),
     "control: equal eta t": (
         [deep_run(ranks=LOW, fall_at=1), deep_run(batch=GD, ranks=STAYS)],
         [deep_run(ranks=LOW), deep_run(batch=GD, ranks=LOW, epochs=80)],
         [deep_run(batch=GD)],
+    ),
+    "control: noise at equal steps": (
+        [deep_run(velocities=LOUD), deep_run(batch=GD, velocities=FLAT, epochs=80)],
+        [deep_run(velocities=LOUD), deep_run(batch=GD, velocities=(6,) * 6, epochs=80)],
+        [deep_run(velocities=LOUD), deep_run(batch=GD, velocities=FLAT, **RARE)],
+    ),
+    "control: noise at equal eta t": (
+        [deep_run(velocities=LOUD), deep_run(batch=GD, velocities=FLAT)],
+        [deep_run(velocities=LOUD), deep_run(batch=GD, velocities=LOUD)],
+        [deep_run(velocities=LOUD), deep_run(1e-4, GD, velocities=FLAT)],
     ),
     "Theorem 1": (
         [linear_run(), linear_run(GD)],
@@ -162,6 +174,19 @@ def test_without_runs_it_names_the_runs_it_wants(key: str) -> None:
     assert verdict.missing == ALL[key].missing
 
 
+def test_json_holds_numbers_and_null_alone() -> None:
+    for key, sets in CASES.items():
+        for runs in sets:
+            json.dumps([v.to_json() for v in judge(ALL[key], runs)], allow_nan=False)
+    # Control: a rule that lets other numbers through.
+    odd = Estimate("odd", math.nan, -math.inf, math.inf, 2)
+    rule = Prediction("", "", "", "", lambda runs: [Finding(False, "", [odd], runs)], "")
+    (verdict,) = judge(rule, [deep_run()])
+    assert math.isnan(verdict.effects[0].value)
+    (effect,) = verdict.to_json()["effects"]
+    assert effect == {"name": "odd", "value": None, "low": None, "high": None, "seeds": 2}
+
+
 def test_a_broken_theorem_in_the_exit_code_is_no_pass() -> None:
     (verdict,) = judge(ALL["tail bound"], [bounded_run(0.9, exit_code=5)])
     assert verdict.violated
@@ -194,6 +219,61 @@ def test_ratios_are_geometric_means_over_seeds() -> None:
     assert change.high == pytest.approx(8 * math.exp(half))
 
 
+def test_an_interval_is_over_seeds_and_no_other_runs() -> None:
+    lambdas = (1e-4, 1e-3, 2e-3)
+    keys = ("3: top layer", "4: rank and velocity", "equilibrium of rho")
+    for key in keys:
+        one = [
+            deep_run(lam, residual=lam, velocities=(3, 4, 5, 6, 7, 1e3 * lam)) for lam in lambdas
+        ]
+        (verdict,) = judge(ALL[key], one)
+        (effect,) = verdict.effects
+        assert (effect.seeds, effect.low, effect.high) == (1, None, None), key
+        assert "1 seed" in verdict.measured
+    # Of two seeds, three runs and one: each seed counts once.
+    runs = [
+        deep_run(lam, velocities=(4,) * 5 + (top,))
+        for lam, top in zip(lambdas, (1, 4, 16), strict=True)
+    ]
+    runs += [deep_run(1e-3, seed=1, velocities=(4,) * 5 + (16,))]
+    (verdict,) = judge(ALL["3: top layer"], runs)
+    assert verdict.effects[0].value == pytest.approx(2)  # of 1 and 4
+    assert verdict.effects[0].seeds == 2
+    runs = [deep_run(lam, residual=r) for lam, r in zip(lambdas, (0.0, 0.1, 0.2), strict=True)]
+    runs += [deep_run(1e-3, seed=1, residual=0.3)]
+    (verdict,) = judge(ALL["equilibrium of rho"], runs)
+    assert verdict.effects[0].value == pytest.approx(0.2 / 5)  # mu is 5 in these units
+    assert "on average, at most 0.06 (square-B32-lam0.001-seed1; 2 seeds)" in verdict.measured
+
+
+def test_seeds_are_pooled_at_the_largest_lambda_that_all_have() -> None:
+    runs = [deep_run(lam, seed=0, std=std) for lam, std in ((0, 0.01), (1e-4, 0.2), (1e-3, 9.0))]
+    runs += [deep_run(lam, seed=1, std=std) for lam, std in ((0, 0.01), (1e-4, 0.05))]
+    (noise,) = judge(ALL["janus: noise"], runs)
+    assert noise.measured.startswith("std/mean times 10 [")
+    assert noise.measured.endswith(" from lambda 0 to 0.0001 (2 seeds: 20, 5)")
+    (spread,) = judge(ALL["1: spread"], runs)
+    assert spread.effects[0] == noise.effects[0]._replace(name="ratio")
+    assert "from lambda 0 to 0.0001; tau 1 (2 seeds: 0.01 to 0.2, 0.01 to 0.05)" in spread.measured
+    gd = [deep_run(lam, GD, std=std) for lam, std in ((0, 0.1), (1e-4, 0.1), (1e-3, 9.0))]
+    gd += [deep_run(lam, GD, seed=1) for lam in (0, 1e-4)]
+    (constant,) = judge(ALL["2: GD"], gd)
+    assert constant.measured.startswith("std/mean times 1 [1, 1] from lambda 0 to 0.0001 (2 seeds")
+
+
+def test_seeds_that_share_no_two_lambdas_are_not_pooled() -> None:
+    runs = [deep_run(lam, std=std) for lam, std in ((0.0, 0.01), (1e-3, 0.2))]
+    runs += [deep_run(lam, seed=1, std=std) for lam, std in ((0.0, 0.01), (1e-4, 0.05))]
+    for key in ("janus: noise", "1: spread"):
+        found = judge(ALL[key], runs)
+        assert [len({run.rpartition("seed")[2] for run in v.runs}) for v in found] == [1, 1]
+        assert [v.effects[0].seeds for v in found] == [1, 1]
+        assert "times 20 from lambda 0 to 0.001" in found[0].measured
+        assert "times 5 from lambda 0 to 0.0001" in found[1].measured
+        for seed, verdict in enumerate(found):
+            assert f"(seed {seed} alone, for the seeds share no two lambdas: " in verdict.measured
+
+
 def test_the_spread_is_relative_to_the_mean() -> None:
     runs = [deep_run(0.0, std=0.01, mean=1.0), deep_run(1e-3, std=0.04, mean=8.0)]
     (verdict,) = judge(ALL["1: spread"], runs)
@@ -218,6 +298,67 @@ def test_equal_clocks_are_rows_of_equal_clocks() -> None:
     assert verdict.measured.startswith("at steps 16 (GD at 16; SGD ends at 80, GD at 20)")
     (verdict,) = judge(ALL["control: equal eta t"], [sgd, gd])
     assert verdict.measured.startswith("at eta t 1.6 (GD at 1.6; SGD ends at 8, GD at 2)")
+
+
+@pytest.mark.parametrize("face", ["", "noise at "])
+def test_a_gd_row_far_from_sgd_s_is_no_control(face: str) -> None:
+    sgd = deep_run(ranks=LOW, fall_at=1, velocities=LOUD)
+    for clock, seen in (("steps", ("80", "400")), ("eta t", ("8", "40"))):
+        rare = deep_run(batch=GD, ranks=STAYS, **RARE)
+        (verdict,) = judge(ALL[f"control: {face}equal {clock}"], [sgd, rare])
+        assert verdict.verdict is Outcome.UNTESTABLE
+        at, nearest = seen
+        assert f"with more rows: at {clock} {at} of SGD its nearest is at {nearest}" in (
+            verdict.missing or ""
+        )
+        # An earlier row of SGD will do: 40 of its 80 steps.
+        some = deep_run(batch=GD, ranks=STAYS, epochs=400, every=41)
+        (verdict,) = judge(ALL[f"control: {face}equal {clock}"], [sgd, some])
+        assert verdict.measured.startswith(
+            {"steps": "at steps 80 (GD at 82;", "eta t": "at eta t 8 (GD at 8.2;"}[clock]
+        )
+        fewer = deep_run(batch=GD, ranks=STAYS, epochs=400, every=39)  # 39, 78, 117
+        (verdict,) = judge(ALL[f"control: {face}equal {clock}"], [sgd, fewer])
+        assert verdict.measured.startswith(
+            {"steps": "at steps 80 (GD at 78;", "eta t": "at eta t 8 (GD at 7.8;"}[clock]
+        )
+        earlier = deep_run(batch=GD, ranks=STAYS, epochs=400, every=57)  # 57, 114
+        (verdict,) = judge(ALL[f"control: {face}equal {clock}"], [sgd, earlier])
+        assert verdict.measured.startswith(
+            {"steps": "at steps 56 (GD at 57;", "eta t": "at eta t 5.6 (GD at 5.7;"}[clock]
+        )
+
+
+@pytest.mark.parametrize("face", ["", "noise at "])
+def test_the_start_is_no_row_to_compare(face: str) -> None:
+    short = [deep_run(ranks=LOW, fall_at=1), deep_run(batch=GD, ranks=STAYS, epochs=5)]
+    (verdict,) = judge(ALL[f"control: {face}equal steps"], short)
+    assert verdict.verdict is Outcome.UNTESTABLE
+    assert verdict.missing == (
+        "square-Bfull-lam0.001-seed0 with more epochs: it ends at steps 5, before SGD's first row"
+        " at 8"
+    )
+    alone = [deep_run(ranks=LOW, epochs=0), deep_run(batch=GD)]
+    (verdict,) = judge(ALL[f"control: {face}equal steps"], alone)
+    assert "with rows after its first" in (verdict.missing or "")
+    assert judge(ALL[f"control: {face}equal steps"], [deep_run()])[0].missing == (
+        "square-B32-lam0.001-seed0 with data.batch_size: full, at the same seed"
+    )
+
+
+def test_the_noise_of_a_pair_is_that_of_equal_clocks() -> None:
+    """GD's later rows, and its other lambdas and seeds, do not enter."""
+    sgd = [deep_run(seed=seed, velocities=LOUD) for seed in (0, 1)]
+    gd = [deep_run(batch=GD, seed=i, velocities=(v,) * 6, epochs=90) for i, v in enumerate((1, 4))]
+    for run in gd:
+        late = run.rows["trainer/global_step"] > 80
+        run.rows.loc[late, [c for c in run.rows if c.startswith("velocity")]] = 1e9
+    others = [deep_run(1e-4, GD, velocities=LOUD), deep_run(batch=GD, seed=2, velocities=LOUD)]
+    (verdict,) = judge(ALL["control: noise at equal steps"], [*sgd, *gd, *others])
+    assert verdict.verdict is Outcome.HOLDS
+    assert verdict.effects[0].value == pytest.approx(25)
+    assert verdict.measured.startswith("at steps 80 (GD at 80, 80; SGD ends at 80, GD at 90): ")
+    assert verdict.measured.endswith("times that of GD (2 seeds: 50, 12.5)")
 
 
 def test_seeds_are_averaged_only_where_they_go_equally_far() -> None:
@@ -277,6 +418,80 @@ def test_rounding_does_not_enter_the_slope() -> None:
     assert verdict.verdict is Outcome.HOLDS
 
 
+# Numbers of which there is no ratio
+
+
+def everything() -> list[Run]:
+    """Runs on which all predictions decide."""
+    runs = [deep_run(lam) for lam in (0.0, 1e-3)]
+    runs += [deep_run(lam, GD, epochs=80, every=8) for lam in (0.0, 1e-3)]
+    return [*runs, deep_run(0.0, loss="cross_entropy", std=0.5)]
+
+
+def test_of_everything_all_is_decided() -> None:
+    for prediction in PREDICTIONS:
+        # Equal epochs are of other runs than equal steps.
+        extra = [deep_run(batch=GD)] if prediction.key == "janus: low rank" else []
+        found = judge(prediction, [*everything(), *extra])
+        assert Outcome.UNTESTABLE not in outcomes(found), prediction.key
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan])
+@pytest.mark.parametrize("which", range(5))
+def test_no_number_stops_the_others(value: float, which: int) -> None:
+    """A column of one run that is 0, negative or not there: a verdict or what is missing."""
+    clocks = ("epoch", "trainer/global_step", "eta_t")
+    alike = [f"{kind}/{k}" for kind in ("effective_rank", "velocity") for k in ("conv2", "conv4")]
+    for key in [key for key in deep_run().rows if key not in (*clocks, *alike)]:
+        runs = everything()
+        runs[which].rows[key] = value
+        for prediction in PREDICTIONS:
+            for verdict in judge(prediction, runs):
+                told = (key, verdict.measured)
+                assert "nan" not in verdict.measured, told
+                assert "inf" not in verdict.measured, told
+                assert all(math.isfinite(effect.value) for effect in verdict.effects), told
+                json.dumps(verdict.to_json(), allow_nan=False)
+
+
+def test_a_layer_without_velocity_and_margins_without_spread_are_no_ratios() -> None:
+    still = sweep(velocities=((3, 4, 5, 0, 7, 1), FLAT, LOUD))
+    (verdict,) = judge(ALL["3: velocity"], still)
+    assert verdict.verdict is Outcome.UNTESTABLE
+    assert verdict.missing == "||V_k dot|| of every layer above 0 in square-B32-lam0-seed0: it is 0"
+    (verdict,) = judge(ALL["3: top layer"], [deep_run(velocities=(0, 4, 5, 6, 7, 1))])
+    assert "it is 0" in (verdict.missing or "")
+    even = sweep(std=(0.0, 0.1, 0.2))
+    for key in ("1: spread", "janus: noise"):
+        (verdict,) = judge(ALL[key], even)
+        assert verdict.missing == "std/mean above 0 in square-B32-lam0-seed0: it is 0"
+    (verdict,) = judge(ALL["1: mean"], sweep(mean=(-1.0, 2.0, 4.0)))
+    assert verdict.missing == "the mean margin above 0 in square-B32-lam0-seed0: it is -1"
+
+
+def test_seeds_that_are_worlds_apart_have_an_interval_without_ends() -> None:
+    runs = sweep(std=(1e-150, 1.0, 1e-150))
+    for run in runs[3:]:
+        run.rows["margin/std"] *= 1e300 if run.options["model.weight_decay"] == 1e-3 else 1
+    (verdict,) = judge(ALL["1: spread"], runs)
+    assert verdict.effects[0].high == math.inf
+    assert verdict.to_json()["effects"][0]["high"] is None
+
+
+def test_the_spread_of_cross_entropy_needs_no_velocity() -> None:
+    square, other = deep_run(0.0, std=0.01), deep_run(0.0, loss="cross_entropy", std=0.5)
+    (verdict,) = judge(ALL["5: cross entropy"], [square, other])
+    assert verdict.measured.endswith("std/mean times 50, ||V_k dot|| times 1 (1 seed)")
+    for without in ([square], [square, other]):
+        for run in without:
+            for key in [key for key in run.rows if key.startswith("velocity/")]:
+                del run.rows[key]
+        (verdict,) = judge(ALL["5: cross entropy"], [square, other])
+        assert verdict.verdict is Outcome.HOLDS
+        assert verdict.measured.endswith("at lambda 0: std/mean times 50 (1 seed)")
+        assert [effect.name for effect in verdict.effects] == ["spread"]
+
+
 # What is compared
 
 
@@ -322,6 +537,33 @@ def test_a_network_that_ended_as_zero_is_no_evidence(loss: str, train_loss: floa
     trained = deep_run(1e-2, loss="square", std=9.0, train_loss=train_loss / 2)
     (spread,) = [v for v in verdicts([*sweep, trained]) if v.prediction == "janus: noise"]
     assert (spread.verdict == Outcome.HOLDS) == (loss == "square")
+
+
+def test_a_network_that_is_hardly_trained_is_not_one_that_ended_as_zero() -> None:
+    """Outputs start near 0, so that the loss is that of f = 0 before the first step."""
+    emptied = deep_run(1e-2, train_loss=1.0, rho=1e-6)
+    begun, lost = deep_run(train_loss=0.998), deep_run(train_loss=1.3, rho=20.0)
+    assert [is_zero_function(run) for run in (emptied, begun, lost)] == [True, False, False]
+    said = "its training loss is 1 and its outputs 1.0e-07 of the first: f = 0"
+    assert why_untrained(emptied) == said
+    said = "it is not trained: its loss, 0.998, is not 1% below that of f = 0"
+    assert why_untrained(begun) == f"{said} (and its outputs are 1 of the first, not 0)"
+    assert "its loss, 1.3, is not 1%" in why_untrained(lost)
+    without = deep_run(train_loss=0.998)
+    del without.rows["rho"]
+    assert why_untrained(without).endswith("is not 1% below that of f = 0")
+    # Control: a network that does something may have outputs as small as it likes.
+    assert not is_zero_function(deep_run(rho=1e-6))
+
+
+def test_what_is_missing_may_be_among_those_left_out() -> None:
+    runs = [deep_run(ranks=LOW), deep_run(batch=GD, ranks=STAYS, train_loss=0.998)]
+    (verdict,) = [v for v in verdicts(runs) if v.prediction == "janus: low rank"]
+    assert (verdict.missing or "").endswith("at the same seed (1 run is left out as not trained)")
+    (verdict,) = [v for v in verdicts([*runs, *runs]) if v.prediction == "janus: noise"]
+    assert (verdict.missing or "").endswith("same seed (2 runs are left out as not trained)")
+    (verdict,) = [v for v in verdicts(runs[:1]) if v.prediction == "janus: low rank"]
+    assert (verdict.missing or "").endswith("at the same seed")
 
 
 def test_all_verdicts_of_a_mixed_set_come_in_the_order_of_the_table() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from report.synthetic import linear_run
+from report.synthetic import deep_run, linear_run
 
 from janus_pl.cli import main
 from janus_pl.report import verify
@@ -89,6 +89,30 @@ def test_a_violated_theorem_is_exit_code_1_and_a_failed_prediction_0(
     assert "left out: half: it has not ended" in captured.err
     monkeypatch.setattr(verify, "read", lambda *_: Records([linear_run()], []))
     assert main(["verify", "anything"]) == 0
+
+
+def test_untrained_runs_are_named_with_what_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    runs = [deep_run(train_loss=1.0, rho=1e-6), deep_run(batch="full", train_loss=0.998)]
+    monkeypatch.setattr(verify, "read", lambda *_: Records([*runs, deep_run(seed=1)], []))
+    assert main(["verify", "anything"]) == 0
+    emptied, begun = capsys.readouterr().err.splitlines()
+    assert emptied.startswith("left out of the predictions: square-B32-lam0.001-seed0 (")
+    assert emptied.endswith("its training loss is 1 and its outputs 1.0e-07 of the first: f = 0")
+    assert begun.startswith("left out of the predictions: square-Bfull-lam0.001-seed0 (")
+    assert "it is not trained: its loss, 0.998, is not 1% below that of f = 0" in begun
+
+
+def test_json_is_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """A NaN or an infinity that a record holds does not get into what other programs read."""
+    broken = linear_run()
+    broken.rows.loc[5, "null/norm"] = float("inf")
+    monkeypatch.setattr(verify, "read", lambda *_: Records([broken], []))
+    assert main(["verify", "anything", "--json", "-"]) == 1
+    found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    (theorem,) = [v for v in found if v["verdict"] == "fails"]
+    assert theorem["effects"][0]["value"] is None
 
 
 @pytest.mark.parametrize(
