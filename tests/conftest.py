@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from hypothesis import HealthCheck, settings
 from lightning.pytorch import Trainer
 from record_reader import Rows, read_rows
 
@@ -21,6 +22,16 @@ from janus_pl.data import InMemoryBatches
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"strides": (2, 1, 1, 1), "channels": (3, 4, 5, 4), "hidden": 7, "image_size": 16}
+
+# The same examples every time, and no clock decides.
+settings.register_profile(
+    "ours",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("ours")
 
 
 @pytest.fixture(autouse=True)

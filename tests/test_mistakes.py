@@ -583,9 +583,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FEW = settings(
-    max_examples=100,
-    derandomize=True,
-    deadline=None,
+    max_examples=40,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -599,14 +597,14 @@ def test_a_random_edit_trains_two_steps_or_is_refused(
 
 
 @pytest.mark.soak
-@settings(FEW, max_examples=400)
+@settings(FEW, max_examples=150)
 @given(edit=edited())
 def test_many_random_edits(edit: tuple[str, dict[str, Any]], no_download: None) -> None:
     check_edit(edit, "--trainer.fast_dev_run=2")
 
 
 @pytest.mark.soak
-@settings(FEW, max_examples=100)
+@FEW
 @given(edit=edited())
 def test_random_edits_of_runs_with_a_record(
     edit: tuple[str, dict[str, Any]], no_download: None
@@ -615,7 +613,7 @@ def test_random_edits_of_runs_with_a_record(
 
 
 @pytest.mark.soak
-@settings(FEW, max_examples=100)
+@FEW
 @given(edit=edited(SWEEPS))
 def test_random_edits_of_sweeps(edit: tuple[str, dict[str, Any]], no_download: None) -> None:
     """Either it says what it would run, or what is wrong; nothing is made."""

@@ -28,6 +28,7 @@ from janus_pl.report.parts import Part, Skipped
 STEP = "trainer/global_step"
 SOUND_ENDS = (0, 5)  # done, or stopped because a theorem broke, which is a result
 INTERRUPTED = (130, 143)  # by SIGINT and SIGTERM
+EMPTY = "not a readable record: no run in it"
 
 
 class Histogram(NamedTuple):
@@ -135,7 +136,18 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
         _merge(sorted(same, key=lambda part: part.start), unfinished) for same in by_id.values()
     ]
     runs = sorted((r for r in merged if isinstance(r, Run)), key=lambda run: (run.name, run.id))
-    return Records(runs, [r for r in [*parts, *merged] if isinstance(r, Skipped)])
+    skipped = [r for r in [*parts, *merged] if isinstance(r, Skipped)]
+    return Records(runs, [r for r in skipped if not _is_redone(r, by_id)])
+
+
+def _is_redone(part: Skipped, by_id: Mapping[str, Sequence[Part]]) -> bool:
+    """Whether a run was killed before W&B's first record of it, and has another part.
+
+    Offline a part has all rows from the first on, so nothing is missing; online it has only its
+    own, and some may be.
+    """
+    offline = part.path.parent.name.startswith("offline-run-")
+    return offline and part.reason == EMPTY and part.path.stem.removeprefix("run-") in by_id
 
 
 def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
@@ -181,8 +193,8 @@ def _read_part(file: Path) -> Part | Skipped | None:
         return None
     if head is None:
         ended = f"W&B's reader ended with {told.returncode}"  # below 0: killed by a signal
-        said = " ".join(told.stderr.split()) or (ended if told.returncode else "no run in it")
-        return Skipped(file, f"not a readable record: {said}")
+        said = " ".join(told.stderr.split()) or (ended if told.returncode else "")
+        return Skipped(file, f"not a readable record: {said}" if said else EMPTY)
     config: dict[str, Any] = {}
     for given in [head, *(r for r in records if r["type"] == "config")]:
         config |= given["config"].get("update", {})

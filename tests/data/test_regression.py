@@ -66,7 +66,7 @@ def test_a_replica_is_the_single_problem_of_its_seed_bitwise(options: Any) -> No
     assert not np.array_equal(together.problem.x[0], together.problem.x[1])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 40), max_size=4), st.sampled_from([None, 2]))
 def test_a_stream_gives_the_same_bits_however_it_is_cut(
     cuts: list[int], informative: int | None

@@ -24,7 +24,7 @@ from janus_pl.observables.margins import (
 )
 
 STRIDES = (1, 2, 1, 1)
-properties = settings(deadline=None, derandomize=True, database=None, max_examples=40)
+properties = settings(max_examples=40)
 # Multiples of a small number: squares of anything much smaller leave the range of float64.
 values = st.lists(st.integers(-(10**9), 10**9).map(lambda n: n / 1e6), min_size=1, max_size=30)
 

@@ -22,7 +22,7 @@ from janus_pl.observables.rank import (
 TOLERANCES = [1e-3, 1e-4, 1e-5, 1e-6, 1e-7]
 SPECTRUM = [1.0, 0.3, 3e-2, 3e-3, 3e-4, 3e-5, 3e-6, 3e-7]
 SHAPES = [(12, 30), (30, 12), (9, 9), (64, 576), (576, 64)]
-properties = settings(deadline=None, derandomize=True, database=None, max_examples=40)
+properties = settings(max_examples=40)
 
 
 def ranks(matrix: Tensor, tolerance: float, relative: bool = True) -> int:

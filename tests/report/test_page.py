@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import math
-import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
@@ -68,11 +67,9 @@ def test_twenty_long_runs_are_below_ten_megabytes_and_200_still_open(tmp_path: P
     # Nothing but the thinning keeps it there.
     whole = json.dumps([run.rows.to_dict("list") for run in runs])
     assert len(whole) > 10 * MEGA
-    start = time.perf_counter()
     many = write(
         [renamed(long_run(k, epochs=60), f"{k}") for k in range(200)], tmp_path / "200.html"
     )
-    assert time.perf_counter() - start < 60
     assert many.stat().st_size < 20 * MEGA
     assert len(data_of(many)["runs"]) == 200
 

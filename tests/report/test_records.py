@@ -135,6 +135,29 @@ def test_broken_and_half_written_runs_are_named_and_the_others_read(tmp_path: Pa
     assert all(entry.reason for entry in skipped)
 
 
+@pytest.mark.parametrize(
+    ("kind", "size", "other", "named"),
+    [
+        ("offline-run", 0, "abc", False),
+        ("offline-run", 7, "abc", False),  # W&B's header alone
+        ("offline-run", 0, "xyz", True),  # of a run with no other part
+        ("offline-run", 30, "abc", True),  # something was written, and is damaged
+        ("run", 7, "abc", True),  # online the next part does not repeat its rows
+    ],
+)
+def test_a_part_killed_before_its_first_record_is_named_where_rows_may_be_missing(
+    kind: str, size: int, other: str, named: bool, tmp_path: Path
+) -> None:
+    whole = record(tmp_path / "whole", [row(0), row(1)], id=other)
+    content = next(whole.glob("*.wandb")).read_bytes()
+    folder = tmp_path / "wandb" / f"{kind}-20260101_000000-abc"
+    folder.mkdir(parents=True)
+    (folder / "run-abc.wandb").write_bytes(content[:size])
+    (run,), skipped = read([tmp_path])
+    assert run.rows["epoch"].tolist() == [0, 1]
+    assert [entry.path.parent.name for entry in skipped] == [folder.name] * named
+
+
 @pytest.mark.parametrize("name", ["", "nowhere"])
 def test_a_path_without_a_run_is_a_mistake(name: str, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"^RUN: got .*, allowed: a folder with W&B's record"):

@@ -19,7 +19,8 @@ import torch
 from lightning.pytorch import Callback
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["janus_pl.cli", "callbacks", "sklearn.datasets", "wandb"])
+NEEDED = ["janus_pl.cli", "callbacks", "sklearn.datasets", "wandb.apis.public"]
+CONTEXT.set_forkserver_preload(NEEDED)
 LIMIT = 120  # seconds
 
 
@@ -62,7 +63,12 @@ def run(
             time.sleep(0.01)  # looks for the file that says so
         process.join(delay)
         process.kill()
-    process.join(LIMIT)
+    return exit_code(process)
+
+
+def exit_code(process: Any, limit: float = LIMIT) -> int:
+    """That of a process that must end by itself within so many seconds."""
+    process.join(limit)
     code = process.exitcode
     process.kill()
     assert code is not None, "the run hangs"

@@ -23,7 +23,8 @@ CLASSIFIER = [
     "--trainer.callbacks=["
     '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
-    '{"class_path": "callbacks.UpdateSplit"}, {"class_path": "callbacks.GradientNoise"},'
+    '{"class_path": "callbacks.UpdateSplit"},'
+    '{"class_path": "callbacks.GradientNoise", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "runtime.crashing.Jitter"},'
     '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
@@ -43,28 +44,31 @@ KILLED = -9
 # How often each moment comes in a run; the first files are those of its start.
 MOST = {
     "classifier": {"step": 26, "border": 6, "validation": 3, "row": 7, "save": 4, "saved": 3}
-    | {"half": 4, "fsync": 23, "replace": 11},
+    | {"half": 4, "fsync": 22, "replace": 11},
     "regressor": {"step": 15, "border": 15, "row": 90, "save": 7, "saved": 6}
-    | {"half": 7, "fsync": 60, "replace": 30},
+    | {"half": 7, "fsync": 59, "replace": 30},
 }
 
 
 def moments(task: str, count: int) -> list[str]:
     """Random moments of a run, the same every time.
 
-    So many blows by SIGKILL, of every kind; four more, `after:S`, by the clock, which may find the
-    run at its end; and signals that can be handled.
+    So many different blows by SIGKILL, of every kind. Two of them, `after:S`, are by the clock and
+    may find the run at its end. Then signals that can be handled.
     """
     rng = random.Random(f"{task} {count}")
     most = MOST[task]
-    kinds = [*most, *rng.choices([*most], k=count - len(most) - 2)]
     first = {"fsync": 3, "replace": 2}
-    by_call = [f"{kind}:{rng.randint(first.get(kind, 1), most[kind])}" for kind in kinds]
-    by_clock = [f"after:{rng.uniform(0, 1):.2f}" for _ in range(4)]
+    by_call: dict[str, None] = {}
+    kinds = list(most)  # each once, then any
+    while len(by_call) < count - 4:
+        kind = kinds.pop() if kinds else rng.choice([*most])
+        by_call[f"{kind}:{rng.randint(first.get(kind, 1), most[kind])}"] = None
+    by_clock = [f"after:{rng.uniform(0, 1):.2f}" for _ in range(2)]
     signals = [f"term:{rng.randint(1, 14)}"] + [f"int:{rng.randint(1, 26)}"] * (
         task == "classifier"
     )
-    return [*dict.fromkeys([*by_call, "end:1", "ended:1"]), *by_clock, *signals]
+    return [*by_call, "end:1", "ended:1", *by_clock, *signals]
 
 
 def kill(folder: Path, args: Sequence[str], moment: str) -> None:

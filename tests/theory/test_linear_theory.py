@@ -17,7 +17,7 @@ from janus_pl import theory
 sizes = st.integers(1, 7)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(sizes, sizes, sizes, st.sampled_from([1e-3, 0.1, 2.0]))
 def test_regularized_solution_is_the_ridge_solution(d: int, n: int, m: int, lam: float) -> None:
     x, y = data(d, n, m)
@@ -41,7 +41,7 @@ def test_solution_without_decay_has_least_norm_and_replicas_go_together() -> Non
     assert relative(both[1], oracle.ridge(2 * x, y, 0.5)) < 1e-12
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(sizes, sizes, st.integers(0, 3))
 def test_projector_splits_span_and_null_space(d: int, n: int, empty: int) -> None:
     x, _ = data(d, n)
@@ -60,7 +60,7 @@ def test_projector_counts_directions_above_its_tolerance() -> None:
     assert float(theory.data_projector(x, tolerance=1e-3).trace()) == pytest.approx(1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(sizes, sizes, st.integers(0, 3))
 def test_null_projector_is_the_projection_on_the_complement_of_the_samples(
     d: int, n: int, empty: int
