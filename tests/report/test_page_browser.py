@@ -44,7 +44,7 @@ def show(chromium: Any, tmp_path: Path) -> Iterator[Open]:
         context = chromium.new_context(color_scheme=scheme, viewport={"width": 1200, "height": 800})
         context.route(lambda url: not url.startswith("file:"), lambda route: route.abort())
         page = context.new_page()
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(60_000)
         page.said, page.asked, page.dialogs = [], [], []
         page.on("console", lambda message: page.said.append(message.text))
         page.on("pageerror", lambda error: page.said.append(str(error)))

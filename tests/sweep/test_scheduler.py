@@ -81,8 +81,8 @@ def test_so_many_at_a_time_and_the_cores_divided(jobs: int, folder: Path) -> Non
 )
 def test_stopped_in_the_middle_and_started_again(signum: int, code: int, folder: Path) -> None:
     """At the 4th epoch of 24, and at the 16th."""
-    behave(folder, **{f"s{seed}": {"pace": 0.25} for seed in SEEDS})
     for epochs in (4, 16):
+        behave(folder, **{f"s{seed}": {"until_told": epochs} for seed in SEEDS})
         sweep = Sweep(folder, "--jobs", "2")
         sweep.kill_when(lambda: len(ledger(folder)) >= epochs, signum)  # noqa: B023
         assert sweep.end() == code
@@ -91,6 +91,7 @@ def test_stopped_in_the_middle_and_started_again(signum: int, code: int, folder:
             assert "stopping; checkpoints are awaited, another Ctrl-C kills" in sweep.text
             assert "interrupted (epoch" in sweep.text
             assert "The same command goes on from here: python -m janus_pl sweep" in sweep.text
+    behave(folder)
     last = Sweep(folder, "--jobs", "2")
     assert last.end() == 0
     assert "running, resumed" in last.text
@@ -99,7 +100,8 @@ def test_stopped_in_the_middle_and_started_again(signum: int, code: int, folder:
 
 def test_the_processes_end_with_a_sweep_that_is_killed(folder: Path) -> None:
     """So that nobody writes to a folder that the next sweep takes for its own."""
-    behave(folder, **{f"s{seed}": {"pace": 0.1} for seed in SEEDS})
+    waiting = {"together": 4, "until_told": 4}
+    behave(folder, **{f"s{seed}": waiting for seed in SEEDS})
     sweep = Sweep(folder, "--jobs", "4")
     sweep.kill_when(lambda: len(ledger(folder)) >= 4, signal.SIGKILL)
     assert sweep.end() == -9
@@ -110,7 +112,8 @@ def test_the_processes_end_with_a_sweep_that_is_killed(folder: Path) -> None:
 
 
 def test_another_ctrl_c_kills_what_does_not_end(folder: Path) -> None:
-    behave(folder, **{f"s{seed}": {"deaf": True, "pace": 0.25} for seed in SEEDS})
+    waiting = {"deaf": True, "together": 2, "until_told": 4}
+    behave(folder, **{f"s{seed}": waiting for seed in SEEDS})
     sweep = Sweep(folder, "--jobs", "2")
     sweep.kill_when(lambda: len(ledger(folder)) >= 4, signal.SIGINT)
     wait_for(lambda: sweep.text.count("stopping") == 2, sweep.process.is_alive)
