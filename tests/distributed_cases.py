@@ -43,7 +43,7 @@ from janus_pl.data import InMemoryBatches
 from janus_pl.errors import DivergenceError, UsageError
 
 DEADLINE = 240.0  # seconds for all cases of one number of processes
-WAIT = 60.0  # seconds that a process waits for the others in a collective
+WAIT = 120.0  # seconds that a process waits for the others in a collective
 
 Result = dict[str, Any]
 
