@@ -583,7 +583,7 @@ def no_download(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 FEW = settings(
-    max_examples=40,
+    max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
@@ -597,7 +597,7 @@ def test_a_random_edit_trains_two_steps_or_is_refused(
 
 
 @pytest.mark.soak
-@settings(FEW, max_examples=150)
+@settings(FEW, max_examples=400)
 @given(edit=edited())
 def test_many_random_edits(edit: tuple[str, dict[str, Any]], no_download: None) -> None:
     check_edit(edit, "--trainer.fast_dev_run=2")

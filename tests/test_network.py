@@ -16,7 +16,7 @@ import pytest
 import torch
 import wandb
 from record_reader import inspect, read_rows
-from runtime.crashing import CONTEXT, exit_code
+from runtime.crashing import CONTEXT, code_of
 from wandb_server import Server
 
 from janus_pl.runtime import record, wandb_run
@@ -50,7 +50,7 @@ def fit(url: str, used: list[dict[str, Any]], *args: str, **env: str) -> tuple[i
     given = (list(args), {**environment(url), **env}, str(Path.cwd()), str(said))
     process = CONTEXT.Process(target=_main, args=given)
     process.start()
-    return exit_code(process, limit=150), said.read_text()
+    return code_of(process, limit=150), said.read_text()
 
 
 def _main(args: list[str], env: dict[str, str], folder: str, said: str) -> None:
@@ -59,7 +59,9 @@ def _main(args: list[str], env: dict[str, str], folder: str, said: str) -> None:
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    os.dup2(os.open(said, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 2)  # W&B's service says its too
+    os.dup2(
+        os.open(said, os.O_CREAT | os.O_TRUNC | os.O_WRONLY), 2
+    )  # W&B's service writes there too
     sys.stderr = os.fdopen(2, "w", buffering=1)
     sys.argv = ["janus_pl"]
     torch.set_num_threads(1)

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from numpy.typing import NDArray
 from PIL import Image
 
 from janus_pl import tools
@@ -60,15 +59,16 @@ def test_the_committed_verdicts_are_what_verify_prints(
     printed = json.loads(capsys.readouterr().out)
     committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
     assert_close(printed, committed)
-    # Control: a number that differs in its eighth digit is another.
+    # Control: a number that differs in its eleventh digit is another.
     verdict = next(v for v in printed if v["effects"])
-    verdict["effects"][0]["value"] *= 1 + 1e-8
+    verdict["effects"][0]["value"] *= 1 + 1e-11
     with pytest.raises(AssertionError, match=r"effects\[0\].value"):
         assert_close(printed, committed)
 
 
 def assert_close(one: Any, other: Any, where: str = "") -> None:
-    """Numbers to nine digits, the last ones being the processor's; all else exactly."""
+    """All exactly, but numbers to twelve digits: without AVX-512 one differs in the sixteenth. A
+    difference that is nothing but rounding has no digits, and is below 1e-15."""
     if isinstance(one, dict):
         assert one.keys() == other.keys(), where
         for key in one:
@@ -78,7 +78,7 @@ def assert_close(one: Any, other: Any, where: str = "") -> None:
         for i, pair in enumerate(zip(one, other, strict=True)):
             assert_close(*pair, f"{where}[{i}]")
     elif isinstance(one, float) and isinstance(other, float):
-        assert math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-15), (where, one, other)
+        assert math.isclose(one, other, rel_tol=1e-12, abs_tol=1e-15), (where, one, other)
     else:
         assert one == other, where
 
@@ -123,18 +123,9 @@ def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
         one, other = (
             np.asarray(Image.open(p).convert("RGB")) for p in (kept, tmp_path / kept.name)
         )
-        assert same_picture(one, other), name
-        assert not same_picture(one, np.roll(other, 1, axis=1)), "the control: a pixel aside"
+        assert one.shape == other.shape
+        assert (one == other).all(), name
     assert set(re.findall(r"\(results/(\w+)\.png\)", page)) == set(names)
-
-
-def same_picture(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
-    """Pixel by pixel. On a processor that rounds otherwise the edges of lines are shaded otherwise:
-    by up to 10 of 255, in one pixel of 4,000, where it has no fused multiply-add."""
-    if one.shape != other.shape:
-        return False
-    difference = np.abs(one.astype(int) - other).max(axis=-1)
-    return difference.max() <= 16 and (difference > 0).mean() <= 1e-3
 
 
 def test_every_claim_has_its_section(page: str) -> None:

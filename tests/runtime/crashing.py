@@ -19,8 +19,8 @@ import torch
 from lightning.pytorch import Callback
 
 CONTEXT = multiprocessing.get_context("forkserver")
-NEEDED = ["janus_pl.cli", "callbacks", "sklearn.datasets", "wandb.apis.public"]
-CONTEXT.set_forkserver_preload(NEEDED)
+PRELOADED = ["janus_pl.cli", "callbacks", "sklearn.datasets", "wandb.apis.public"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 LIMIT = 120  # seconds
 
 
@@ -63,11 +63,11 @@ def run(
             time.sleep(0.01)  # looks for the file that says so
         process.join(delay)
         process.kill()
-    return exit_code(process)
+    return code_of(process)
 
 
-def exit_code(process: Any, limit: float = LIMIT) -> int:
-    """That of a process that must end by itself within so many seconds."""
+def code_of(process: Any, limit: float = LIMIT) -> int:
+    """The exit code of a process that must end within so many seconds; -9 where it was killed."""
     process.join(limit)
     code = process.exitcode
     process.kill()

@@ -23,8 +23,7 @@ CLASSIFIER = [
     "--trainer.callbacks=["
     '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
-    '{"class_path": "callbacks.UpdateSplit"},'
-    '{"class_path": "callbacks.GradientNoise", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "callbacks.UpdateSplit"}, {"class_path": "callbacks.GradientNoise"},'
     '{"class_path": "runtime.crashing.Jitter"},'
     '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
@@ -53,18 +52,18 @@ MOST = {
 def moments(task: str, count: int) -> list[str]:
     """Random moments of a run, the same every time.
 
-    So many different blows by SIGKILL, of every kind. Two of them, `after:S`, are by the clock and
-    may find the run at its end. Then signals that can be handled.
+    So many different blows by SIGKILL, of every kind; four more, `after:S`, by the clock, which may
+    find the run at its end; and signals that can be handled.
     """
     rng = random.Random(f"{task} {count}")
     most = MOST[task]
     first = {"fsync": 3, "replace": 2}
     by_call: dict[str, None] = {}
     kinds = list(most)  # each once, then any
-    while len(by_call) < count - 4:
+    while len(by_call) < count - 2:
         kind = kinds.pop() if kinds else rng.choice([*most])
         by_call[f"{kind}:{rng.randint(first.get(kind, 1), most[kind])}"] = None
-    by_clock = [f"after:{rng.uniform(0, 1):.2f}" for _ in range(2)]
+    by_clock = [f"after:{rng.uniform(0, 1):.2f}" for _ in range(4)]
     signals = [f"term:{rng.randint(1, 14)}"] + [f"int:{rng.randint(1, 26)}"] * (
         task == "classifier"
     )

@@ -58,7 +58,7 @@ def train(folder: Path, run_id: str, told: dict) -> int:
         state.write_text(str(epoch))
         note({"id": run_id, "epoch": epoch})
         while "until_told" in told and not stop and lines("epoch") >= told["until_told"]:
-            time.sleep(0.02)
+            time.sleep(0.02)  # until the test has sent its signal, however long that takes
         while told.get("deaf") and stop:
             time.sleep(0.02)  # until it is killed
         if stop and epoch < EPOCHS:

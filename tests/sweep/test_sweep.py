@@ -12,7 +12,7 @@ from sweep.driving import Sweep, write_sweep
 
 from janus_pl.report.records import read
 
-NETWORK = {"model.hidden": 8, "model.channels": [[2, 3, 4, 4]], "trainer.max_epochs": 150}
+NETWORK = {"model.hidden": 8, "model.channels": [[2, 3, 4, 4]], "trainer.max_epochs": 300}
 # Two good runs and two that diverge.
 GRID = {**NETWORK, "data.num_train": [60, 100], "model.learning_rate": [0.05, 1e30]}
 ENDS = "2 done, 2 diverged. Runs lie in runs/janus_pl"
