@@ -7,9 +7,9 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --max
 INSTALLED := $(VENV)/.installed
 
 DATA ?=
-REPRODUCE := $(BIN)/python -m janus_pl.reproduce $(if $(DATA),--data $(DATA))
+REPRODUCE := $(BIN)/python -m janus_pl.cli.reproduce $(if $(DATA),--data $(DATA))
 
-.PHONY: help install quickstart reproduce reproduce-fast results test soak lint audit bench
+.PHONY: help install quickstart reproduce reproduce-fast results check test soak mutants lint audit bench
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -22,7 +22,7 @@ $(INSTALLED): requirements.lock pyproject.toml
 	touch $@
 
 quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
-	$(BIN)/python -m janus_pl.quickstart
+	$(BIN)/python -m janus_pl.cli.quickstart
 
 reproduce: $(INSTALLED)  ## every figure from real runs, for hours; DATA=DIR takes a folder of images
 	$(REPRODUCE)
@@ -33,6 +33,9 @@ reproduce-fast: $(INSTALLED)  ## the figures in minutes: linear regression, and 
 RUNS ?=
 results: $(INSTALLED)  ## docs/RESULTS.md's figures, tables and verdicts; RUNS=DIR first records runs
 	$(BIN)/python docs/results.py $(if $(RUNS),--record $(RUNS))
+
+check: lint  ## lint, and the tests without fit, command line, process or browser
+	$(PYTEST) -m "not soak and not heavy"
 
 test: $(INSTALLED)  ## the whole test suite
 	$(PYTEST)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
-from janus_pl.losses import square
-from janus_pl.nn import DeepReLU
+from janus_pl.deep import DeepReLU
+from janus_pl.deep.losses import square
 
 N, B = 10_000, 128
 

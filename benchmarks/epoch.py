@@ -30,8 +30,8 @@ from benchmarks.common import (
     side_by_side,
 )
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
-from janus_pl.losses import square
-from janus_pl.nn import DeepReLU
+from janus_pl.deep import DeepReLU
+from janus_pl.deep.losses import square
 
 STEPS = -(-N // B)
 

@@ -22,9 +22,9 @@ from benchmarks.common import fit_seconds, seconds_of, side_by_side
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
-from janus_pl.losses import square
-from janus_pl.nn.normalization import WeightNorm
-from janus_pl.runtime.checkpoint_io import VerifiedCheckpointIO
+from janus_pl.deep.losses import square
+from janus_pl.deep.normalizations import WeightNorm
+from janus_pl.training.checkpoints import VerifiedCheckpointIO
 
 STEPS, B, D = 500, 4, 4
 

@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from benchmarks.common import seconds_of, side_by_side
-from janus_pl.cli import JanusCLI
-from janus_pl.command_line import find_configs
+from janus_pl.cli.config_files import find_configs
+from janus_pl.cli.lightning_cli import JanusCLI
 from janus_pl.data import LinearProblem
-from janus_pl.linear_training import LinearTraining
-from janus_pl.runtime.wandb_run import finish
+from janus_pl.linear.replicas import LinearTraining
+from janus_pl.run.logger import finish
 
 EPOCHS, REPLICAS, REPLICA_EPOCHS = 50_000, 1000, 5000
 LAM = 0.01

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import wandb
 
-from janus_pl.report.records import read
+from janus_pl.records.read import read
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 RANKS = ("rank", "stable_rank", "effective_rank", "rank_absolute_0.1", "rank_relative_0.1")

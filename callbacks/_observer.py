@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -13,9 +12,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from janus_pl.errors import UsageError
-from janus_pl.linalg import frobenius_norm
-from janus_pl.task import JanusTask, Value, completed_epochs, is_last_epoch, record, write_row
+from janus_pl.errors import check_integer
+from janus_pl.observables.norms import frobenius_norm
+from janus_pl.run.rows import Value
+from janus_pl.training.clock import is_last_epoch
+from janus_pl.training.row import write_whole
+from janus_pl.training.task import JanusTask, completed_epochs, put
 
 
 class Mean:
@@ -63,7 +65,7 @@ class Observer(Callback, ABC):
     """
 
     def __init__(self, every_n_epochs: int) -> None:
-        check_count(f"{type(self).__name__}.every_n_epochs", every_n_epochs, 0)
+        check_integer(f"callbacks.{type(self).__name__}.every_n_epochs", every_n_epochs, 0)
         self.every_n_epochs = every_n_epochs
         self._last_seen = -1
 
@@ -118,22 +120,14 @@ class Observer(Callback, ABC):
             self._look(trainer, pl_module, epoch)
         elif late:  # Lightning logs nothing more: a row of its own
             axes = {"epoch": epoch - 1, "trainer/global_step": trainer.global_step}
-            write_row(trainer, {**self.observe(trainer, pl_module), **axes})
+            write_whole(trainer, {**self.observe(trainer, pl_module), **axes})
 
     def _look(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_seen = epoch
-        record(trainer, module, self.observe(trainer, module))
+        put(trainer, module, self.observe(trainer, module))
 
 
 BINS = 512  # the most that W&B keeps of a histogram
-
-
-def check_count(field: str, value: object, least: int, most: int | None = None) -> None:
-    """An integer option that counts something."""
-    upper = math.inf if most is None else most
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= upper:
-        allowed = f"an integer from {least} up" if most is None else f"{least} to {most}"
-        raise UsageError(f"callbacks.{field}", value, allowed)
 
 
 def weight_layers(module: LightningModule) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
 from callbacks._observer import Observer
-from janus_pl.task import JanusTask, Value
+from janus_pl.run.rows import Value
+from janus_pl.training.task import JanusTask
 
 
 class EquilibriumResidual(Observer):

@@ -12,11 +12,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks._observer import Observer, check_count
-from janus_pl.errors import UsageError
-from janus_pl.linalg import frobenius_norm
+from callbacks._observer import Observer
+from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
-from janus_pl.task import EVALUATION_CHUNK, JanusTask, Value, training_samples
+from janus_pl.observables.norms import frobenius_norm
+from janus_pl.run.rows import Value
+from janus_pl.training.samples import EVALUATION_CHUNK, training_samples
+from janus_pl.training.task import JanusTask
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
@@ -64,9 +66,9 @@ class GradientNoise(Observer):
     ) -> None:
         super().__init__(every_n_epochs)
         if batch_size is not None:
-            check_count("GradientNoise.batch_size", batch_size, 1)
-        check_count("GradientNoise.batches", batches, 2)
-        check_count("GradientNoise.seed", seed, 0)
+            check_integer("callbacks.GradientNoise.batch_size", batch_size, 1)
+        check_integer("callbacks.GradientNoise.batches", batches, 2)
+        check_integer("callbacks.GradientNoise.seed", seed, 0)
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed

@@ -10,15 +10,16 @@ from lightning.pytorch import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks._observer import BINS, Observer, check_count, directions, say_layers
-from janus_pl.errors import UsageError
+from callbacks._observer import BINS, Observer, directions, say_layers
+from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.rank import (
     effective_rank,
     numerical_rank,
     singular_values,
     stable_rank,
 )
-from janus_pl.task import Histogram, Table, Value, is_last_epoch
+from janus_pl.run.rows import Histogram, Table, Value
+from janus_pl.training.clock import is_last_epoch
 
 DECADES = 8
 
@@ -52,7 +53,7 @@ class LayerRank(Observer):
         bins: int = 64,
     ) -> None:
         super().__init__(every_n_epochs)
-        check_count("LayerRank.bins", bins, 1, BINS)
+        check_integer("callbacks.LayerRank.bins", bins, 1, BINS)
         for value in (tolerance, *tolerances):
             if not 0 <= value < 1:
                 raise UsageError("callbacks.LayerRank.tolerance(s)", value, "0 up to below 1")

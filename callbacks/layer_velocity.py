@@ -11,11 +11,12 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks._observer import Mean, Observer, check_count, say_layers, weight_layers
-from janus_pl.errors import UsageError
-from janus_pl.linalg import frobenius_norm
+from callbacks._observer import Mean, Observer, say_layers, weight_layers
+from janus_pl.errors import UsageError, check_integer
+from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.velocity import weight_velocity
-from janus_pl.task import JanusTask, Value
+from janus_pl.run.rows import Value
+from janus_pl.training.task import JanusTask
 
 
 class LayerVelocity(Observer):
@@ -36,7 +37,7 @@ class LayerVelocity(Observer):
 
     def __init__(self, every_n_epochs: int = 1, full_every_n_epochs: int = 0) -> None:
         super().__init__(every_n_epochs)
-        check_count("LayerVelocity.full_every_n_epochs", full_every_n_epochs, 0)
+        check_integer("callbacks.LayerVelocity.full_every_n_epochs", full_every_n_epochs, 0)
         self.full = _FullVelocity(full_every_n_epochs)
         self._mean = Mean()
         self._layers: dict[str, nn.Module] = {}

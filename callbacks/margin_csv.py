@@ -12,8 +12,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from janus_pl.errors import UsageError
-from janus_pl.runtime.files import write_atomically
-from janus_pl.task import JanusTask
+from janus_pl.run.files import write_atomically
+from janus_pl.training.task import JanusTask
 
 SPLITS = ("train", "test")
 

@@ -10,9 +10,12 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from callbacks._observer import BINS, Observer, check_count
+from callbacks._observer import BINS, Observer
+from janus_pl.errors import check_integer
 from janus_pl.observables.margins import margin_histogram, margin_statistics
-from janus_pl.task import Histogram, JanusTask, Value, training_samples
+from janus_pl.run.rows import Histogram, Value
+from janus_pl.training.samples import training_samples
+from janus_pl.training.task import JanusTask
 
 
 class MarginHistogram(Observer):
@@ -37,7 +40,7 @@ class MarginHistogram(Observer):
 
     def __init__(self, every_n_epochs: int = 10, bins: int = 64) -> None:
         super().__init__(every_n_epochs)
-        check_count("MarginHistogram.bins", bins, 1, BINS)
+        check_integer("callbacks.MarginHistogram.bins", bins, 1, BINS)
         self.bins = bins
         self._refused = False
 

@@ -20,7 +20,10 @@ from janus_pl.observables.collapse import (
     two_classes,
     within_class_variability,
 )
-from janus_pl.task import JanusTask, Ranks, Value, training_samples
+from janus_pl.run.rows import Value
+from janus_pl.training.ranks import Ranks
+from janus_pl.training.samples import training_samples
+from janus_pl.training.task import JanusTask
 
 
 class NeuralCollapse(Observer):

@@ -16,15 +16,16 @@ from torch.optim import SGD, Optimizer
 
 from callbacks._observer import (
     Observer,
-    check_count,
     learning_rate_of,
     plain_layers,
     weight_decay_of,
     weight_layers,
 )
-from janus_pl.errors import TheoremError, UsageError
+from janus_pl.errors import TheoremError, UsageError, check_integer
 from janus_pl.observables.rank import singular_values
-from janus_pl.task import JanusTask, Ranks, Value
+from janus_pl.run.rows import Value
+from janus_pl.training.ranks import Ranks
+from janus_pl.training.task import JanusTask
 
 # A step's rounding is of full rank: some roundings of each entry of the weight and of the gradient.
 ROUNDINGS = 16
@@ -81,7 +82,7 @@ class RankBound(Observer):
 
     def __init__(self, every_n_epochs: int = 1, window: int = 100) -> None:
         super().__init__(every_n_epochs)
-        check_count("RankBound.window", window, 1)
+        check_integer("callbacks.RankBound.window", window, 1)
         self.window = window
         self._layers: dict[str, Any] = {}
         self._weights: dict[str, nn.Parameter] = {}

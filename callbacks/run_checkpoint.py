@@ -10,8 +10,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, tensor
 
-from callbacks._observer import check_count
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, check_integer
 
 LOSSES = ("train/loss_running", "train/loss")
 
@@ -20,7 +19,7 @@ class RunCheckpoint(ModelCheckpoint):
     """Keeps `last.ckpt` and `best.ckpt`: every n epochs and at the end of the run.
 
     Linear regression counts the looks of callbacks instead of epochs. Under the command line the
-    file that `last.ckpt` replaces stays as `previous.ckpt` (`janus_pl.runtime.checkpoint_io`).
+    file that `last.ckpt` replaces stays as `previous.ckpt` (`janus_pl.training.checkpoints`).
 
     Args:
         every_n_epochs: n.
@@ -37,7 +36,7 @@ class RunCheckpoint(ModelCheckpoint):
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
     ) -> None:
-        check_count("RunCheckpoint.every_n_epochs", every_n_epochs, 1)
+        check_integer("callbacks.RunCheckpoint.every_n_epochs", every_n_epochs, 1)
         if mode not in ("min", "max"):
             raise UsageError("callbacks.RunCheckpoint.mode", mode, "min, max")
         self._names = (monitor,) if monitor else LOSSES

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from callbacks._observer import Mean, Observer, plain_layers, weight_decay_of
-from janus_pl.linalg import frobenius_norm
-from janus_pl.task import JanusTask, Value
+from janus_pl.observables.norms import frobenius_norm
+from janus_pl.run.rows import Value
+from janus_pl.training.task import JanusTask
 
 PARTS = ("gradient", "decay", "projection")
 

@@ -18,11 +18,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from janus_pl.report.archive import SUFFIX, read_archive, write_archive
+from janus_pl.records.archive import SUFFIX, read_archive, write_archive
+from janus_pl.records.parts import Part
+from janus_pl.records.read import INTERRUPTED, read, read_parts
+from janus_pl.records.run import Run
 from janus_pl.report.figures import draw
-from janus_pl.report.parts import Part
-from janus_pl.report.records import INTERRUPTED, Run, read, read_parts
-from janus_pl.report.verify import verdicts
+from janus_pl.verify.table import verdicts
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))

@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from results_tables import MIDDLE, groups, of_sweeps
 
-from janus_pl.report.evidence import is_zero_function, lambda_of
+from janus_pl.records.families import is_zero_function, lambda_of
+from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures import style
-from janus_pl.report.records import STEP, Run
-from janus_pl.report.rules import relative_spread, velocity
+from janus_pl.verify.quantities import relative_spread, velocity
 
 HEIGHT = 2.5
 

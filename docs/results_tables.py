@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from janus_pl.report.evidence import families, lambda_of, mean, ratio, seed_of
-from janus_pl.report.records import STEP, Run
-from janus_pl.report.rules import relative_spread, velocity
-from janus_pl.report.verdicts import Verdict
+from janus_pl.records.families import families, lambda_of, seed_of
+from janus_pl.records.run import STEP, Run
+from janus_pl.verify.effects import mean, ratio
+from janus_pl.verify.quantities import relative_spread, velocity
+from janus_pl.verify.verdicts import Verdict
 
 MIDDLE = ("conv3", "conv4", "fc1")
 FIFTH = 0.2  # of a run's epochs

@@ -10,15 +10,28 @@ from typing import TYPE_CHECKING, Any
 from janus_pl.version import __version__
 
 if TYPE_CHECKING:
-    from janus_pl.classifier import DeepReLUClassifier
-    from janus_pl.regressor import LinearRegressor
-    from janus_pl.task import JanusTask
+    from janus_pl.cli.main import main
+    from janus_pl.deep.classifier import DeepReLUClassifier
+    from janus_pl.linear.regressor import LinearRegressor
+    from janus_pl.run.rows import Histogram, Table
+    from janus_pl.training.task import JanusTask
 
-__all__ = ["DeepReLUClassifier", "JanusTask", "LinearRegressor", "__version__"]
+__all__ = [
+    "DeepReLUClassifier",
+    "Histogram",
+    "JanusTask",
+    "LinearRegressor",
+    "Table",
+    "__version__",
+    "main",
+]
 HOMES = {
-    "DeepReLUClassifier": "janus_pl.classifier",
-    "JanusTask": "janus_pl.task",
-    "LinearRegressor": "janus_pl.regressor",
+    "DeepReLUClassifier": "janus_pl.deep.classifier",
+    "Histogram": "janus_pl.run.rows",
+    "JanusTask": "janus_pl.training.task",
+    "LinearRegressor": "janus_pl.linear.regressor",
+    "Table": "janus_pl.run.rows",
+    "main": "janus_pl.cli.main",
 }
 
 

@@ -1,13 +1,15 @@
 import sys
 
-from janus_pl import tools, usage
+from janus_pl.cli import help as texts
+from janus_pl.cli import subcommands
+from janus_pl.errors import Exit
 
-if usage.asked_for(sys.argv[1:]):
-    print(usage.HELP)
-    raise SystemExit(0)
-if sys.argv[1:2] and sys.argv[1] in tools.READERS:
-    raise SystemExit(tools.main(sys.argv[1:]))
+if texts.asked_for(sys.argv[1:]):
+    print(texts.HELP)
+    raise SystemExit(Exit.DONE)
+if sys.argv[1:2] and sys.argv[1] in subcommands.READERS:
+    raise SystemExit(subcommands.main(sys.argv[1:]))
 
-from janus_pl.cli import main
+from janus_pl.cli.main import main
 
 raise SystemExit(main())

@@ -1,19 +1,67 @@
-"""What can go wrong, and who is meant: the user (`UsageError`), the run (`DivergenceError`) or the
-disk (`StorageError`)."""
+"""What can go wrong, how the program then ends, and the checks of options.
+
+Every exit code of the program is a member of `Exit`; every other module names it from here.
+"""
 
 from __future__ import annotations
 
+import difflib
+import errno
+import math
+import os
+from collections.abc import Iterable
+from enum import IntEnum
 from os import PathLike
 
 
+class Exit(IntEnum):
+    """The exit codes of `python -m janus_pl`; `meaning` is what the help says of each."""
+
+    DONE = 0
+    DEFECT = 1
+    USAGE = 2
+    DIVERGED = 3
+    STORAGE = 4
+    BROKEN_THEOREM = 5
+    SIGINT = 130
+    SIGTERM = 143
+
+    @property
+    def meaning(self) -> str:
+        """A few words for the help and the documentation."""
+        return {
+            Exit.DONE: "done",
+            Exit.DEFECT: "defect",
+            Exit.USAGE: "usage",
+            Exit.DIVERGED: "diverged",
+            Exit.STORAGE: "storage",
+            Exit.BROKEN_THEOREM: "a theorem broken",
+            Exit.SIGINT: "stopped by SIGINT, after a checkpoint",
+            Exit.SIGTERM: "stopped by SIGTERM, after a checkpoint",
+        }[self]
+
+
+# A run that ended so has its result, and its last row is that of the whole run.
+SOUND = (Exit.DONE, Exit.BROKEN_THEOREM)
+# A run that ended so would end the same way if it were trained again.
+FINAL = (Exit.DONE, Exit.DIVERGED, Exit.BROKEN_THEOREM)
+# A run that ended so can go on from its checkpoint.
+INTERRUPTED = (Exit.SIGINT, Exit.SIGTERM)
+
+# Errors of the disk, which never come from a mistake in a path.
+DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
+
+
 class UsageError(ValueError):
-    """A value that the user gave and that cannot be used; the command line ends with exit code 2.
+    """A value that the user gave and that cannot be used.
 
     The message is one line that names the field, the value and what is allowed.
 
     >>> str(UsageError("data.batch_size", 0, 'an integer from 1 to N, or "full"'))
     'data.batch_size: got 0, allowed: an integer from 1 to N, or "full"'
     """
+
+    exit_code = Exit.USAGE
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
         super().__init__(f"{field}: got {value!r}, allowed: {allowed}")
@@ -23,29 +71,145 @@ class UsageError(ValueError):
 
 
 class TheoremError(ArithmeticError):
-    """A theorem does not hold in this run, so the run is not what it says; the exit code is 5."""
+    """A theorem that does not hold in this run, so the run is not what it claims to be."""
+
+    exit_code = Exit.BROKEN_THEOREM
 
 
 class DivergenceError(ArithmeticError):
-    """Training met a loss, gradient or weight that is not finite; the exit code is 3.
+    """A loss, gradient or weight that is not finite.
 
     Attributes:
-        recorded: whether that is the outcome that `on_divergence: record` asked for; then it is 0.
+        recorded: Whether `on_divergence: record` asked for this outcome; the run is then done.
     """
 
     def __init__(self, message: str, recorded: bool = False) -> None:
         super().__init__(message)
         self.recorded = recorded
 
+    @property
+    def exit_code(self) -> Exit:
+        """DONE where the divergence is the outcome that the config asked to record."""
+        return Exit.DONE if self.recorded else Exit.DIVERGED
+
 
 class StorageError(OSError):
-    """A file of the run that cannot be written; the exit code is 4.
+    """A file of the run that cannot be written.
 
-    The message is one line that names the file and what the system said.
+    The message is one line that names the file and repeats what the system said.
 
     >>> str(StorageError("runs/last.ckpt", OSError(28, "No space left on device")))
     'runs/last.ckpt: cannot be written: No space left on device'
     """
 
+    exit_code = Exit.STORAGE
+
     def __init__(self, path: str | PathLike[str], error: OSError, note: str = "") -> None:
         super().__init__(f"{path}: cannot be written: {error.strerror or error}{note}")
+
+
+def storage_message(error: OSError) -> str | None:
+    """Return one line for an error of the disk, and None for any other error.
+
+    >>> storage_message(OSError(28, "No space left on device", "runs/a.png"))
+    'runs/a.png: No space left on device'
+    """
+    if isinstance(error, StorageError):
+        return str(error)
+    if error.errno in DISK:
+        file = error.filename2 or error.filename or "a file of the run"
+        return f"{file}: {error.strerror}"
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Say which valid key is most like an unknown one.
+
+    >>> nearest("batchsize", ["batch_size", "order"])
+    'a valid key, the nearest is batch_size'
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"a valid key, the nearest is {close[0]}" if close else f"one of {', '.join(known)}"
+
+
+def is_integer(value: object, least: float = -math.inf, most: float = math.inf) -> bool:
+    """Tell whether a value is an integer, not a bool, from `least` to `most`.
+
+    >>> is_integer(3, least=1), is_integer(True), is_integer(3.0)
+    (True, False, False)
+    """
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def is_number(value: object) -> bool:
+    """Tell whether a value is a finite integer or float, not a bool.
+
+    >>> is_number(0.5), is_number(float("nan")), is_number(True)
+    (True, False, False)
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def check_integer(field: str, value: object, least: int, most: int | None = None) -> None:
+    """Refuse an option that is not an integer within its range.
+
+    Args:
+        field: The option's name.
+        value: Its value.
+        least: The smallest allowed integer.
+        most: The largest allowed integer; None where there is no upper end.
+
+    Raises:
+        UsageError: The value is not such an integer.
+    """
+    if not is_integer(value, least, math.inf if most is None else most):
+        allowed = "up" if most is None else f"to {most}"
+        raise UsageError(field, value, f"an integer from {least} {allowed}")
+
+
+def check_number(field: str, value: object, above: float | None = None) -> None:
+    """Refuse an option that is not a finite number above a bound, or from 0 up without one.
+
+    Args:
+        field: The option's name.
+        value: Its value.
+        above: The bound, which is not allowed itself; None allows 0 and everything above.
+
+    Raises:
+        UsageError: The value is not such a number.
+    """
+    inside = is_number(value) and (value >= 0 if above is None else value > above)  # type: ignore[operator]
+    if not inside:
+        allowed = "from 0 up" if above is None else f"above {above:g}"
+        raise UsageError(field, value, f"a finite number {allowed}")
+
+
+def check_name(field: str, name: object, known: Iterable[str]) -> None:
+    """Refuse a name that is not among the known ones.
+
+    Raises:
+        UsageError: The name is not known.
+    """
+    if name not in (names := [*known]):
+        raise UsageError(field, name, ", ".join(names))
+
+
+def check_memory(field: str, value: object, size: float) -> None:
+    """Refuse sizes that do not fit into the machine's memory.
+
+    Args:
+        field: The option that decides the size.
+        value: Its value.
+        size: Bytes that are needed.
+
+    Raises:
+        UsageError: The machine has less memory.
+    """
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if size > memory:
+        allowed = (
+            f"a size that fits into {memory / 2**30:.3g} GiB, where this takes {size / 2**30:.3g}"
+        )
+        raise UsageError(field, value, allowed)

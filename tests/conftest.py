@@ -1,24 +1,28 @@
-"""Shared fixtures: offline W&B, one thread, the real images, a small problem."""
+"""Shared fixtures: offline W&B, one thread, the real images, a small problem.
+
+Heavy packages are imported where they are used: importing Lightning takes 5 s, and a test of a
+pure function needs none of them.
+"""
 
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
-import wandb
 from hypothesis import HealthCheck, settings
-from lightning.pytorch import Trainer
 from record_reader import Rows, read_rows
+from weight import is_heavy
 
-import janus_pl.regressor
-import janus_pl.runtime.divergence
-import janus_pl.task
-from janus_pl import DeepReLUClassifier
-from janus_pl.data import InMemoryBatches
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+    from janus_pl import DeepReLUClassifier
+    from janus_pl.data import InMemoryBatches
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {"strides": (2, 1, 1, 1), "channels": (3, 4, 5, 4), "hidden": 7, "image_size": 16}
@@ -34,15 +38,43 @@ settings.register_profile(
 settings.load_profile("ours")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that `make check` leaves out."""
+    for item in items:
+        if is_heavy(item):
+            item.add_marker("heavy")
+
+
+@pytest.fixture(autouse=True)
+def light_stays_light(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that is taken for light, and starts a process or a fit all the same, fails."""
+    if request.node.get_closest_marker("heavy") or not hasattr(request.node, "function"):
+        return
+
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("a light test started a process or a fit: name its starter in weight.py")
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", refuse)
+    monkeypatch.setattr(os, "fork", refuse)
+    if "lightning.pytorch" in sys.modules:
+        monkeypatch.setattr(sys.modules["lightning.pytorch"].Trainer, "fit", refuse)
+
+
 @pytest.fixture(autouse=True)
 def quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No account, no network, and no run left open for the next test."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    torch.set_num_threads(1)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
     yield
-    wandb.finish()
+    if "wandb" in sys.modules:
+        import wandb
+
+        wandb.finish()
 
 
 @pytest.fixture(scope="session")
@@ -58,6 +90,9 @@ def real_images() -> Path:
 @pytest.fixture
 def small_task() -> Callable[..., DeepReLUClassifier]:
     """A classifier of about 300 weights on 16 x 16 images."""
+    import torch
+
+    from janus_pl import DeepReLUClassifier
 
     def make(**options: Any) -> DeepReLUClassifier:
         torch.manual_seed(options.pop("init_seed", 0))
@@ -69,6 +104,9 @@ def small_task() -> Callable[..., DeepReLUClassifier]:
 @pytest.fixture
 def small_loader() -> Callable[..., InMemoryBatches]:
     """Random images of unit norm with random labels."""
+    import torch
+
+    from janus_pl.data import InMemoryBatches
 
     def make(n: int = 20, batch_size: Any = 8, dtype: Any = torch.float32, **o: Any) -> Any:
         generator = torch.Generator().manual_seed(5)
@@ -83,6 +121,7 @@ def small_loader() -> Callable[..., InMemoryBatches]:
 @pytest.fixture
 def fit(tmp_path: Path) -> Callable[..., Trainer]:
     """A real fit with nothing but what the test asks for."""
+    from lightning.pytorch import Trainer
 
     def run(
         task: Any,
@@ -124,9 +163,9 @@ def rows_of() -> Callable[[Path], Rows]:
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The rows of the record as they are written, instead of writing them."""
+    import janus_pl.training.row
+
     written: list[dict[str, Any]] = []
     keep = lambda trainer, row: written.append(dict(row))  # noqa: E731
-    monkeypatch.setattr(janus_pl.task, "write_row", keep)
-    monkeypatch.setattr(janus_pl.regressor, "write_row", keep)
-    monkeypatch.setattr(janus_pl.runtime.divergence, "write_row", keep)
+    monkeypatch.setattr(janus_pl.training.row, "write_row", keep)
     return written

@@ -25,7 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import janus_pl.task
+import janus_pl.training.task
 from callbacks import (
     EquilibriumResidual,
     GradientNoise,
@@ -126,7 +126,9 @@ def fit(
     error = ""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         # What rank 0 writes, on every process.
-        patch.setattr(janus_pl.task, "write_row", lambda trainer, row: rows.append(dict(row)))
+        patch.setattr(
+            janus_pl.training.row, "write_row", lambda trainer, row: rows.append(dict(row))
+        )
         collectives = count_collectives(patch)
         trainer = trainer_of(
             world,

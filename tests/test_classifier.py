@@ -12,8 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
+from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import DivergenceError, UsageError
-from janus_pl.losses import LOSSES
 
 
 def weights(task: DeepReLUClassifier) -> list[torch.Tensor]:

@@ -17,9 +17,10 @@ import yaml
 from conftest import ROOT
 from record_reader import exit_code, read_records, read_rows
 
-from janus_pl import tools, usage
-from janus_pl.cli import main
-from janus_pl.command_line import CONFIGS
+from janus_pl.cli import help as usage
+from janus_pl.cli import subcommands as tools
+from janus_pl.cli.config_files import CONFIGS
+from janus_pl.cli.main import main
 
 SHIPPED = sorted(CONFIGS.glob("*.yaml"))
 DIGITS = ["--data", "janus_pl.data.DigitsPair"]

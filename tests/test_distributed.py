@@ -13,9 +13,9 @@ import torch
 from distributed_cases import CASES, Result, problem, run_all, task_of
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
+from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import UsageError
-from janus_pl.losses import LOSSES
-from janus_pl.runtime.record import Histogram
+from janus_pl.run.rows import Histogram
 
 FITS = [name for name in CASES if name not in ("predict", "foreign", "foreign_csv", "sampler")]
 EXACT = {"float64": 1e-12, "float32": 1e-5}

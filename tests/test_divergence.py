@@ -18,9 +18,9 @@ from record_reader import exit_code, read_records, read_rows
 from torch import Tensor, nn
 from troublemakers import Witness
 
-from janus_pl.cli import main
+from janus_pl.cli.main import main
 from janus_pl.data import DigitsPair
-from janus_pl.runtime.guard import UpdateGuard
+from janus_pl.training.guard import UpdateGuard
 
 SMALL = ["--model.strides=[2,2,2,2]", "--model.hidden=8", "--model.channels=[2,3,4,4]"]
 DIGITS = ["fit", "--config=sgd.yaml", "--data=janus_pl.data.DigitsPair", *SMALL]
@@ -282,7 +282,7 @@ def test_all_ranks_decide_alike(monkeypatch: pytest.MonkeyPatch) -> None:
 RANKS = """
 import os, sys, torch
 from torch import nn
-from janus_pl.runtime.guard import UpdateGuard
+from janus_pl.training.guard import UpdateGuard
 from tests.test_divergence import Stepper
 
 child = os.fork()

@@ -9,7 +9,7 @@ import torch
 from distributed_cases import fit, foreign_fit, problem, task_of
 from torch import Tensor
 
-from janus_pl.losses import LOSSES
+from janus_pl.deep.losses import LOSSES
 
 N = 1001
 EXACT = {torch.float64: 1e-12, torch.float32: 1e-5}

@@ -18,10 +18,10 @@ from conftest import ROOT
 from numpy.typing import NDArray
 from record_reader import Rows, read_rows
 
-from janus_pl import DeepReLUClassifier, losses
-from janus_pl.cli import main
+from janus_pl import DeepReLUClassifier
+from janus_pl.cli.main import main
 from janus_pl.data import DigitsPair
-from janus_pl.nn import PARAMETRIZATIONS
+from janus_pl.deep import PARAMETRIZATIONS, losses
 
 PAGE = (ROOT / "docs" / "EXTENDING.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)

@@ -21,8 +21,8 @@ import yaml
 from conftest import ROOT
 from record_reader import exit_code
 
-from janus_pl.cli import main
-from janus_pl.report.records import read
+from janus_pl.cli.main import main
+from janus_pl.records.read import read
 
 pytestmark = pytest.mark.soak
 

@@ -12,8 +12,8 @@ import pytest
 import yaml
 from record_reader import exit_code, read_records, read_rows
 
-from janus_pl.cli import _one_line, main
-from janus_pl.command_line import CONFIGS
+from janus_pl.cli.config_files import CONFIGS
+from janus_pl.cli.main import _one_line, main
 
 LINEAR = sorted((CONFIGS / "linear").glob("*.yaml"))
 SWEEPS = sorted((CONFIGS / "sweeps").glob("*.yaml"))

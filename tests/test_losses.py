@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from janus_pl import losses
+from janus_pl.deep import losses
 
 NAMES = ("square", "logistic", "exponential", "cross_entropy")
 every_loss = pytest.mark.parametrize("name", NAMES)

@@ -15,10 +15,10 @@ import yaml
 from conftest import ROOT
 
 from janus_pl import DeepReLUClassifier, minimal
-from janus_pl.cli import JanusCLI
-from janus_pl.command_line import CONFIGS, find_configs
+from janus_pl.cli.config_files import CONFIGS, find_configs
+from janus_pl.cli.lightning_cli import JanusCLI
 from janus_pl.data import DigitsPair
-from janus_pl.runtime.wandb_run import finish
+from janus_pl.run.logger import finish
 
 FILE = ROOT / "janus_pl" / "minimal.py"
 PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -83,7 +83,7 @@ def test_the_file_runs_as_a_script_where_there_is_no_framework(
     blocked(monkeypatch)
     names = runpy.run_path(str(FILE), run_name="minimal")
     assert callable(names["main"])
-    for module in ("lightning.pytorch", "janus_pl.losses"):
+    for module in ("lightning.pytorch", "janus_pl.deep.losses"):
         other = tmp_path / "other.py"
         other.write_text(f"import {module}\n")
         with pytest.raises(ImportError):

@@ -21,8 +21,8 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from janus_pl.cli import main
-from janus_pl.command_line import CONFIGS
+from janus_pl.cli.config_files import CONFIGS
+from janus_pl.cli.main import main
 from janus_pl.data import CIFAR10Pair
 from janus_pl.errors import UsageError
 

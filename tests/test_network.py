@@ -19,7 +19,8 @@ from record_reader import inspect, read_rows
 from runtime.crashing import CONTEXT, code_of
 from wandb_server import Server
 
-from janus_pl.runtime import record, wandb_run
+from janus_pl.run import logger as wandb_run
+from janus_pl.run import rows as record
 
 SMALL = ["--model.strides=[2,2,2,2]", "--model.hidden=8", "--model.channels=[2,3,4,4]"]
 PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
@@ -54,7 +55,7 @@ def fit(url: str, used: list[dict[str, Any]], *args: str, **env: str) -> tuple[i
 
 
 def _main(args: list[str], env: dict[str, str], folder: str, said: str) -> None:
-    from janus_pl.cli import main
+    from janus_pl.cli.main import main
 
     os.environ.clear()
     os.environ.update(env)

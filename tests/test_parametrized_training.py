@@ -22,9 +22,9 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
+from janus_pl.deep import PARAMETRIZATIONS
+from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import UsageError
-from janus_pl.losses import LOSSES
-from janus_pl.nn import PARAMETRIZATIONS
 
 # Multipliers move V_k by eta V_k dot, where the others divide by ||v_k||^2, about 10 here.
 RATES = {"weight_norm": 1e-3, "per_layer": 1e-3, "lagrange": 1e-4, "none": 1e-3}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from record_reader import read_rows
 
-from janus_pl.quickstart import ROWS, main
+from janus_pl.cli.quickstart import ROWS, main
 
 SHORT = ["--trainer.max_epochs", "1", "--trainer.check_val_every_n_epoch", "1"]
 

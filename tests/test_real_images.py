@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from record_reader import read_rows
 
-from janus_pl.cli import main
+from janus_pl.cli.main import main
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 

@@ -17,7 +17,7 @@ from janus_pl import LinearRegressor
 from janus_pl.data import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linear import log_spaced
-from janus_pl.linear_training import LinearTraining
+from janus_pl.linear.replicas import LinearTraining
 
 SMALL = {"num_train": 7, "dim": 9, "outputs": 3}
 
@@ -325,7 +325,7 @@ def test_a_run_cut_into_small_pieces_is_the_same_bitwise(
     whole = train(500, [LayerVelocity()], {"order": "shuffle"})
     first = list(rows)
     rows.clear()
-    monkeypatch.setattr("janus_pl.linear_training.PIECE", 7 * 9 * 3 * 4 * 6)
+    monkeypatch.setattr("janus_pl.linear.replicas.PIECE", 7 * 9 * 3 * 4 * 6)
     cut = train(500, [LayerVelocity()], {"order": "shuffle"})
     assert cut.replicas.plan.size == 6
     assert len(cut.replicas.plan.looks) > len(whole.replicas.plan.looks)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from janus_pl import reproduce, tools
-from janus_pl.command_line import CONFIGS
+from janus_pl.cli import reproduce
+from janus_pl.cli import subcommands as tools
+from janus_pl.cli.config_files import CONFIGS
 
 
 def commands(monkeypatch: pytest.MonkeyPatch, args: list[str], codes: dict[str, int]) -> list:

@@ -17,9 +17,10 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from janus_pl import tools
-from janus_pl.report.records import Run, read
-from janus_pl.report.rules import relative_spread
+from janus_pl.cli import subcommands as tools
+from janus_pl.records.read import read
+from janus_pl.records.run import Run
+from janus_pl.verify.quantities import relative_spread
 
 DOCS = ROOT / "docs"
 RECORDED = DOCS / "results"

@@ -20,12 +20,12 @@ import troublemakers
 from conftest import ROOT
 from record_reader import exit_code, read_records, read_rows
 
-import janus_pl.linear_training
-from janus_pl.cli import main
+import janus_pl.linear.replicas
+from janus_pl.cli.main import main
 from janus_pl.data import DigitsPair
 from janus_pl.data.images import RawPair
 from janus_pl.linear import log_spaced
-from janus_pl.report.records import read
+from janus_pl.records.read import read
 
 SMALL = ["--model.strides=[2,2,2,2]", "--model.hidden=8", "--model.channels=[2,3,4,4]"]
 DIGITS = ["fit", "--config=sgd.yaml", "--data=janus_pl.data.DigitsPair", *SMALL]
@@ -161,7 +161,7 @@ def test_linear_regression_stops_at_the_next_look(monkeypatch: pytest.MonkeyPatc
     """Told in the middle of a stretch of a few seconds, which has no state of its own."""
     stop = sending("SIGTERM", "on_train_batch_start", calls=60)
     with monkeypatch.context() as patch:
-        patch.setattr(janus_pl.linear_training, "PIECE", 10_000)
+        patch.setattr(janus_pl.linear.replicas, "PIECE", 10_000)
         assert main([*LINEAR, stop, *PLAIN, "--trainer.max_epochs=5000"]) == 143
     saved = last_checkpoint()
     done = saved["linear"]["training"]["done"]

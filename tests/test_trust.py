@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from janus_pl.cli import main
+from janus_pl.cli.main import main
 
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen"}
 CALLS |= {"subprocess.getoutput", "subprocess.getstatusoutput"}

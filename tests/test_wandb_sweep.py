@@ -15,8 +15,8 @@ import yaml
 from conftest import ROOT
 from wandb_server import SweepServer
 
-from janus_pl.command_line import CONFIGS
-from janus_pl.report.records import read
+from janus_pl.cli.config_files import CONFIGS
+from janus_pl.records.read import read
 
 pytestmark = pytest.mark.soak
 

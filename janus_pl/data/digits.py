@@ -16,8 +16,7 @@ from janus_pl.data.images import (
     check_two_classes,
     signs,
 )
-from janus_pl.data.loader import is_integer
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, is_integer
 
 DIGITS_PAIR = (3, 8)
 DIGITS_SIZE = 32
@@ -46,7 +45,7 @@ class DigitsPair(ImagePair):
         classes = DIGITS_PAIR if classes is None else classes
         allowed = "two different digits from 0 to 9"
         check_two_classes(classes, allowed)
-        if not all(is_integer(digit, at_least=0) and digit <= 9 for digit in classes):
+        if not all(is_integer(digit, 0, 9) for digit in classes):
             raise UsageError("data.classes", classes, allowed)
         self.classes = classes[0], classes[1]
 

@@ -20,9 +20,7 @@ from janus_pl.data.images import (
     one_line,
     signs,
 )
-from janus_pl.data.loader import is_integer
-from janus_pl.errors import UsageError
-from janus_pl.limits import check_memory
+from janus_pl.errors import UsageError, check_integer, check_memory
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 ClassFiles = tuple[list[Path], list[Path]]
@@ -61,8 +59,7 @@ class ImageFolderPair(ImagePair):
             check_two_classes(classes, allowed)
             if not all(isinstance(name, str) for name in classes):
                 raise UsageError("data.classes", classes, allowed)
-        if not is_integer(image_size, at_least=1):
-            raise UsageError("data.image_size", image_size, "an integer >= 1")
+        check_integer("data.image_size", image_size, 1)
         self.root = root
         self.classes = classes
         self.image_size = image_size

@@ -23,9 +23,8 @@ from janus_pl.data.loader import (
     Order,
     check_batch_fits,
     check_batch_options,
-    is_integer,
 )
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, is_integer
 
 EVAL_CHUNK = 500
 
@@ -89,8 +88,10 @@ class ImagePair(LightningDataModule, ABC):
         seed = 0 if seed is None else seed
         check_batch_options(batch_size, micro_batch_size, order, seed)
         if num_train is not None:
-            if not is_integer(num_train, at_least=2):
-                raise UsageError("data.num_train", num_train, "an integer >= 2, or null for all")
+            if not is_integer(num_train, least=2):
+                raise UsageError(
+                    "data.num_train", num_train, "an integer from 2 up, or null for all"
+                )
             check_batch_fits(batch_size, micro_batch_size, num_train)
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, check_integer, is_integer
 
 BatchSize = int | Literal["full"]
 Order = Literal["shuffle", "sequential", "with_replacement"]
@@ -193,15 +193,14 @@ def check_batch_options(
     Raises:
         UsageError: Naming data.batch_size, data.micro_batch_size, data.order or data.seed.
     """
-    if batch_size != "full" and not is_integer(batch_size, at_least=1):
+    if batch_size != "full" and not is_integer(batch_size, least=1):
         raise UsageError("data.batch_size", batch_size, 'an integer from 1 to N, or "full"')
     if micro_batch_size is not None:
         limit = None if batch_size == "full" else batch_size
         _check_micro_batch(micro_batch_size, limit)
     if order not in get_args(Order):
         raise UsageError("data.order", order, ", ".join(get_args(Order)))
-    if not is_integer(seed, at_least=0):
-        raise UsageError("data.seed", seed, "an integer >= 0")
+    check_integer("data.seed", seed, 0)
 
 
 def check_batch_fits(batch_size: BatchSize, micro_batch_size: int | None, num_samples: int) -> None:
@@ -217,15 +216,10 @@ def check_batch_fits(batch_size: BatchSize, micro_batch_size: int | None, num_sa
         _check_micro_batch(micro_batch_size, num_samples if batch_size == "full" else batch_size)
 
 
-def is_integer(value: object, at_least: int) -> bool:
-    """Whether a value is an integer, no bool, and not below a bound."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
-
-
 def _check_micro_batch(value: object, limit: object) -> None:
     """`limit` is the batch size, or None while a full batch's size is not known."""
     above = isinstance(value, int) and isinstance(limit, int) and value > limit
-    if above or not is_integer(value, at_least=1):
+    if above or not is_integer(value, least=1):
         upper = "N" if limit is None else limit
         raise UsageError(
             "data.micro_batch_size", value, f"an integer from 1 to {upper} (the batch size)"

@@ -21,10 +21,8 @@ from janus_pl.data.loader import (
     Order,
     check_batch_fits,
     check_batch_options,
-    is_integer,
 )
-from janus_pl.errors import UsageError
-from janus_pl.limits import check_memory
+from janus_pl.errors import UsageError, check_integer, check_memory
 
 LinearOrder = Literal["sequential", "shuffle", "with_replacement", "online"]
 Init = Literal["zero", "gaussian", "given"]
@@ -97,9 +95,9 @@ class LinearProblem(LightningDataModule):
         super().__init__()
         self._asked = {"num_train": num_train, "dim": dim, "outputs": outputs}
         for name, value in {**self._asked, "informative": informative}.items():
-            _check_integer(name, 1 if value is None else value, 1)
-        _check_integer("empty", empty, 0)
-        _check_integer("replicas", replicas, 1)
+            check_integer(f"data.{name}", 1 if value is None else value, 1)
+        check_integer("data.empty", empty, 0)
+        check_integer("data.replicas", replicas, 1)
         seed = 0 if seed is None else seed
         check_batch_options(batch_size, None, "sequential", seed)
         if order not in get_args(LinearOrder):
@@ -330,8 +328,3 @@ def _draw(key: tuple[int, int], start: int, out: Floats) -> None:
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=stream))
-
-
-def _check_integer(name: str, value: object, least: int) -> None:
-    if not is_integer(value, at_least=least):
-        raise UsageError(f"data.{name}", value, f"an integer >= {least}")

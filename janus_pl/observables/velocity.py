@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from janus_pl.linalg import frobenius_norm
+from janus_pl.observables.norms import frobenius_norm
 
 
 def weight_velocity(weight: Tensor, gradient: Tensor) -> Tensor:

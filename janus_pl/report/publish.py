@@ -9,9 +9,9 @@ from pathlib import Path
 import wandb
 
 from janus_pl.errors import StorageError, UsageError
+from janus_pl.records.run import Run
 from janus_pl.report.figures import Figure
-from janus_pl.report.records import Run
-from janus_pl.runtime.account import check_folder_name, has_account, new_id
+from janus_pl.run.account import check_folder_name, has_account, new_id
 
 
 def publish(

@@ -1,51 +1,16 @@
-"""`python -m janus_pl workspace`: a view in the W&B UI whose panels are the paper's figures."""
+"""A workspace of the W&B UI whose panels are the paper's figures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
-from janus_pl.errors import UsageError
-from janus_pl.options import ToolParser
 from janus_pl.report.figures import FIGURES
-from janus_pl.runtime.account import has_account
 
-USAGE = "--entity E --project P [--name NAME] [--json]"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 LAMBDA = "model.init_args.weight_decay"
 BATCH = "data.init_args.batch_size"
-
-
-def main(args: Sequence[str]) -> int:
-    """Save the workspace and print its address, or print it as JSON.
-
-    Raises:
-        UsageError: an option that is missing, no account, or W&B refuses.
-    """
-    options = _parser().read(args, needed="project")
-    try:
-        import wandb_workspaces.reports.v2 as panels
-        import wandb_workspaces.workspaces as workspaces
-    except ImportError as error:
-        allowed = "only with wandb-workspaces: pip install wandb-workspaces"
-        raise UsageError("workspace", options.project, allowed) from error
-    view = build(workspaces, panels, options.entity or "", options.project, options.name)
-    if options.json:
-        print(json.dumps(as_json(view), indent=2))
-        return 0
-    if not options.entity:
-        raise UsageError("--entity", options.entity, "a user or team of W&B")
-    if not has_account():
-        raise UsageError("--entity", options.entity, "--json, until `wandb login` was run")
-    try:
-        view.save()
-    except Exception as error:  # of the network, of permissions: the client has no common class
-        said = " ".join(str(error).split())
-        raise UsageError("workspace", f"{options.entity}/{options.project}", said) from error
-    print(view.url)
-    return 0
 
 
 def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) -> Any:
@@ -109,17 +74,3 @@ def _lines(panels: ModuleType) -> Any:
         return panels.LinePlot(title=title, x=x, y=list(keys), **options, **more)
 
     return line
-
-
-def _parser() -> ToolParser:
-    parser = ToolParser(
-        "workspace",
-        USAGE,
-        "Save a workspace in the W&B UI whose panels are the paper's figures: margins"
-        " by lambda, velocities and ranks by layer, GD against SGD, the run comparer.",
-    )
-    parser.add_argument("--entity", help="user or team of W&B")
-    parser.add_argument("--project", default="janus_pl", help="W&B project (default: janus_pl)")
-    parser.add_argument("--name", default="Janus effects", help="name of the workspace")
-    parser.add_argument("--json", action="store_true", help="print it, without an account")
-    return parser

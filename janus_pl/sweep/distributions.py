@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, is_integer, is_number
 
 Spec = Mapping[str, Any]
 
@@ -182,8 +182,7 @@ def _check_numbers(field: str, kind: str, spec: Spec) -> None:
     whole = kind == "int_uniform"
     for key in NUMBERS:
         value = spec.get(key, 1)
-        fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not fits or not math.isfinite(value):
+        if not (is_integer(value) if whole else is_number(value)):
             allowed = "an integer" if whole else "a number, as 0.001 and not 1e-3"
             raise UsageError(f"{field}.{key}", value, allowed)
     for key in ("sigma", "q"):

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from janus_pl.cli import ConfigReader
 from janus_pl.errors import UsageError
-from janus_pl.runtime.run_folder import identity
-from janus_pl.sweep.grid import SweepFile
-from janus_pl.sweep.program import arguments
+from janus_pl.run.folder import identity
+from janus_pl.sweep.file import SweepFile
+from janus_pl.sweep.macros import arguments
 
 WIDTH = 24  # of a value in a label
 
@@ -50,30 +49,32 @@ class PlannedRun:
 
 
 def plan(
-    sweep: SweepFile, points: Sequence[Mapping[str, Any]], more: Sequence[str] = ()
+    sweep: SweepFile,
+    points: Sequence[Mapping[str, Any]],
+    more: Sequence[str],
+    resolve: Callable[[Sequence[str]], Mapping[str, Any]],
 ) -> list[PlannedRun]:
-    """Resolve the configs of all points; of points with the same numbers the first is planned.
+    """Resolve the configs of all points; of points with the same numbers plan the first.
 
-    Nothing is started, and nothing written but in a temporary folder.
+    Nothing is started, and nothing is written outside a temporary folder.
 
     Args:
-        sweep: the file.
-        points: the values of each run.
-        more: options of `fit` for every run, which win over the file.
+        sweep: The file.
+        points: The values of each run.
+        more: Options of `fit` for every run, which win over the file.
+        resolve: Returns the resolved config of a command line, `fit` first.
 
     Raises:
-        UsageError: what is wrong with one of them; the parser's errors too.
+        UsageError: A run's config is wrong; the errors of `resolve` too.
     """
     labels = labels_of(points)
     planned: dict[str, PlannedRun] = {}
-    reader: ConfigReader | None = None
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "values.json"
         for values, label in zip(points, labels, strict=True):
             file.write_text(json.dumps(values))
             args = [*arguments(sweep.command, values, file), *more]
-            reader = reader or ConfigReader(args)
-            run = _planned(sweep, values, label, reader.resolve(args), more)
+            run = _planned(sweep, values, label, resolve(args), more)
             planned.setdefault(run.id, run)
     return list(planned.values())
 

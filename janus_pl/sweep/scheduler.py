@@ -14,17 +14,17 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from janus_pl.runtime.files import write_atomically
+from janus_pl.errors import INTERRUPTED
+from janus_pl.run.files import write_atomically
 from janus_pl.sweep.plan import PlannedRun
 from janus_pl.sweep.progress import last_line
 from janus_pl.sweep.resources import environment_of
-from janus_pl.sweep.states import ACTIVE, ENDS, FINAL, Entry, State, look, state_of
+from janus_pl.sweep.states import ACTIVE, ENDS, FINAL_STATES, Entry, State, look, state_of
 
 PROGRAM = (sys.executable, "-m", "janus_pl")
 LAUNCHER = Path(__file__).with_name("launch.py")
 POLL = 0.2  # seconds between two looks
 GRACE = 60.0  # seconds that runs of other processes are waited for when nothing else is left
-STOPPED = (130, 143)
 
 
 class StopRequest:
@@ -104,7 +104,7 @@ class Scheduler:
 
     def _is_worth_waiting(self, until: float) -> bool:
         """A run held by another process may be one that a sweep killed before is still ending."""
-        held = any(entry.state is State.HELD for entry in self._entries)
+        held = any(entry.state is State.ELSEWHERE for entry in self._entries)
         return held and time.monotonic() < until
 
     def _fill(self) -> None:
@@ -113,7 +113,7 @@ class Scheduler:
         for entry in self._entries:
             if not free:
                 return
-            if entry.state in (State.WAITING, State.HELD):
+            if entry.state in (State.WAITING, State.ELSEWHERE):
                 self._take(entry, free)
 
     def _take(self, entry: Entry, free: list[int]) -> None:
@@ -160,11 +160,11 @@ class Scheduler:
 
     def _ended(self, entry: Entry, code: int) -> None:
         folder = state_of(entry.run)
-        if folder is State.HELD or (folder in FINAL and code not in ENDS):
+        if folder is State.ELSEWHERE or (folder in FINAL_STATES and code not in ENDS):
             entry.state = folder  # another process was there first
         elif code in ENDS:
             entry.state = ENDS[code]
-        elif code in STOPPED or (self._stop.signum and code < 0):
+        elif code in INTERRUPTED or (self._stop.signum and code < 0):
             entry.state = State.INTERRUPTED
         else:
             entry.state = State.FAILED
@@ -202,4 +202,6 @@ def _reason(code: int, log: Path) -> str:
 
 def unfinished(entries: Sequence[Entry]) -> list[Entry]:
     """What another start of the sweep would run."""
-    return [entry for entry in entries if entry.state not in (*FINAL, *ACTIVE, State.HELD)]
+    return [
+        entry for entry in entries if entry.state not in (*FINAL_STATES, *ACTIVE, State.ELSEWHERE)
+    ]

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from janus_pl.runtime.run_folder import CONFIG, exit_code_of, is_held
+from janus_pl.errors import FINAL, Exit
+from janus_pl.run.folder import CONFIG, exit_code_of, is_held
 from janus_pl.sweep.plan import PlannedRun
 from janus_pl.sweep.progress import RowReader
-
-FAILURE, DIVERGENCE, BROKEN_THEOREM = 1, 3, 5
 
 
 class State(StrEnum):
@@ -25,11 +24,15 @@ class State(StrEnum):
     BROKEN = "theorem broken"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
-    HELD = "elsewhere"
+    ELSEWHERE = "elsewhere"
 
 
-ENDS = {0: State.DONE, DIVERGENCE: State.DIVERGED, BROKEN_THEOREM: State.BROKEN}
-FINAL = tuple(ENDS.values())
+ENDS: dict[int | None, State] = {
+    Exit.DONE: State.DONE,
+    Exit.DIVERGED: State.DIVERGED,
+    Exit.BROKEN_THEOREM: State.BROKEN,
+}
+FINAL_STATES = tuple(ENDS[code] for code in FINAL)
 ACTIVE = (State.RUNNING, State.STOPPING)
 
 
@@ -81,7 +84,7 @@ def look(run: PlannedRun) -> Entry:
     """A run as its folder has it, before anything is started."""
     entry = Entry(run)
     entry.state = state_of(run)
-    entry.before = entry.state in FINAL
+    entry.before = entry.state in FINAL_STATES
     entry.resumed = (run.folder / CONFIG).is_file() and not entry.before
     if entry.before or entry.resumed:
         entry.rows.read()
@@ -91,8 +94,8 @@ def look(run: PlannedRun) -> Entry:
 def state_of(run: PlannedRun) -> State:
     """Ended, under way in another process, or to be run."""
     if is_held(run.folder):
-        return State.HELD
-    return ENDS.get(exit_code_of(run.folder), State.WAITING)  # type: ignore[arg-type]
+        return State.ELSEWHERE
+    return ENDS.get(exit_code_of(run.folder), State.WAITING)
 
 
 def exit_code(entries: Sequence[Entry]) -> int:
@@ -102,10 +105,10 @@ def exit_code(entries: Sequence[Entry]) -> int:
     """
     states = {entry.state for entry in entries}
     if states & {State.FAILED, State.INTERRUPTED, State.WAITING}:
-        return FAILURE
+        return Exit.DEFECT
     if State.BROKEN in states:
-        return BROKEN_THEOREM
-    return DIVERGENCE if State.DIVERGED in states else 0
+        return Exit.BROKEN_THEOREM
+    return Exit.DIVERGED if State.DIVERGED in states else Exit.DONE
 
 
 def seconds_left(entries: Sequence[Entry], jobs: int) -> float | None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from janus_pl.sweep.states import ACTIVE, FINAL, Entry, State, seconds_left
+from janus_pl.sweep.states import ACTIVE, FINAL_STATES, Entry, State, seconds_left
 
 COLOURS = {
     State.WAITING: "dim",
@@ -20,7 +20,7 @@ COLOURS = {
     State.BROKEN: "magenta",
     State.FAILED: "red",
     State.INTERRUPTED: "yellow",
-    State.HELD: "dim",
+    State.ELSEWHERE: "dim",
 }
 STOPPING_HINT = "checkpoints are awaited, another Ctrl-C kills"
 PERIOD = 0.5  # seconds between two drawings of the table
@@ -172,6 +172,6 @@ def _window(entries: Sequence[Entry], room: int) -> tuple[Sequence[Entry], int]:
     """The rows about the first run that has not ended."""
     if len(entries) <= room:
         return entries, 0
-    first = next((i for i, entry in enumerate(entries) if entry.state not in FINAL), 0)
+    first = next((i for i, entry in enumerate(entries) if entry.state not in FINAL_STATES), 0)
     start = min(max(0, first - 2), len(entries) - room)
     return entries[start : start + room], len(entries) - room

@@ -5,7 +5,8 @@ the unconstrained V_k. A loss enters by its pull, a function of rho fbar_n:
 
     pull_n = -d loss_n/d(rho fbar_n);  square loss: 2 l_n = 2 (1 - rho fbar_n)
 
-(`janus_pl.losses.PULLS`), so that Eq. 13 to 15, printed for the square loss, hold for every loss.
+(`PULLS` in `janus_pl.deep.losses`), so that Eq. 13 to 15, printed for the square loss, hold for
+every loss.
 
 All of it is about a scalar output. The square loss of two outputs has a second one, their common
 mode: mbar_n of f_V in place of fbar_n, with the pull -2 rho mbar_n and no lambda. The functions

@@ -18,7 +18,7 @@ from torchvision.models import resnet18
 
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.errors import UsageError
-from janus_pl.runtime.wandb_run import RunLogger
+from janus_pl.run.logger import RunLogger
 
 
 class Foreign(LightningModule):

@@ -15,9 +15,9 @@ from torch.utils.data import DataLoader, TensorDataset
 from callbacks.gradient_noise import GradientNoise, _mean_velocity, _pick
 from janus_pl import DeepReLUClassifier, LinearRegressor
 from janus_pl.data import LinearProblem
+from janus_pl.deep import PARAMETRIZATIONS
+from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import DivergenceError, UsageError
-from janus_pl.losses import LOSSES
-from janus_pl.nn import PARAMETRIZATIONS
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 NAMES = ("bias", "bias_expected", "variance", "scale")

@@ -16,7 +16,7 @@ from record_reader import read_rows
 
 from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.errors import UsageError
-from janus_pl.runtime.wandb_run import RunLogger
+from janus_pl.run.logger import RunLogger
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 

@@ -24,10 +24,11 @@ from torch.utils.data import DataLoader, TensorDataset
 import callbacks.rank_bound
 from callbacks import RankBound
 from janus_pl.errors import DivergenceError, TheoremError
-from janus_pl.report.records import Run, read
-from janus_pl.report.theorems import tails_are_bounded
-from janus_pl.report.verdicts import Finding, Missing
-from janus_pl.runtime.wandb_run import RunLogger
+from janus_pl.records.read import read
+from janus_pl.records.run import Run
+from janus_pl.run.logger import RunLogger
+from janus_pl.verify.theorems import tails_are_bounded
+from janus_pl.verify.verdicts import Finding, Missing
 
 ETA, ALL = 0.1, 10.0  # a weight decay of 1/eta leaves nothing
 

@@ -16,9 +16,9 @@ from torch.utils.data import DataLoader, TensorDataset
 import callbacks.rank_bound
 from callbacks import EquilibriumResidual, RankBound, UpdateSplit
 from callbacks.rank_bound import tail_windows
+from janus_pl.deep import PARAMETRIZATIONS
+from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import TheoremError, UsageError
-from janus_pl.losses import LOSSES
-from janus_pl.nn import PARAMETRIZATIONS
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]
 # Multipliers move V_k by eta V_k dot, where the others divide by ||v_k||^2, about 10 here.

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from janus_pl.deep.network import DeepReLU
+from janus_pl.deep.normalizations import WeightNorm
 from janus_pl.errors import UsageError
-from janus_pl.nn.deep_relu import DeepReLU
-from janus_pl.nn.normalization import WeightNorm
 
 NAMES = ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]
 SMALL = {"channels": (3, 4, 5, 4), "hidden": 7, "image_size": 16}

@@ -12,14 +12,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from janus_pl.deep.losses import LOSSES, square
+from janus_pl.deep.normalizations import PARAMETRIZATIONS, Lagrange, PerLayer
+from janus_pl.deep.parametrization import Parametrization
 from janus_pl.errors import UsageError
-from janus_pl.losses import LOSSES, square
-from janus_pl.nn.normalization import (
-    PARAMETRIZATIONS,
-    Lagrange,
-    Parametrization,
-    PerLayer,
-)
 
 NAMES = ["conv1", "conv2", "fc1", "fc2"]
 STRIDES = (2, 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from janus_pl.nn.weight_norm import FrobeniusWeightNorm, weight_norm
+from janus_pl.deep.weight_norm import FrobeniusWeightNorm, weight_norm
 
 EXACT = {"rtol": 1e-12, "atol": 0.0}
 

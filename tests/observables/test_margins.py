@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from janus_pl import losses
-from janus_pl.nn.deep_relu import DeepReLU
-from janus_pl.nn.normalization import WeightNorm
+from janus_pl.deep import losses
+from janus_pl.deep.network import DeepReLU
+from janus_pl.deep.normalizations import WeightNorm
 from janus_pl.observables.margins import (
     equilibrium_residual,
     margin_histogram,

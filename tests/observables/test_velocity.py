@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from janus_pl import losses
-from janus_pl.nn.deep_relu import DeepReLU
-from janus_pl.nn.normalization import WeightNorm
+from janus_pl.deep import losses
+from janus_pl.deep.network import DeepReLU
+from janus_pl.deep.normalizations import WeightNorm
 from janus_pl.observables.velocity import direction_velocity, weight_velocity
 
 CASES = [(seed, sign) for seed in range(4) for sign in (1.0, -1.0)]

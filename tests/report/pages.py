@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from report.synthetic import LAYERS, deep_run, linear_run
 
+from janus_pl.records.run import Histogram, Run
 from janus_pl.report.page import write
-from janus_pl.report.records import Histogram, Run
-from janus_pl.report.verdicts import Outcome, Verdict
+from janus_pl.verify.verdicts import Outcome, Verdict
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b><!--"
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from janus_pl.report.records import Histogram, Run
+from janus_pl.records.run import Histogram, Run
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 

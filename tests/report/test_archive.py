@@ -10,11 +10,11 @@ import pytest
 import wandb
 from report.test_records import CONFIG, record, row
 
-from janus_pl import tools
+from janus_pl.cli import subcommands as tools
 from janus_pl.errors import UsageError
-from janus_pl.report.archive import read_archive, write_archive
-from janus_pl.report.parts import Part
-from janus_pl.report.records import read, read_parts
+from janus_pl.records.archive import read_archive, write_archive
+from janus_pl.records.parts import Part
+from janus_pl.records.read import read, read_parts
 
 
 def parts_of(folder: Path) -> list[Part]:

@@ -17,8 +17,8 @@ from PIL import Image
 from report.synthetic import deep_run, linear_run
 
 from janus_pl.errors import UsageError
+from janus_pl.records.run import Run
 from janus_pl.report.figures import Figure, draw, style
-from janus_pl.report.records import Run
 
 KEYS = [f"fig{k}" for k in ("1a", "1b", "2a", "2b", "3", "4a", "4b", "5a", "5b")]
 KEYS += [f"a{k}" for k in range(1, 8)]

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from janus_pl.cli import JanusCLI
-from janus_pl.command_line import find_configs
-from janus_pl.nn import PARAMETRIZATIONS
+from janus_pl.cli.config_files import find_configs
+from janus_pl.cli.lightning_cli import JanusCLI
+from janus_pl.deep import PARAMETRIZATIONS
+from janus_pl.records.read import read
+from janus_pl.records.run import Run
 from janus_pl.report.figures import Figure, draw, style
-from janus_pl.report.records import Run, read
-from janus_pl.runtime.wandb_run import finish
+from janus_pl.run.logger import finish
 
 # Panels are what takes the time, and six a figure are drawn elsewhere.
 LAYERS = ("conv1", "fc2")

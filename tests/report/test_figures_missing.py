@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from report.synthetic import deep_run, linear_run
 
+from janus_pl.records.run import Histogram, Run
 from janus_pl.report.figures import Figure, draw
-from janus_pl.report.records import Histogram, Run
 
 DEEP = {f"fig{k}" for k in ("1a", "1b", "3", "4a", "4b", "5b")}  # from SGD alone
 A2 = {"num_train": 10, "dim": 11, "init": "gaussian"}

@@ -14,7 +14,7 @@ from conftest import ROOT
 from wandb_server import RunsServer, node
 
 from janus_pl.errors import UsageError
-from janus_pl.report.records import Records, read
+from janus_pl.records.read import Records, read
 
 CONFIG = {
     "seed_everything": 3,
@@ -32,7 +32,7 @@ ROWS = [
 # In a process of its own, for W&B's client keeps its settings and its service for the process.
 SCRIPT = """
 import pickle, sys
-from janus_pl.report.records import read
+from janus_pl.records.read import read
 records = read([sys.argv[1]], unfinished=sys.argv[2] == "True")
 with open("records", "wb") as file:
     pickle.dump(records, file)

@@ -31,11 +31,11 @@ from report.pages import (
 from report.synthetic import bounded_run, deep_run
 
 from janus_pl.errors import StorageError
+from janus_pl.records.run import Histogram
 from janus_pl.report.page import document, write
 from janus_pl.report.page.numbers import inline_json, thinned
 from janus_pl.report.page.series import histograms, limits
-from janus_pl.report.records import Histogram
-from janus_pl.report.verdicts import Outcome
+from janus_pl.verify.verdicts import Outcome
 
 MEGA = 1e6
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from report.pages import HOSTILE, deep, linear, renamed, several, verdict, with_histograms
 
+from janus_pl.records.run import Run
 from janus_pl.report.page import document, write
-from janus_pl.report.records import Run
-from janus_pl.report.verdicts import Outcome
+from janus_pl.verify.verdicts import Outcome
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import pytest
 from report.synthetic import bounded_run, deep_run, linear_run
 
-from janus_pl.report.evidence import Estimate, families, is_zero_function, setup, why_untrained
-from janus_pl.report.predictions import PREDICTIONS
-from janus_pl.report.records import Run
-from janus_pl.report.theorems import THEOREMS
-from janus_pl.report.verdicts import Finding, Outcome, Prediction, Verdict, judge
-from janus_pl.report.verify import verdicts
+from janus_pl.records.families import families, is_zero_function, setup, why_untrained
+from janus_pl.records.run import Run
+from janus_pl.verify.effects import Estimate
+from janus_pl.verify.predictions import PREDICTIONS
+from janus_pl.verify.table import verdicts
+from janus_pl.verify.theorems import THEOREMS
+from janus_pl.verify.verdicts import Finding, Outcome, Prediction, Verdict, judge
 
 ALL = {prediction.key: prediction for prediction in (*PREDICTIONS, *THEOREMS)}
 LOW = (15, 40, 70, 60, 50, 2)  # conv3, conv4 and fc1 fall by 30, 40 and 50%

@@ -12,7 +12,7 @@ import pytest
 import wandb
 
 from janus_pl.errors import UsageError
-from janus_pl.report.records import read
+from janus_pl.records.read import read
 
 CONFIG = {
     "seed_everything": 3,

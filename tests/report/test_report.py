@@ -14,9 +14,9 @@ from conftest import ROOT
 from report.test_records import record
 from wandb.util import get_core_path
 
-from janus_pl import tools
+from janus_pl.cli import subcommands as tools
+from janus_pl.records.read import read
 from janus_pl.report import workspace
-from janus_pl.report.records import read
 
 GD = {
     "seed_everything": 0,

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 from report.synthetic import deep_run, linear_run
 
-from janus_pl.cli import main
-from janus_pl.report import verify
-from janus_pl.report.records import Records, Skipped
+from janus_pl.cli import verify
+from janus_pl.cli.main import main
+from janus_pl.errors import Exit
+from janus_pl.records.read import Records, Skipped
 
 PARTS = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 DIGITS = ["--config", "quickstart.yaml", "--trainer.max_epochs", "3", "--model.hidden", "8"]
@@ -77,13 +78,13 @@ def test_the_table_has_a_line_for_each_and_says_what_is_missing(
     assert f"{counts[0]} holds, {counts[1]} fails, {counts[2]} not testable" in out
 
 
-def test_a_violated_theorem_is_exit_code_1_and_a_failed_prediction_0(
+def test_a_violated_theorem_is_exit_code_5_and_a_failed_prediction_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     skipped = [Skipped(Path("half"), "it has not ended")]
     broken = Records([linear_run(), linear_run("full", off=1e-3)], skipped)
     monkeypatch.setattr(verify, "read", lambda *_: broken)
-    assert main(["verify", "anything"]) == 1
+    assert main(["verify", "anything"]) == Exit.BROKEN_THEOREM
     captured = capsys.readouterr()
     assert "A theorem is violated: Theorem 1, law over B" in captured.out
     assert "left out: half: it has not ended" in captured.err
@@ -109,7 +110,7 @@ def test_json_is_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     broken = linear_run()
     broken.rows.loc[5, "null/norm"] = float("inf")
     monkeypatch.setattr(verify, "read", lambda *_: Records([broken], []))
-    assert main(["verify", "anything", "--json", "-"]) == 1
+    assert main(["verify", "anything", "--json", "-"]) == Exit.BROKEN_THEOREM
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     (theorem,) = [v for v in found if v["verdict"] == "fails"]
     assert theorem["effects"][0]["value"] is None

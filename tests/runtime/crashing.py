@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch import Callback
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["janus_pl.cli", "callbacks", "sklearn.datasets", "wandb.apis.public"]
+PRELOADED = ["janus_pl.cli.main", "callbacks", "sklearn.datasets", "wandb.apis.public"]
 CONTEXT.set_forkserver_preload(PRELOADED)
 LIMIT = 120  # seconds
 
@@ -76,8 +76,8 @@ def code_of(process: Any, limit: float = LIMIT) -> int:
 
 
 def _main(folder: str, args: list[str], moment: str | None, forget: bool, converts: bool) -> None:
-    from janus_pl.cli import main
-    from janus_pl.runtime import exact_resume
+    from janus_pl.cli.main import main
+    from janus_pl.training import resume as exact_resume
 
     os.chdir(folder)
     os.environ.pop("WANDB_SERVICE", None)  # of the tests' own process, which would outlive this one
@@ -96,11 +96,11 @@ def _main(folder: str, args: list[str], moment: str | None, forget: bool, conver
 
 def arm(moment: str) -> None:
     """Let this process kill itself at a moment of its training."""
-    import janus_pl.regressor
-    import janus_pl.task
+    import janus_pl.linear.regressor
+    import janus_pl.training.task
     from callbacks import RunCheckpoint
     from janus_pl import DeepReLUClassifier, LinearRegressor
-    from janus_pl.runtime.journal import Journal
+    from janus_pl.run.journal import Journal
 
     kind, _, count = moment.partition(":")
     if kind == "half":
@@ -110,7 +110,7 @@ def arm(moment: str) -> None:
         "step": [(task, "training_step", False) for task in (DeepReLUClassifier, LinearRegressor)],
         "border": [(RunCheckpoint, "on_train_epoch_end", False)],
         "validation": [(DeepReLUClassifier, "validation_step", False)],
-        "row": [(janus_pl.task, "write_row", False), (janus_pl.regressor, "write_row", False)],
+        "row": [(janus_pl.training.row, "write_row", False)],
         "save": [(torch, "save", False)],
         "saved": [(RunCheckpoint, "_save_checkpoint", True)],
         "end": [(RunCheckpoint, "on_train_end", False)],
@@ -144,7 +144,7 @@ def _kill_at_call(owner: Any, name: str, count: int, after: bool, signum: int) -
 
 
 def _kill_in_half_a_checkpoint(count: int) -> None:
-    from janus_pl.runtime import checkpoint_io
+    from janus_pl.training import checkpoints as checkpoint_io
 
     write_whole = checkpoint_io.write_atomically
     calls = 0

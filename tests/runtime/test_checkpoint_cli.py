@@ -21,9 +21,9 @@ from record_reader import exit_code, read_rows
 from storage import REFUSED, cut, fill, flip, read_only, small_disk
 
 from callbacks import RunCheckpoint
-from janus_pl import cli
-from janus_pl.cli import main
-from janus_pl.runtime.checkpoint_io import load_sound
+from janus_pl.cli import main as cli
+from janus_pl.cli.main import main
+from janus_pl.training.checkpoints import load_sound
 
 MODEL = ["--model.strides", "[2, 2, 2, 2]", "--model.channels", "[2, 3, 4, 4]"]
 MODEL += ["--model.init_scale", "1"]  # so that the loss moves

@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from callbacks import RunCheckpoint
 from janus_pl import DeepReLUClassifier
 from janus_pl.errors import StorageError, UsageError
-from janus_pl.runtime.checkpoint_io import (
+from janus_pl.training.checkpoints import (
     VerifiedCheckpointIO,
     check_fits,
     load_sound,
@@ -373,8 +373,8 @@ KILLED = """
 import io, os, signal, sys
 from pathlib import Path
 import torch
-from janus_pl.runtime import files
-from janus_pl.runtime.checkpoint_io import VerifiedCheckpointIO
+from janus_pl.run import files
+from janus_pl.training.checkpoints import VerifiedCheckpointIO
 
 folder = Path(sys.argv[1])
 

@@ -13,7 +13,8 @@ import pytest
 import torch
 from runtime.crashing import run
 
-from janus_pl.report.records import Run, read
+from janus_pl.records.read import read
+from janus_pl.records.run import Run
 
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 CLASSIFIER = [

@@ -12,8 +12,7 @@ import pytest
 from storage import REFUSED, fill, read_only, small_disk
 
 from janus_pl.errors import StorageError
-from janus_pl.runtime.arrays import save_arrays
-from janus_pl.runtime.files import remove_leftovers, write_atomically
+from janus_pl.run.files import remove_leftovers, save_arrays, write_atomically
 
 
 def write(path: Path, content: bytes, keep: Path | None = None) -> None:

@@ -13,11 +13,11 @@ import torch
 import yaml
 from report.test_records import row
 
-from janus_pl.cli import main
+from janus_pl.cli.main import main
 from janus_pl.errors import UsageError
-from janus_pl.runtime.journal import Journal
-from janus_pl.runtime.record import Histogram, log_row
-from janus_pl.runtime.run_folder import RunFolder, checkpoint_of, differences, interrupted
+from janus_pl.run.folder import RunFolder, checkpoint_of, differences, interrupted
+from janus_pl.run.journal import Journal
+from janus_pl.run.rows import Histogram, log_row
 
 FIT = [
     *("fit", "--config", "quickstart.yaml", "--data.num_train", "40", "--model.hidden", "8"),

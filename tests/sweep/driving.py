@@ -98,7 +98,7 @@ def ledger(folder: Path, key: str = "epoch") -> list[dict[str, Any]]:
 
 
 def _main(folder: str, out: str, args: Sequence[str], program: str | None, forget: bool) -> None:
-    from janus_pl.cli import main
+    from janus_pl.cli.main import main
     from janus_pl.sweep import plan, scheduler
 
     os.chdir(folder)

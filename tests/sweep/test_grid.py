@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from janus_pl.command_line import CONFIGS
+from janus_pl.cli.config_files import CONFIGS
 from janus_pl.errors import UsageError
 from janus_pl.sweep.distributions import DISTRIBUTIONS, parameter
-from janus_pl.sweep.grid import load, points
-from janus_pl.sweep.program import arguments, check_command
+from janus_pl.sweep.file import load, points
+from janus_pl.sweep.macros import arguments, check_command
 
 COMMAND = ["${env}", "python", "-m", "janus_pl", "fit", "--config", "${args_json_file}"]
 

@@ -11,11 +11,12 @@ import pytest
 import yaml
 from sweep.driving import write_sweep
 
-from janus_pl.cli import main
+from janus_pl.cli import sweep as command
+from janus_pl.cli.main import main
+from janus_pl.cli.sweep import resolver
 from janus_pl.errors import UsageError
-from janus_pl.runtime.run_folder import RunFolder
-from janus_pl.sweep import command
-from janus_pl.sweep.grid import load, points
+from janus_pl.run.folder import RunFolder
+from janus_pl.sweep.file import load, points
 from janus_pl.sweep.plan import PlannedRun, labels_of, plan
 
 
@@ -29,7 +30,7 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(**parameters: Any) -> list[PlannedRun]:
     write_sweep(Path(), **parameters)
     sweep = load("some.yaml")
-    return plan(sweep, points(sweep))
+    return plan(sweep, points(sweep), [], resolver())
 
 
 def id_of(**parameters: Any) -> str:
@@ -52,7 +53,7 @@ def test_a_run_is_known_by_what_its_numbers_depend_on() -> None:
 
 def test_an_id_is_the_same_in_every_process() -> None:
     """A hash that a new Python would make anew would lose every run: this one is pinned."""
-    from janus_pl.runtime.run_folder import identity
+    from janus_pl.run.folder import identity
 
     config = {"model": {"lr": 0.1, "layers": [1, None]}, "name": "x", "data": {"n": "full"}}
     assert identity(config) == "e0822f5cb49b"
@@ -69,7 +70,7 @@ def test_points_of_the_same_numbers_are_one_run(capsys: pytest.CaptureFixture) -
 def test_what_a_run_is_told() -> None:
     write_sweep(Path(), **{"data.batch_size": ["full", 32], "name": None, "project": "p"})
     sweep = load("some.yaml")
-    first, second = plan(sweep, points(sweep), ["--run_dir", "moved"])
+    first, second = plan(sweep, points(sweep), ["--run_dir", "moved"], resolver())
     assert first.folder == Path("moved/p") / first.id
     assert first.log == Path("moved/p/sweeps/some") / f"{first.id}.log"
     assert first.config["name"] is None
@@ -220,7 +221,7 @@ def test_a_run_whose_folder_another_process_holds_leaves_it_whole(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """Also where that process has made it in the very moment."""
-    import janus_pl.runtime.wandb_run as wandb_run
+    import janus_pl.run.logger as wandb_run
 
     monkeypatch.setenv("WANDB_RUN_ID", "theirs")
     theirs: list[RunFolder] = []

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import yaml
 
-from janus_pl.cli import main
-from janus_pl.command_line import CONFIGS
-from janus_pl.runtime.run_name import run_name, run_tags
-from janus_pl.sweep.grid import load, points
+from janus_pl.cli.config_files import CONFIGS
+from janus_pl.cli.main import main
+from janus_pl.cli.sweep import resolver
+from janus_pl.run.name import run_name, run_tags
+from janus_pl.sweep.file import load, points
+from janus_pl.sweep.macros import arguments
 from janus_pl.sweep.plan import plan
-from janus_pl.sweep.program import arguments
 
 FILES = sorted(path.name for path in (CONFIGS / "sweeps").glob("*.yaml"))
 # One file for each figure of several runs.
@@ -89,7 +90,7 @@ def test_it_is_as_wandb_wants_it_and_says_what_it_is_for(name: str) -> None:
 def test_its_runs_have_a_group_tags_and_names_that_tell_them_apart(name: str) -> None:
     sweep = shipped(name)
     values = points(sweep)
-    runs = plan(sweep, values)
+    runs = plan(sweep, values, [], resolver())
     spec = yaml.safe_load((CONFIGS / "sweeps" / name).read_text())
     sizes = [len(held.get("values", [None])) for held in spec["parameters"].values()]
     assert len(runs) == len(values) == math.prod(sizes)

@@ -10,7 +10,7 @@ import torch
 from runtime.test_exact_resume import assert_equal
 from sweep.driving import Sweep, write_sweep
 
-from janus_pl.report.records import read
+from janus_pl.records.read import read
 
 NETWORK = {"model.hidden": 8, "model.channels": [[2, 3, 4, 4]], "trainer.max_epochs": 300}
 # Two good runs and two that diverge.

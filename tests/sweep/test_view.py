@@ -160,7 +160,7 @@ def test_a_sweep_that_is_longer_than_the_screen_shows_where_it_is(tmp_path: Path
 @pytest.mark.parametrize(
     ("states", "code"),
     [
-        ([State.DONE, State.HELD], 0),
+        ([State.DONE, State.ELSEWHERE], 0),
         ([State.DONE, State.DIVERGED], 3),
         ([State.DIVERGED, State.BROKEN], 5),
         ([State.BROKEN, State.FAILED], 1),

@@ -20,9 +20,9 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from janus_pl import theory
-from janus_pl.losses import LOSSES, PULLS
-from janus_pl.nn import DeepReLU
-from janus_pl.nn.normalization import WeightNorm
+from janus_pl.deep import DeepReLU
+from janus_pl.deep.losses import LOSSES, PULLS
+from janus_pl.deep.normalizations import WeightNorm
 
 # Of the signal rho fbar_n; square loss Eq. 12, logistic loss Eq. 16, cross entropy of -s and +s.
 SCALAR_LOSSES: dict[str, Callable[[Tensor], Tensor]] = {

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import matplotlib.style
 
-from janus_pl.report.figures import by_layer, deep, linear, style
-from janus_pl.report.figures.deep import Study
+from janus_pl.records.run import Run
+from janus_pl.report.figures import by_layer, linear, style
+from janus_pl.report.figures import margins as deep
 from janus_pl.report.figures.series import Unavailable, axis
 from janus_pl.report.figures.sheet import Sheet, shown_lambdas
-from janus_pl.report.records import Run
+from janus_pl.report.figures.study import Study
 
 
 class Figure(NamedTuple):

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from janus_pl.records.run import Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
-from janus_pl.report.figures.deep import Study, names_of, others, time_axis, x_name
 from janus_pl.report.figures.series import Family, Unavailable, band, family, has, last, layers
 from janus_pl.report.figures.sheet import Sheet
-from janus_pl.report.records import Run
+from janus_pl.report.figures.study import Study, names_of, others, time_axis, x_name
 
 PANELS = 12  # layers with a panel of their own
 ACROSS = 3

@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
-from janus_pl.report.evidence import lambda_of
+from janus_pl.records.families import lambda_of
+from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures.series import seeds
 from janus_pl.report.figures.style import number
-from janus_pl.report.records import STEP, Run
 
 NAMED = 12  # runs that are left out and named one by one
 

@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from janus_pl.report.evidence import lambda_of
+from janus_pl.records.families import lambda_of
+from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
-from janus_pl.report.figures.deep import Study, time_axis, x_name
-from janus_pl.report.figures.series import Band, Unavailable, band, curve, has, last
-from janus_pl.report.figures.settings import (
+from janus_pl.report.figures.linear_settings import (
     EIGENVALUES,
     NOISE_W,
     NOISE_Y,
@@ -26,8 +25,9 @@ from janus_pl.report.figures.settings import (
     keys_of,
     pair_of,
 )
+from janus_pl.report.figures.series import Band, Unavailable, band, curve, has, last
 from janus_pl.report.figures.sheet import Sheet
-from janus_pl.report.records import STEP, Run
+from janus_pl.report.figures.study import Study, time_axis, x_name
 
 FLOOR = 1e-18  # of a panel's largest number: below is rounding
 FITTED = 1e-12  # the same for a fit

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from janus_pl.errors import UsageError
-from janus_pl.report.evidence import Varied, families, lambda_of, seed_of
-from janus_pl.report.records import STEP, Run
+from janus_pl.records.families import Varied, families, lambda_of, seed_of
+from janus_pl.records.run import STEP, Run
 
 AXES = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
 QUANTILES = ("q05", "q95")

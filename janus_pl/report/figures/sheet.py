@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from numpy.typing import NDArray
 
-from janus_pl.report.evidence import lambda_of, seed_of
+from janus_pl.records.families import lambda_of, seed_of
+from janus_pl.records.run import Histogram, Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import caption
 from janus_pl.report.figures.series import QUANTILES, Band, Unavailable, band, curve, has, seeds
-from janus_pl.report.records import Histogram, Run
 
 COLUMNS = (
     *("panel", "kind", "run", "id", "dynamics", "loss", "lambda", "seed", "data_seed", "layer"),

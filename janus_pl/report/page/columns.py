@@ -7,13 +7,14 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from janus_pl.report.evidence import lambda_of, seed_of
+from janus_pl.errors import Exit
+from janus_pl.records.families import lambda_of, seed_of
+from janus_pl.records.run import STEP, Run
 from janus_pl.report.page.numbers import rounded
 from janus_pl.report.page.series import by_depth
-from janus_pl.report.records import STEP, Run
 
 MOST_LAYERS = 8  # more columns than that nobody reads
-ENDS: dict[int | None, str] = {0: "done", 5: "theorem broke"}
+ENDS: dict[int | None, str] = {Exit.DONE: "done", Exit.BROKEN_THEOREM: "theorem broke"}
 
 
 class Column(NamedTuple):

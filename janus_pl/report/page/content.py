@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from janus_pl.report.evidence import families, lambda_of, seed_of
+from janus_pl.records.families import families, lambda_of, seed_of
+from janus_pl.records.run import Run
 from janus_pl.report.page.columns import batch_of, family_of, model_of, seed, table
 from janus_pl.report.page.numbers import rounded
 from janus_pl.report.page.series import OF_LAYERS, Limits, by_depth, histograms, series
-from janus_pl.report.records import Run
-from janus_pl.report.verdicts import Verdict
 
 MOST_CHOSEN = 12  # curves that a chart shows before anybody ticks a row
 RANKS = {
@@ -24,13 +23,13 @@ FACETS = ("family", "model", "dynamics", "λ", "B", "loss", "seed")
 
 
 def content(
-    runs: Sequence[Run], verdicts: Sequence[Verdict], command: str, most: Limits
+    runs: Sequence[Run], verdicts: Sequence[Mapping[str, Any]], command: str, most: Limits
 ) -> dict[str, Any]:
     """The page's data.
 
     Args:
         runs: in the order of the table.
-        verdicts: of `verify`; none is a page without them.
+        verdicts: The JSON of `verify`; none is a page without them.
         command: what made the page, as typed.
         most: points a curve and epochs with a histogram.
     """
@@ -146,14 +145,8 @@ def _of_layers_or_values(key: str) -> bool:
     return bool(OF_LAYERS.match(key)) or key.startswith("singular_value/")
 
 
-def _verdict(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "prediction": verdict.prediction,
-        "claim": verdict.claim,
-        "source": verdict.source,
-        "criterion": verdict.criterion,
-        "theorem": verdict.theorem,
-        "verdict": str(verdict.verdict),
-        "measured": verdict.measured or f"needs: {verdict.missing}",
-        "runs": list(verdict.runs),
-    }
+def _verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("prediction", "claim", "source", "criterion", "theorem", "verdict")
+    measured = verdict["measured"] or f"needs: {verdict['missing']}"
+    shown = {key: verdict[key] for key in kept}
+    return {**shown, "measured": measured, "runs": list(verdict["runs"])}

@@ -5,20 +5,20 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
 
+from janus_pl.records.run import Run
 from janus_pl.report.page.content import content
 from janus_pl.report.page.numbers import inline_json
 from janus_pl.report.page.series import limits, smaller
-from janus_pl.report.records import Run
-from janus_pl.report.verdicts import Verdict
-from janus_pl.runtime.files import write_atomically
+from janus_pl.run.files import write_atomically
 
 ROOM = 5_000_000  # characters of data for 20 runs; plotly.js has as many
 # In this order: each uses what those before it define.
@@ -26,7 +26,7 @@ SCRIPTS = ("data.js", "colours.js", "plots.js", "runs.js", "layers.js", "whole.j
 
 
 def write(
-    runs: Sequence[Run], file: Path, verdicts: Sequence[Verdict] = (), command: str = ""
+    runs: Sequence[Run], file: Path, verdicts: Sequence[Mapping[str, Any]] = (), command: str = ""
 ) -> Path:
     """Write one page that shows some runs; it opens from disk and asks nothing of any network.
 
@@ -37,7 +37,7 @@ def write(
     Args:
         runs: 1 to some hundred; the more there are, the fewer points a curve has.
         file: where to write it; its folder is made where there is none.
-        verdicts: what `verify` says of them.
+        verdicts: The JSON of `verify` on them.
         command: what made the page, shown at its head.
 
     Returns:
@@ -51,7 +51,7 @@ def write(
     return file
 
 
-def _data(runs: Sequence[Run], verdicts: Sequence[Verdict], command: str) -> str:
+def _data(runs: Sequence[Run], verdicts: Sequence[Mapping[str, Any]], command: str) -> str:
     """The data in no more characters than the page has room for, as far as thinning helps."""
     most = limits(len(runs))
     room = ROOM * math.sqrt(max(1, len(runs) / 20))

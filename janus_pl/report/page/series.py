@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from janus_pl.records.run import STEP, Histogram, Run
 from janus_pl.report.page.numbers import rounded, thinned
-from janus_pl.report.records import STEP, Histogram, Run
 
 AXES = {"epoch": "epoch", "step": STEP, "eta": "eta_t"}
 SPREAD = "margin/std over mean"

@@ -1,0 +1,175 @@
+"""What a command line is refused for, before a run is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from pydoc import locate
+
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from janus_pl.data import ImagePair, LinearProblem
+from janus_pl.errors import UsageError
+from janus_pl.training.checkpoints import (
+    VerifiedCheckpointIO,
+    check_fits,
+    check_weights_only,
+    load_sound,
+)
+from janus_pl.training.lightning import starts_processes_by_fork
+from janus_pl.training.task import JanusTask
+
+LEAST = {
+    "check_val_every_n_epoch": 1,
+    "gradient_clip_val": 0,
+    "log_every_n_steps": 0,
+    "min_epochs": 0,
+    "min_steps": 0,
+    "num_nodes": 1,
+    "num_sanity_val_steps": -1,  # the whole split
+}
+
+
+def is_ours(class_path: str | None) -> bool:
+    """Tell whether a class path names a data module of ours or one made from it.
+
+    >>> is_ours("janus_pl.data.DigitsPair"), is_ours("lightning.LightningDataModule")
+    (True, False)
+    """
+    named = locate(str(class_path))
+    return isinstance(named, type) and issubclass(named, ImagePair | LinearProblem)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that the generators do not take.
+
+    Raises:
+        UsageError: It is not an integer from 0 to 4294967295.
+    """
+    if not (isinstance(seed, int) and 0 <= seed < 2**32):
+        raise UsageError("seed_everything", seed, "an integer from 0 to 4294967295")
+
+
+def check_trainer(options: Mapping[str, object]) -> None:
+    """Refuse numbers that Lightning takes and then fails on, or reads as something else.
+
+    Raises:
+        UsageError: A number is below what makes sense.
+    """
+    if options.get("barebones"):
+        raise UsageError(
+            "trainer.barebones", True, "false, for a run without a record shows nothing"
+        )
+    for name, least in LEAST.items():
+        value = options.get(name)
+        if isinstance(value, int | float) and value < least:
+            raise UsageError(f"trainer.{name}", value, f"a number from {least} up, or null")
+
+
+def check_callbacks(callbacks: Sequence[Callback]) -> None:
+    """Refuse two callbacks of a kind with the same options: they would share a checkpoint's state.
+
+    Raises:
+        UsageError: Two have the same state key.
+    """
+    stateful = [c for c in callbacks if is_overridden("state_dict", c, parent=Callback)]
+    keys = [callback.state_key for callback in stateful]
+    for callback, key in zip(stateful, keys, strict=True):
+        if keys.count(key) > 1:
+            twice = f"{type(callback).__name__} twice"
+            raise UsageError("trainer.callbacks", twice, "each once, or with other options")
+
+
+def check_checkpoint(path: str | None) -> None:
+    """Refuse the name of a checkpoint that is not there.
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    if path == "best":  # Lightning's word for that of a fit in this very process
+        folder = "RUN_DIR/PROJECT/ID/checkpoints/best.ckpt"
+        raise UsageError("--ckpt_path", path, f"an existing checkpoint file, as {folder}")
+    if path not in (None, "last") and not Path(path).is_file():
+        raise UsageError("--ckpt_path", path, "an existing checkpoint file")
+
+
+def sound_checkpoint(
+    trainer: Trainer,
+    model: LightningModule,
+    path: str | None,
+    weights_only: bool | None,
+    training: bool,
+) -> str | None:
+    """Return the checkpoint to use: the one that was named, or the sound one beside it.
+
+    Args:
+        trainer: The trainer before it has started.
+        model: The model that is to take the weights.
+        path: The checkpoint's file, "last" or None.
+        weights_only: The option of that name.
+        training: Whether the state of the training is needed, too.
+
+    Raises:
+        UsageError: The file is not there, not sound, or of another model.
+    """
+    check_checkpoint(path)
+    if not isinstance(trainer.strategy.checkpoint_io, VerifiedCheckpointIO):
+        return path
+    check_weights_only(weights_only)
+    if path in (None, "last"):
+        return path
+    found, checkpoint = load_sound(Path(path))
+    weights = model.state_dict() if isinstance(model, JanusTask) else {}
+    check_fits(found, checkpoint, weights, training)
+    return str(found)
+
+
+def check_run_dir(path: str | None) -> None:
+    """Refuse a folder of runs that is no folder, or that cannot be made.
+
+    Raises:
+        UsageError: It is not a folder to write to.
+    """
+    if not path:
+        raise UsageError("--run_dir", path, "a folder")
+    folder = Path(path).absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UsageError("--run_dir", path, f"a folder; {str(existing)!r} is none to write to")
+
+
+def check_parts(
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule | None,
+    strategy: object,
+    subcommand: str,
+) -> None:
+    """Refuse what does not go together once all parts are made, and prepare the data.
+
+    Args:
+        trainer: The trainer before it has started.
+        model: The model.
+        data: The data module, or None.
+        strategy: The option `trainer.strategy` as it was given.
+        subcommand: What the trainer is to do: fit, validate, test or predict.
+
+    Raises:
+        UsageError: The parts do not go together.
+    """
+    training = subcommand == "fit"
+    if training and not is_overridden("train_dataloader", data or model, LightningDataModule):
+        given = f"{type(data).__module__}.{type(data).__name__}"
+        raise UsageError("data", given, "a data module with a train_dataloader")
+    if starts_processes_by_fork(trainer):
+        allowed = "auto or ddp: the record is of a process that was started as a command"
+        raise UsageError("trainer.strategy", strategy, allowed)
+    # Lightning's own way with several processes of a node: the first one fetches and checks.
+    if data is not None and trainer.local_rank == 0:
+        data.prepare_data()
+        data.setup(subcommand)
+    if isinstance(model, JanusTask):
+        model.check_run(trainer, data)

@@ -1,0 +1,95 @@
+"""Command lines made ready for the parser: config files found and checked, numbers joined."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from janus_pl.errors import UsageError
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+HELPED = {
+    "--model.help": "janus_pl.DeepReLUClassifier",
+    "--data.help": "janus_pl.data.CIFAR10Pair",
+}
+
+
+def complete(args: Sequence[str]) -> list[str]:
+    """A command line as the parser takes it."""
+    return find_configs(name_helped_classes(join_negative_numbers(args)))
+
+
+def find_configs(args: Sequence[str]) -> list[str]:
+    """The arguments with every `--config NAME` looked up here and then among the shipped configs.
+
+    A config in a folder with a base.yaml is a difference from that, which is read just before it.
+
+    Raises:
+        UsageError: a config file that does not exist, with the places looked in.
+    """
+    found: list[str] = []
+    given = iter(args)
+    for arg in given:
+        option, equals, name = arg.partition("=")
+        if option in ("--config", "-c") and (name := name if equals else next(given, "")):
+            config = _find_config(name)
+            base = config.with_name("base.yaml")
+            if base.is_file() and base != config and base.parent != CONFIGS:
+                found += ["--config", str(base)]
+            found += ["--config", str(config)]
+        else:
+            found.append(arg)
+    return found
+
+
+def join_negative_numbers(args: Sequence[str]) -> list[str]:
+    """`--key -1e-3` as `--key=-1e-3`: argparse would take -1e-3 for an option.
+
+    >>> join_negative_numbers(["fit", "--model.weight_decay", "-1e-3"])
+    ['fit', '--model.weight_decay=-1e-3']
+    """
+    joined: list[str] = []
+    for arg in args:
+        if re.fullmatch(r"-[\d.]+e[-+]?\d+", arg) and joined and joined[-1].startswith("--"):
+            joined[-1] += f"={arg}"
+        else:
+            joined.append(arg)
+    return joined
+
+
+def name_helped_classes(args: Sequence[str]) -> list[str]:
+    """A bare `--model.help` or `--data.help` asks for the class that base.yaml names.
+
+    >>> name_helped_classes(["fit", "--model.help"])
+    ['fit', '--model.help', 'janus_pl.DeepReLUClassifier']
+    """
+    named = list(args)
+    if named and named[-1] in HELPED:
+        named.append(HELPED[named[-1]])
+    return named
+
+
+def _find_config(name: str) -> Path:
+    places = [Path(name), CONFIGS / name]
+    for place in places:
+        if place.is_file():
+            _check_config(name, place)
+            return place
+    looked = " or ".join(str(place.absolute()) for place in places)
+    raise UsageError("--config", name, f"an existing file, looked for as {looked}")
+
+
+def _check_config(name: str, path: Path) -> None:
+    """A config file has to be a mapping in YAML; a tag in it constructs no object."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError("--config", name, f"a YAML file in UTF-8 ({reason})") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        held = type(content).__name__ if content is not None else "nothing"
+        allowed = f"a YAML file that holds keys as model: and trainer:; it holds {held}"
+        raise UsageError("--config", name, allowed)

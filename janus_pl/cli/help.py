@@ -1,0 +1,64 @@
+"""What `python -m janus_pl --help` and its subcommands say."""
+
+from __future__ import annotations
+
+from inspect import cleandoc
+from textwrap import fill
+
+from janus_pl.errors import Exit
+
+PROGRAM = "python -m janus_pl"
+EXIT_CODES = f"Exit codes: {', '.join(f'{code} {code.meaning}' for code in Exit)}."
+_CLASSES = (
+    "`--model.help` and `--data.help` list the options of the classes in use, "
+    "`--model.help CLASS` those of another."
+)
+# Of the subcommands that go through LightningCLI: their arguments in short, and what they do.
+TRAINING = {
+    "fit": (
+        "[--config FILE]... [--OPTION VALUE]...",
+        "Train. After every epoch a row of what the callbacks have seen goes to W&B and to "
+        "RUN_DIR/PROJECT/ID. Of files and options the later ones win; `--print_config` shows what "
+        f"they come to. {_CLASSES}",
+    ),
+    "validate": (
+        "--config RUN/config.yaml --ckpt_path FILE",
+        "The error and the loss of a checkpoint on the validation split, which is the test split.",
+    ),
+    "test": (
+        "--config RUN/config.yaml --ckpt_path FILE",
+        "The error and the loss of a checkpoint on the test split.",
+    ),
+    "predict": (
+        "--config RUN/config.yaml --ckpt_path FILE",
+        "The margin of every sample at a checkpoint, as a CSV file in the run's folder.",
+    ),
+}
+HELP = cleandoc(
+    f"""
+    usage: {PROGRAM} SUBCOMMAND [ARGUMENTS]
+
+    SGD against GD: train, and look at margins, velocities and ranks.
+
+    train:
+      fit --config FILE      one run, such as `fit --config quickstart.yaml` (a minute)
+      sweep FILE             many runs: the grid or random search of a W&B sweep file
+
+    look at a checkpoint:
+      validate, test         its error and loss on the test split
+      predict                the margin of every sample, as a CSV file
+
+    look at records of runs:
+      report RUN...          the paper's figures, and an interactive page
+      verify RUN...          the paper's predictions: what was measured, and whether they hold
+      workspace              a view of the runs in the W&B UI
+
+    `SUBCOMMAND --help` says more.
+    """
+)
+HELP = f"{HELP}\n\n{fill(EXIT_CODES, 88)}"
+
+
+def asked_for(args: list[str]) -> bool:
+    """Whether a command line asks for `HELP`."""
+    return args in (["-h"], ["--help"])

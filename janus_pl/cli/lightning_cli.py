@@ -1,0 +1,294 @@
+"""LightningCLI with our defaults: base.yaml first, one folder a run, errors in one line."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from janus_pl.cli import help as texts
+from janus_pl.cli.checks import (
+    check_callbacks,
+    check_parts,
+    check_run_dir,
+    check_seed,
+    check_trainer,
+    is_ours,
+    sound_checkpoint,
+)
+from janus_pl.cli.config_files import CONFIGS, complete
+from janus_pl.cli.messages import trainer_mistake
+from janus_pl.cli.resume import Resumed, agree, find
+from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.run.files import write_atomically
+from janus_pl.run.logger import RunLogger
+from janus_pl.run.name import run_name, run_tags
+from janus_pl.training.checkpoints import with_verified_io
+from janus_pl.training.resume import ExactResume
+from janus_pl.training.signals import StopBetweenSteps, StopSignals
+
+RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
+OPTIONS = (
+    *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "allow_config_change"),
+    *RUN_OPTIONS,
+)
+
+
+class ConfigReader(LightningCLI):
+    """The parser of the command line; reads and resolves configs, and starts nothing.
+
+    Args:
+        args: A command line, for the parser is made with one.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        _quiet_lightning()
+        args = complete(args)
+        self._asked = args[0]
+        self.resumed = Resumed()
+        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
+        described = {
+            name: {
+                **parser_kwargs,
+                "default_config_files": [str(CONFIGS / "base.yaml")],
+                "usage": f"{texts.PROGRAM} {name} {arguments}",
+                "description": text,
+                "epilog": texts.EXIT_CODES,
+            }
+            for name, (arguments, text) in texts.TRAINING.items()
+            if name in self.subcommands()
+        }
+        super().__init__(
+            model_class=LightningModule,
+            datamodule_class=LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=SaveRunConfig,
+            save_config_kwargs={"save_to_log_dir": False},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={**parser_kwargs, "prog": texts.PROGRAM, **described},
+            args=args,
+        )
+
+    def resolve(self, args: Sequence[str]) -> dict[str, Any]:
+        """Return the resolved config of a command line, after a check of all its parts.
+
+        Its model, data and callbacks are made, to be checked, and thrown away.
+
+        Raises:
+            UsageError: Something is wrong with it; the parser's errors too.
+        """
+        self.config = self.parser.parse_args(complete(args))
+        check_seed(self._get(self.config, "seed_everything"))
+        self._seed_data()
+        self.config_init = self.parser.instantiate_classes(self.config)
+        options = self._get(self.config_init, "trainer")
+        check_trainer(vars(options))
+        check_callbacks(options.callbacks if isinstance(options.callbacks, list) else [])
+        self._logger()
+        return self._resolved()
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The one that is asked for: setting up all four takes a fifth of a second more."""
+        known = super().subcommands()
+        return {self._asked: known[self._asked]} if self._asked in known else known
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--name", type=str | None, default=None, help="Name of the W&B run.")
+        parser.add_argument("--project", type=str, default="janus_pl", help="W&B project.")
+        parser.add_argument("--group", type=str | None, default=None, help="W&B group.")
+        parser.add_argument("--tags", type=list[str], default=[], help="W&B tags.")
+        parser.add_argument(
+            "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
+        )
+        parser.add_argument(
+            "--allow_config_change",
+            action="store_true",
+            help="With --ckpt_path last: go on with the run though its config has changed.",
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        # LightningCLI would warn of arguments given here beside those of the process.
+        self.config = parser.parse_args(args)
+
+    def instantiate_classes(self) -> None:
+        """Make nothing: `resolve` makes the parts of each command line that it is given."""
+
+    def _set_seed(self) -> None:
+        """Seed nothing: nothing is trained."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run nothing."""
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
+
+    def _seed_data(self) -> None:
+        """Give `seed_everything` to data of ours, or made from ours, whose seed is null."""
+        assert self.subcommand is not None
+        data = self.config[self.subcommand].get("data")
+        options = getattr(data, "init_args", None)
+        ours = is_ours(getattr(data, "class_path", None))
+        if ours and options is not None and "seed" in options and options["seed"] is None:
+            options["seed"] = self._get(self.config, "seed_everything")
+
+    def _resolved(self) -> dict[str, Any]:
+        """Return the resolved config in plain values."""
+        assert self.subcommand is not None
+        parser = self._parser(self.subcommand)
+        config = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False))
+        assert isinstance(config, dict)
+        return config
+
+    def _logger(self) -> RunLogger:
+        check_run_dir(self._get(self.config, "run_dir"))
+        options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
+        config = self.config[str(self.subcommand)].as_dict()
+        options["name"] = options["name"] or run_name(config)
+        options["tags"] = list(dict.fromkeys([*(options["tags"] or ()), *run_tags(config)]))
+        return RunLogger(**options, resumed=self.resumed.folder)
+
+
+class JanusCLI(ConfigReader):
+    """The command line of `fit`, `validate`, `test` and `predict`.
+
+    Args:
+        args: The command line.
+        signals: The handler of SIGTERM and SIGINT; None leaves them to Lightning.
+    """
+
+    def __init__(self, args: Sequence[str], signals: StopSignals | None = None) -> None:
+        self._signals = signals
+        super().__init__(args)
+
+    def _set_seed(self) -> None:
+        check_seed(self._get(self.config, "seed_everything"))
+        LightningCLI._set_seed(self)
+
+    def before_instantiate_classes(self) -> None:
+        """One seed for all; `--ckpt_path last` goes on with an interrupted run, where one is."""
+        self._seed_data()
+        self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
+        if self._takes_up:
+            config = self.config[self.subcommand]
+            config.ckpt_path = None
+            root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
+            may_differ = self._get(self.config, "allow_config_change")
+            self.resumed = find(root, self._resolved(), may_differ)
+            config.ckpt_path = self.resumed.checkpoint
+
+    def instantiate_classes(self) -> None:
+        LightningCLI.instantiate_classes(self)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        options = self._get(self.config_init, "trainer")
+        if not isinstance(options, Namespace):
+            raise UsageError("trainer", options, "the Trainer's options by name")
+        check_trainer(vars(options))
+        given = options.callbacks or []
+        exact = ExactResume(goes_on=self.resumed.folder is not None)
+        options.callbacks = [*(given if isinstance(given, list) else [given]), exact]
+        if self.subcommand == "fit":
+            check_callbacks(options.callbacks)
+        if options.logger in (None, True):
+            options.logger = self._logger() if self.subcommand == "fit" else False
+        if self.subcommand == "fit":
+            # Checkpoints go to a folder of their own without a logger too, never over those of
+            # another run; and under SLURM Lightning goes on from any hpc_ckpt_*.ckpt there.
+            own = options.logger if isinstance(options.logger, RunLogger) else None
+            folder = (own or self._logger()).folder
+            options.default_root_dir = options.default_root_dir or str(folder)
+        if options.enable_progress_bar is False and options.callbacks:
+            bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
+            options.callbacks = [c for c in options.callbacks if c not in bars]
+        options.plugins = with_verified_io(options.plugins, options.strategy)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ImportError, TypeError, ValueError) as error:
+            raise trainer_mistake(error, vars(options)) from error
+        if self._signals is not None and self.subcommand == "fit":
+            trainer.callbacks.append(StopBetweenSteps(self._signals))  # type: ignore[attr-defined]
+        return trainer
+
+    def _check(self) -> None:
+        """Look before the trainer makes a run folder, so that a mistake leaves none."""
+        options = self.config_init[self.subcommand]
+        training = self.subcommand == "fit"
+        if self._takes_up:
+            self._agree(options)
+        options.ckpt_path = sound_checkpoint(
+            self.trainer, self.model, options.ckpt_path, options.weights_only, training
+        )
+        strategy = self._get(self.config, "trainer.strategy")
+        check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
+        if not training and not self._get(self.config, "ckpt_path"):
+            rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
+
+    before_fit = before_validate = before_test = before_predict = _check
+
+    def _agree(self, options: Namespace) -> None:
+        """Let every process go on with the run that the first one has found."""
+        if self.trainer.world_size == 1:
+            return
+        self.resumed = agree(self.trainer, self.resumed)
+        options.ckpt_path = self.resumed.checkpoint
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ExactResume):
+                callback.goes_on = self.resumed.folder is not None
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            LightningCLI._run_subcommand(self, subcommand)
+        except MisconfigurationException as error:  # of options that show their fault at the start
+            raise trainer_mistake(error, vars(self._get(self.config_init, "trainer"))) from error
+        except DivergenceError as error:
+            if not error.recorded:
+                raise
+            rank_zero_info(f"The run diverged, as its record says: {error}")
+            self.after_fit()
+
+    def after_fit(self) -> None:
+        logger = self.trainer.logger
+        if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
+            print(f"Run folder: {logger.folder}")
+            if not logger.experiment.disabled:
+                print(f"Look at it: wandb leet {logger.wandb_folder}")
+                print(f"Figures:    python -m janus_pl report {logger.folder} --out report")
+
+
+class SaveRunConfig(SaveConfigCallback):
+    """Writes the resolved config to the run's folder, and nested and once to W&B."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        logger = trainer.logger
+        if isinstance(logger, RunLogger):
+            config = self.config.clone()
+            if logger.resumed:
+                config.ckpt_path = None  # the config is that of the run, to be repeated from
+            text = self.parser.dump(config, skip_none=False)
+            run = logger.experiment  # makes the folder
+            write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
+            run.config.update(yaml.safe_load(text), allow_val_change=True)
+
+
+def _quiet_lightning() -> None:
+    """Leave out what Lightning says of its services and of its own deprecated calls."""
+    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    if not logger.filters:
+        logger.addFilter(_is_no_advertisement)
+    warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
+
+
+def _is_no_advertisement(entry: logging.LogRecord) -> bool:
+    return "Tip:" not in entry.getMessage()

@@ -1,0 +1,166 @@
+"""One line for a mistake on the command line or in a config file."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+
+from lightning.pytorch import Trainer
+
+from janus_pl.errors import UsageError, nearest
+
+WIDTH = 120  # of a value in a message, which may be a whole list of callbacks
+
+
+def explain(error: BaseException, options: Iterable[str] = ()) -> str:
+    """A parser's message, which runs over twenty lines, as field, value and what is allowed.
+
+    Args:
+        error: what the parser or the construction of a class raised.
+        options: the top-level options of the command line, for a hint at the nearest one.
+    """
+    if usage := usage_message(error):
+        return usage
+    text = str(error)
+    return (
+        _unknown_option(text)
+        or _missing_argument(text)
+        or _unknown_key(text, options)
+        or _not_importable(text)
+        or _wrong_value(text)
+        or " ".join(text.split())
+    )
+
+
+def usage_message(error: BaseException) -> str | None:
+    """What a UsageError behind an error says: jsonargparse wraps what a constructor raises."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, UsageError):
+            return str(link)
+        link = link.__cause__ or link.__context__
+    # Where several types were tried, only its text is left, as one line among theirs.
+    quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
+    return quoted[1] if quoted else None
+
+
+def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> UsageError:
+    """What Lightning says of the trainer's options, with the one that it names first.
+
+    Args:
+        error: what the Trainer raised.
+        options: what it was given.
+    """
+    text = " ".join(str(error).split())
+    words = re.findall(r"\w+", text)
+    named = [word for word in words if word in options]
+    named += [name for name, value in options.items() if isinstance(value, str) and value in words]
+    # What is not installed, or not in this machine, is said without a name.
+    named += [
+        name for name in ("accelerator", "strategy") if options.get(name) not in ("auto", None)
+    ]
+    if not named:
+        return UsageError("trainer", "options", f"what Lightning's Trainer takes ({text})")
+    name = named[0]
+    return UsageError(f"trainer.{name}", options[name], f"what Lightning's Trainer takes ({text})")
+
+
+def _unknown_option(text: str) -> str | None:
+    """A key that a class does not take."""
+    if not (match := re.search(r"Option '([^']+)' is not accepted", text)):
+        return None
+    before_and_line = text[: text.find("\n", match.end())]
+    classes = re.findall(r"class_path(?: |=)'([^']+)'", before_and_line)
+    if match[1] == "class_path":  # which is taken for an argument where there are other keys
+        given = re.findall(r"Given value: (.*)$", text, re.MULTILINE)
+        keys = ".".join(_keys(before_and_line))
+        return f"{keys}: got {given[-1]}, allowed: no keys but class_path and init_args"
+    field = ".".join([*_keys(before_and_line), match[1]])
+    known = _arguments(classes[-1]) - {match[1]}  # a name may be taken by the program itself
+    return f"{field}: unknown key, allowed: {nearest(match[1], known)}"
+
+
+def _missing_argument(text: str) -> str | None:
+    """An argument that has no default and was not given, or given as null."""
+    match = re.search(r"the following arguments are required: (?:\w+\.)?(\w+)", text)
+    if not match:
+        return None
+    field = ".".join([*_keys(text[: match.start()]), match[1]])
+    return f"{field}: got None, allowed: a value, for it has no default"
+
+
+def _unknown_key(text: str, options: Iterable[str]) -> str | None:
+    match = re.search(r"does not accept option '([^']+)'|unrecognized arguments: (\S+)", text)
+    if not match:
+        return None
+    field = (match[1] or match[2]).lstrip("-").split("=")[0]
+    known = set(options)
+    if field.startswith("trainer."):
+        known = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
+    return f"{field}: unknown key, allowed: {nearest(field, known - {'trainer.self'})}"
+
+
+def _not_importable(text: str) -> str | None:
+    reason = re.search(
+        r"class_path '([^']+)':\s+((?:module '([^']+)' has no attribute|No module named).*)", text
+    )
+    if bare := re.search(r"Expected a dot import path string: (\S+)", text):
+        names = [f"{choices}, or " for choices in re.findall(r"typing\.Literal\[(.*?)\]", text)]
+        allowed = "".join(dict.fromkeys(names)) + "a class as module.Name"
+        return f"{'.'.join(_keys(text))}: got {bare[1]!r}, allowed: {allowed}"
+    if not reason:
+        return None
+    field = ".".join(_keys(text[: reason.start()]))
+    hint = ""
+    if reason[3]:
+        name = reason[1].rsplit(".", 1)[-1]
+        hint = f"; {nearest(name, getattr(import_module(reason[3]), '__all__', []))}"
+    return f"{field}: got {reason[1]!r}, allowed: a class that can be imported ({reason[2]}{hint})"
+
+
+def _wrong_value(text: str) -> str | None:
+    keys = _keys(text)
+    given = re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value:.*)?$", text, re.MULTILINE)
+    if not keys or not given:
+        return None
+    inner = text[: given.start()]
+    kind = r"<class '[^']+'>|typing\.Literal\[[^\]]+\]|(?!a path but|path but|')[^.\n]+"
+    expected = re.findall(f"Expected (?:an? )?({kind})", inner)
+    bases = re.findall(r"(?:subclass of|that returns) (?:<class ')?(?:\w+\.)*(\w+)", inner)
+    if not bases and {_readable(kind) for kind in expected} <= {"null"}:
+        bases = re.findall(r"Subtypes: \[.*?<class '(?:\w+\.)*(\w+)'>", inner)
+    allowed = dict.fromkeys(_readable(kind) for kind in expected)
+    allowed |= dict.fromkeys(f"the class_path of a {base}" for base in bases)
+    value = given[1] if len(given[1]) <= WIDTH else f"{given[1][:WIDTH]} ..."
+    return f"{'.'.join(keys)}: got {value!r}, allowed: {' or '.join(allowed) or 'see --help'}"
+
+
+def _keys(text: str) -> list[str]:
+    return re.findall(r'Parser key "([^"]+)"', text)
+
+
+def _readable(kind: str) -> str:
+    """The name of a type as a user would say it.
+
+    >>> _readable("<class 'int'>"), _readable("typing.Literal['a', 'b']")
+    ('int', "'a', 'b'")
+    """
+    kind = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind)
+    kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
+    return {"NoneType": "null", "Sequence": "list"}.get(kind, kind)
+
+
+def _arguments(class_path: str) -> set[str]:
+    """The names that a class and its bases take on construction."""
+    module, name = class_path.rsplit(".", 1)
+    bases = inspect.getmro(getattr(import_module(module), name))
+    names = {
+        parameter.name
+        for base in bases
+        if "__init__" in vars(base)
+        for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    return names - {"self"}

@@ -1,0 +1,93 @@
+"""`python -m janus_pl report RUN... --out DIR`: figures of the paper, and one page of the runs."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from janus_pl.cli.parser import ToolParser
+from janus_pl.errors import Exit, StorageError, UsageError
+from janus_pl.records.read import read
+from janus_pl.report.figures import Figure, draw
+from janus_pl.report.page import write
+from janus_pl.report.publish import publish
+from janus_pl.verify.table import verdicts
+
+USAGE = "RUN... --out DIR [--x epoch|step|eta_t] [--unfinished] [--log]"
+AXES = {"epoch": "epoch", "step": "trainer/global_step", "eta_t": "eta_t"}
+
+
+def main(args: Sequence[str]) -> int:
+    """Read runs, draw what they allow, and say what they do not.
+
+    Raises:
+        UsageError: no runs at a path, or an option that is not one.
+        StorageError: a file that cannot be written.
+    """
+    options = _parser().read(args, needed="runs")
+    records = read(options.runs, options.unfinished)
+    for path, reason in records.skipped:
+        print(f"left out: {path}: {reason}", file=sys.stderr)
+    if not records.runs:
+        allowed = "at least one run that has ended, or --unfinished for those under way"
+        raise UsageError("RUN", " ".join(options.runs), allowed)
+    out = Path(options.out)
+    command = f"python -m janus_pl report {shlex.join(args)}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        figures = draw(records.runs, out, AXES[options.x])
+    except OSError as error:
+        raise StorageError(error.filename or out, error) from error
+    found = [verdict.to_json() for verdict in verdicts(records.runs)]
+    page = write(records.runs, out / "index.html", found, command)
+    _print(figures, len(records.runs))
+    print(f"Figures: {out} (PNG, SVG, the numbers as CSV, a caption each)")
+    print(f"Page:    {page} (opens from disk)")
+    if options.log:
+        print(f"W&B:     {publish(figures, page, records.runs, options.project, options.run_dir)}")
+    return Exit.DONE
+
+
+def _print(figures: Sequence[Figure], count: int) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    table = Table(title="1 run" if count == 1 else f"{count} runs", show_edge=False)
+    table.add_column("figure")
+    table.add_column("drawn, or why not", overflow="fold")
+    for figure in figures:
+        said = f"[dim]{_plain(figure.missing)}[/]" if figure.missing else f"{figure.key}.png"
+        table.add_row(_plain(figure.title), said)
+    console.print(table)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "report",
+        USAGE,
+        "Every figure of the paper that the runs allow, each with its numbers and a"
+        " caption, and index.html, an interactive page of all runs that opens from disk.",
+    )
+    parser.add_argument(
+        "runs", nargs="*", metavar="RUN", help="folder of a run or of many, or ENTITY/PROJECT/GROUP"
+    )
+    parser.add_argument("--out", default="report", metavar="DIR", help="where to (default: report)")
+    parser.add_argument(
+        "--x", choices=AXES, default="epoch", help="x axis of time courses (default: epoch)"
+    )
+    parser.add_argument(
+        "--unfinished", action="store_true", help="take runs that have not ended, too"
+    )
+    parser.add_argument(
+        "--log", action="store_true", help="put the figures into a W&B run of job type report"
+    )
+    parser.add_argument("--project", default="janus_pl", help="W&B project for --log")
+    parser.add_argument("--run_dir", default="runs", help="folder of runs for --log")
+    return parser

@@ -1,0 +1,99 @@
+"""`make reproduce`: the runs behind docs/RESULTS.md, its figures and its verdicts.
+
+Every step is a command that can be typed by itself. Runs that are done are skipped and those that
+were interrupted go on, so it can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from janus_pl.cli import subcommands
+from janus_pl.errors import INTERRUPTED, Exit
+
+LINEAR = ("a1", "a2", "a2_printed_schedule", "a3", "a4", "a5", "a6", "a7", "batch_sizes", "toy")
+
+
+class Step(NamedTuple):
+    """A sweep and the minutes of one core that it takes, measured on two cores."""
+
+    sweep: str
+    minutes: float
+
+
+FAST = [*(Step(f"linear_{name}", 0.7) for name in LINEAR), Step("fast", 6)]
+# In the order in which figures become complete.
+DEEP = [
+    Step("two_cores_fig1", 60),
+    Step("two_cores_fig2a", 30),
+    Step("two_cores_seeds", 48),
+    Step("two_cores_fig5a", 60),
+    Step("two_cores_rho", 54),
+    Step("two_cores_constant", 24),
+    Step("two_cores_constant_seeds", 24),
+    Step("two_cores_lagrange", 12),
+    Step("two_cores_theory", 5),
+    Step("two_cores_equal_steps_sgd", 4),
+    Step("two_cores_equal_steps", 24),
+    Step("two_cores_fig2b", 42),
+    Step("default_network", 20),
+]
+FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the sweeps, then `report` and `verify`; the worst exit code of all.
+
+    Args:
+        args: the options, without the program's name; None takes them from the command line.
+    """
+    options = _parser().parse_args(args)
+    steps = FAST if options.fast else FULL
+    jobs = os.cpu_count() or 1
+    minutes = sum(step.minutes for step in steps) / jobs
+    about = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes"
+    print(f"{len(steps)} sweeps, about {about} on {jobs} cores where nothing is done yet.")
+    runs = Path(options.run_dir) / "janus_pl"
+    shared = ["--jobs", str(jobs), "--run_dir", options.run_dir]
+    commands = [["sweep", f"{s.sweep}.yaml", *shared, *_data(s, options.data)] for s in steps]
+    commands.append(["report", str(runs), "--out", options.out])
+    commands.append(["verify", str(runs), "--json", str(Path(options.out) / "verdicts.json")])
+    worst = 0
+    for command in commands:
+        print(f"$ python -m janus_pl {shlex.join(command)}", flush=True)
+        code = subcommands.main(command)
+        if code in (Exit.USAGE, *INTERRUPTED):  # what follows would fare no better
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def _data(step: Step, folder: str | None) -> list[str]:
+    """Options of the deep runs for images of the user's own, in place of the download."""
+    if folder is None or step not in DEEP:
+        return []
+    return ["--", "--data", "janus_pl.data.ImageFolderPair", "--data.root", folder]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m janus_pl.cli.reproduce",
+        description="The runs behind docs/RESULTS.md, its figures and its verdicts. What is done is"
+        " skipped, so it can be stopped and started again.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--fast", action="store_true", help="in minutes: linear regression, digits")
+    parser.add_argument("--data", metavar="DIR", help="folder of images in place of the download")
+    parser.add_argument("--run_dir", default="runs", help="folder of runs (default: runs)")
+    parser.add_argument("--out", default="report", help="of figures and verdicts (default: report)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

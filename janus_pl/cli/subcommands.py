@@ -1,0 +1,32 @@
+"""Subcommands beside those of the trainer. Those that read records start without PyTorch."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from janus_pl.errors import Exit, StorageError, UsageError
+
+READERS = {
+    "verify": "janus_pl.cli.verify",
+    "report": "janus_pl.cli.report",
+    "workspace": "janus_pl.cli.workspace",
+}
+TOOLS = {**READERS, "sweep": "janus_pl.cli.sweep"}
+
+
+def run(args: Sequence[str]) -> int:
+    """Return the exit code of a tool; its errors are for the caller to tell."""
+    return int(import_module(TOOLS[args[0]]).main(args[1:]))
+
+
+def main(args: Sequence[str]) -> int:
+    """Run a tool, tell its errors in one line, and return the exit code."""
+    try:
+        return run(args)
+    except (UsageError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return Exit.SIGINT

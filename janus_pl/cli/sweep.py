@@ -1,0 +1,195 @@
+"""`python -m janus_pl sweep FILE`: the runs of a sweep file on this machine."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from janus_pl.cli.config_files import CONFIGS
+from janus_pl.cli.lightning_cli import ConfigReader
+from janus_pl.cli.parser import ToolParser
+from janus_pl.errors import Exit, check_integer
+from janus_pl.sweep.file import load, points
+from janus_pl.sweep.plan import PlannedRun, plan, shown, varied_names
+from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
+from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
+from janus_pl.sweep.states import Entry, State, exit_code, look
+from janus_pl.sweep.view import View, epoch_text, state_text, table_of
+
+USAGE = "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N] [-- OPTION...]"
+WIDTH = 140  # of a table that no terminal limits
+
+
+def main(args: Sequence[str]) -> int:
+    """Run a sweep file's runs, but for those that have ended already.
+
+    Returns:
+        0 all are done, 3 some diverged, 5 a theorem broke in some, 1 some failed; 130 and 143
+        stopped by SIGINT and SIGTERM.
+
+    Raises:
+        UsageError: what is wrong with the file or with one of its runs; nothing is started then.
+    """
+    end = list(args).index("--") if "--" in args else len(args)
+    options, more = _options(args[:end]), args[end + 1 :]
+    sweep = load(options.sweep, (CONFIGS / "sweeps", CONFIGS))
+    values = points(sweep, options.count, options.seed)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    moved = [] if options.run_dir is None else ["--run_dir", options.run_dir]
+    runs = plan(sweep, values, [*more, *moved], resolver())
+    if len(runs) < len(values):
+        _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
+    entries = [look(run) for run in runs]
+    devices, jobs = _share(runs)
+    # Of all runs, whatever has been done of them: another number of threads is another run.
+    jobs = min(options.jobs or jobs, len(runs))
+    if options.dry_run:
+        _print_plan(console, entries)
+        return Exit.DONE
+    return _run(
+        console, entries, jobs, devices, shlex.join(["python", "-m", "janus_pl", "sweep", *args])
+    )
+
+
+def resolver() -> Callable[[Sequence[str]], dict[str, Any]]:
+    """Return a function that resolves command lines, with one parser for all of them."""
+    reader: ConfigReader | None = None
+
+    def resolve(args: Sequence[str]) -> dict[str, Any]:
+        nonlocal reader
+        reader = reader or ConfigReader(args)
+        return reader.resolve(args)
+
+    return resolve
+
+
+def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], again: str) -> int:
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("a sweep handles signals, which Python has in the main thread alone")
+    _say(console, _start_text(entries, jobs, devices))
+    with StopRequest() as stop, View(entries, jobs, console) as view:
+        Scheduler(entries, jobs, devices, view.changed, stop).run()
+    console.print(table_of(entries))
+    for entry in entries:
+        if entry.note:
+            _say(console, f"{entry.state}: {entry.run.label}: {entry.note}")
+            _say(console, f"  output: {entry.run.log}")
+    _say(console, _end_text(entries))
+    if left := unfinished(entries):
+        failed = all(entry.state is State.FAILED for entry in left)
+        what = "tries the failed ones again" if failed else "goes on from here"
+        _say(console, f"The same command {what}: {again}")
+    return 128 + stop.signum if stop.signum else exit_code(entries)
+
+
+def _share(runs: Sequence[PlannedRun]) -> tuple[list[str], int]:
+    """The GPUs to hand out, and how many runs there are at a time unless something else is asked.
+
+    A run that asks for several devices gets all there are, and one goes on at a time.
+    """
+    options = [run.config["trainer"] for run in runs]
+    if any(trainer["devices"] not in ("auto", "1", 1) for trainer in options):
+        return [], 1
+    devices = gpus() if any(trainer["accelerator"] != "cpu" for trainer in options) else []
+    return devices, default_jobs(len(devices), cores())
+
+
+def _start_text(entries: Sequence[Entry], jobs: int, devices: Sequence[str]) -> str:
+    told = environment_of(0, jobs, [])
+    threads = told.get("OMP_NUM_THREADS", "as OMP_NUM_THREADS has it")
+    each = f"threads each: {threads}"
+    if len(devices) > 1:
+        each += f"; GPUs: {', '.join(devices)}, one each"
+    before = Counter(
+        state_text(e) for e in entries if e.before or e.resumed or e.state is State.ELSEWHERE
+    )
+    found = "".join(f", {number} {text}" for text, number in before.items())
+    return f"{_runs(entries)}{found}; {jobs} at a time, {each}"
+
+
+def _runs(entries: Sequence[Entry]) -> str:
+    return "1 run" if len(entries) == 1 else f"{len(entries)} runs"
+
+
+def _end_text(entries: Sequence[Entry]) -> str:
+    counts = Counter(entry.state for entry in entries)
+    text = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+    folders = dict.fromkeys(str(entry.run.folder.parent) for entry in entries)
+    return f"{text}. Runs lie in {', '.join(folders)}"
+
+
+def _print_plan(console: Console, entries: Sequence[Entry]) -> None:
+    values = [entry.run.values for entry in entries]
+    varied = varied_names(values)
+    table = Table()
+    table.add_column("id", no_wrap=True)
+    for name in varied:
+        table.add_column(name, overflow="fold")
+    table.add_column("state", no_wrap=True)
+    table.add_column("epoch", no_wrap=True, justify="right")
+    for entry in entries:
+        cells = [shown(entry.run.values[name]).replace("[", r"\[") for name in varied]
+        state = "new" if state_text(entry) == "waiting" else state_text(entry)
+        table.add_row(entry.run.id, *cells, state, epoch_text(entry))
+    console.print(table)
+    if fixed := [f"{k}={shown(v)}" for k, v in values[0].items() if k not in varied]:
+        _say(console, f"The same in all: {', '.join(fixed)}")
+    left = len(unfinished(entries))
+    _say(console, f"{_runs(entries)}, {left} to be made; nothing was started.")
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _options(args: Sequence[str]) -> Any:
+    options = _parser().read(args, needed="sweep")
+    for name in ("jobs", "count"):
+        if (value := getattr(options, name)) is not None:
+            check_integer(f"--{name}", value, 1)
+    check_integer("--seed", options.seed, 0)
+    return options
+
+
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "sweep",
+        USAGE,
+        "The runs of a W&B sweep file (method grid or random) on this machine, without"
+        " an account. What is done is skipped and what was interrupted goes on, so that the same"
+        " command finishes a sweep that was stopped; with the same --jobs the results are bitwise"
+        " those of one that was not.",
+        epilog="Options of `fit` after -- hold for every run and win over the file, as in"
+        " `sweep FILE -- --data.root DIR`. Runs lie in RUN_DIR/PROJECT/ID, their output in"
+        " RUN_DIR/PROJECT/sweeps/NAME/ID.log."
+        " Exit codes: 0 all done, 1 some failed, 2 usage, 3 some diverged, 5 a theorem broke in"
+        " some; 130 and 143 stopped by SIGINT (Ctrl-C; a second one kills) and SIGTERM, after"
+        " checkpoints.",
+    )
+    parser.add_argument(
+        "sweep", nargs="?", metavar="FILE", help="a path, or a name in configs/sweeps"
+    )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs side by side, which share the cores; default: one a GPU, or one for two cores",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the runs and their states, start nothing"
+    )
+    parser.add_argument("--run_dir", metavar="DIR", help="folder of runs, in place of the config's")
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="runs of a random sweep, in place of run_cap"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="of a random sweep; default 0"
+    )
+    return parser

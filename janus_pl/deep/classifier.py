@@ -1,0 +1,324 @@
+"""The paper's deep experiment: a homogeneous ReLU network on two classes of images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.deep.checks import check_run
+from janus_pl.deep.epoch import Epoch, TrainingPass
+from janus_pl.deep.equilibrium import Equilibrium
+from janus_pl.deep.held_out import HoldsOut
+from janus_pl.deep.losses import LOSSES, PULLS
+from janus_pl.deep.network import DeepReLU
+from janus_pl.deep.normalizations import PARAMETRIZATIONS
+from janus_pl.deep.optimizers import OptimizerFactory, build_optimizer
+from janus_pl.deep.parametrization import Parametrization, gradients_of, trained_parameters
+from janus_pl.errors import DivergenceError, check_name, check_number
+from janus_pl.observables.margins import output_margins
+from janus_pl.training.clock import epochs_of, is_last_epoch
+from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
+from janus_pl.training.guard import UpdateGuard
+from janus_pl.training.ranks import Ranks, backward_alone
+from janus_pl.training.samples import training_samples
+from janus_pl.training.schedules import Schedule, build_scheduler, check_schedule
+
+
+class DeepReLUClassifier(HoldsOut):
+    r"""Deep ReLU network with labels +1/-1, trained by SGD or full-batch GD (Section D.5).
+
+    f_W(x) = rho f_V(x) with all V_k of unit Frobenius norm; `normalization` says what of it is
+    learned. GD is SGD with `data.batch_size: full`.
+
+    One step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of
+    `data.micro_batch_size` samples where the batch is large; the optimizer adds the weight decay.
+    Several processes (`trainer.devices`, strategy ddp) share the B samples of every minibatch and
+    the passes that look at the data, every sample once; the sums over samples are added up once a
+    step, so the gradient is the same for any number of them.
+
+    Args:
+        loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, `logistic` (Eq. 16) or
+            `exponential` (Section D.5); or another name in `LOSSES` and `PULLS` of
+            `janus_pl.deep.losses`.
+        learning_rate: eta at the start.
+        weight_decay: the paper's lambda.
+        decay: what lambda acts on. `all`: gradient lambda w for every learned parameter w, v_k and
+            rho (PyTorch's `weight_decay` = lambda); `rho`: Eq. 12, lambda rho^2 in the loss, so
+            gradient 2 lambda rho for rho alone (PyTorch's `weight_decay` = 2 lambda).
+        schedule: `cosine` (over the run), `constant` or `inverse_sqrt`, or a PyTorch scheduler as
+            `class_path` and `init_args`; it steps once an epoch.
+        optimizer: a PyTorch optimizer as `class_path` and `init_args`, called with the parameters
+            and the learning rate; momentum is given here, weight decay is not.
+        strides: the strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
+        channels: the output channels of the four convolutions.
+        hidden: the width of the first dense layer.
+        image_size: height and width of the images, in pixels.
+        init_scale: the standard deviation of the weights at the start.
+        normalization: `weight_norm`, W_k = g_k v_k/||v_k|| with frozen gains g_k and a global rho
+            (Fig. A.8b); `per_layer`, W_k = rho_k V_k with every rho_k learned (Fig. A.8a);
+            `lagrange`, V_k back on the unit sphere after every step and a global rho (Eq. 1/17),
+            which wants learning rates a hundred times lower; `none`, plain weights; or any other
+            name in `janus_pl.deep.PARAMETRIZATIONS`.
+        on_divergence: a loss, gradient or weight that is not finite ends the run, with the last
+            sound weights. `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    parametrization: Parametrization
+
+    def __init__(
+        self,
+        loss: str = "square",
+        learning_rate: float = 0.03,
+        weight_decay: float = 1e-3,
+        decay: Literal["all", "rho"] = "all",
+        schedule: Schedule = "cosine",
+        optimizer: OptimizerFactory = lambda params, lr: torch.optim.SGD(
+            params, lr, momentum=0.9, fused=True
+        ),
+        strides: Sequence[int] = (1, 2, 1, 2),
+        channels: Sequence[int] = (32, 64, 128, 128),
+        hidden: int = 1024,
+        image_size: int = 32,
+        init_scale: float = 0.1,
+        normalization: str = "weight_norm",
+        on_divergence: OnDivergence = "stop",
+    ) -> None:
+        super().__init__()
+        check_number("model.learning_rate", learning_rate, above=0)
+        check_number("model.weight_decay", weight_decay)
+        check_number("model.init_scale", init_scale, above=0)
+        check_name("model.loss", loss, [name for name in LOSSES if name in PULLS])
+        check_name("model.decay", decay, ("all", "rho"))
+        check_name("model.normalization", normalization, PARAMETRIZATIONS)
+        check_on_divergence(on_divergence)
+        self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
+        self.automatic_optimization = False
+        self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
+        self.parametrization = PARAMETRIZATIONS[normalization](self.network)
+        self.image_size = image_size
+        self.loss_name = loss
+        self.losses = LOSSES[loss]
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.decay = decay
+        self.schedule = schedule
+        self.on_divergence: OnDivergence = on_divergence
+        self.make_optimizer = optimizer
+        self._equilibrium = Equilibrium(self.parametrization, loss, weight_decay, decay)
+        self._epoch = Epoch()
+        self._whole_batch = False
+        self._pass: TrainingPass | None = None
+        check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
+
+    # The contract of JanusTask
+
+    def directions(self) -> dict[str, Tensor]:
+        return self.parametrization.directions()
+
+    def scale(self) -> Tensor:
+        return self.parametrization.scale()
+
+    def velocities(self) -> dict[str, Tensor]:
+        return self.parametrization.velocities()
+
+    def velocity_norms(self) -> Tensor:
+        return self.parametrization.velocity_norms()
+
+    def full_velocity_norms(self) -> Tensor:
+        total = [torch.zeros_like(weight) for weight in self.parametrization.weights.values()]
+        count = 0
+        for x, y in training_samples(self.trainer):
+            torch._foreach_add_(total, self._own_gradients(x, y))
+            count += len(y)
+        self.ranks.add_up(total)
+        torch._foreach_div_(total, count)
+        return self.parametrization.velocity_norms(total)
+
+    def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
+        x, y = batch[:2]
+        gradients = self._own_gradients(x, y)
+        self.ranks.add_up(gradients)
+        torch._foreach_div_(gradients, len(y))
+        return self.parametrization.velocities(gradients)
+
+    def equilibrium(self) -> dict[str, Tensor]:
+        return self._equilibrium.numbers(self.training_pass())
+
+    def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return output_margins(outputs, y)
+
+    def training_margins(self) -> Tensor:
+        return self.training_pass().margins
+
+    def completed(self) -> int:
+        return epochs_of(self.trainer)
+
+    @torch.no_grad()
+    def training_pass(self) -> TrainingPass:
+        """Margins, loss and error over the whole training set, computed once for each step.
+
+        Several processes share the work: all of them have to ask.
+        """
+        step = self.trainer.global_step
+        if self._pass is None or self._pass.step < step - self._whole_batch:
+            with parametrize.cached():
+                forwards = [(self.outputs_of(x), y) for x, y in training_samples(self.trainer)]
+            outputs, y = (torch.cat(parts) for parts in zip(*forwards, strict=True))
+            self._pass = self._seen(outputs, self.losses(outputs, y), y, step)
+        return self._pass
+
+    # Training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        count, parts = len(batch.y), []
+        self.guard.clear_gradients()
+        with backward_alone(self.trainer.strategy):
+            for x, y in batch.split(self.ranks.rank, self.ranks.size):
+                outputs = self.network(x)
+                losses = self.losses(outputs, y)
+                part = losses.sum() / count
+                self.manual_backward(part)
+                parts.append(part.detach())
+                self._epoch.forwards.append((outputs.detach(), losses.detach(), y))
+        if self.ranks.size > 1:
+            parts = [torch.stack(parts).sum()]
+            gradients = [p.grad for p in self.guard.parameters if p.grad is not None]
+            self.ranks.add_up([*gradients, *parts])  # with the guard's, all collectives of a step
+        if self._whole_batch:
+            together = self._epoch.together()
+            outputs, losses, y = (self.ranks.gather(part, count) for part in together)
+            self._pass = self._seen(outputs, losses, y, self.trainer.global_step)
+        self._epoch.eta_t += self._epoch.learning_rate
+        self.guard.step(self._epoch.optimizer, *parts)
+        self.parametrization.after_step()
+        self.guard.settle()
+
+    def setup(self, stage: str) -> None:
+        self.ranks = Ranks(self.trainer)
+        self.splits_epochs = self.ranks.size == 1  # else each has its own part of the forwards
+        self.row.forget()
+        self._pass = None
+        self._epoch.forwards.clear()
+        self._epoch.eta_t = 0.0
+
+    def on_train_start(self) -> None:
+        trained = trained_parameters(self, self.parametrization.weights)
+        self.guard = UpdateGuard(trained, self.trainer.global_step)
+        loader = self.trainer.train_dataloader
+        self._whole_batch = isinstance(loader, InMemoryBatches) and loader.whole
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, LightningOptimizer)
+        self._epoch.optimizer = optimizer
+        self._epoch.move_to(self.device)
+        if self.trainer.global_step == 0:
+            self._complete_row(epoch=0)
+            self.row.write(self.trainer)
+
+    def on_train_epoch_start(self) -> None:
+        self.row.write(self.trainer)
+        self._epoch.forwards.clear()
+
+    def on_train_epoch_end(self) -> None:
+        running = self._epoch.running(self.ranks)
+        self._epoch.forwards.clear()
+        bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
+        if bad:
+            raise self._divergence(int(sound))
+        epoch = self.completed()
+        if is_last_epoch(self.trainer):
+            self.training_pass()
+        means = {"train/loss_running": loss, "train/error_running": error}
+        self.row.put({**means, "learning_rate": self._epoch.learning_rate})
+        self._complete_row(epoch)
+        # Early stopping decides later, and the last row holds a last look.
+        if not self.trainer.early_stopping_callbacks:
+            self.row.write(self.trainer)
+        scheduler = self.lr_schedulers()
+        assert isinstance(scheduler, LRScheduler)
+        scheduler.step()
+
+    def on_train_end(self) -> None:
+        if self.row.waits:
+            self._complete_row(self.completed())
+            self.row.write(self.trainer)
+
+    def check_run(self, trainer: Trainer, data: object = None) -> None:
+        check_run(trainer, data, self.schedule, self.image_size)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        optimizer = self._build_optimizer()
+        return [optimizer], [build_scheduler(self.schedule, optimizer, self.trainer)]
+
+    # State
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "guard" in vars(self):  # there is none before training
+            bad, sound = self.guard.state().tolist()
+            if bad:  # in mid-epoch, before the look at its end: the last sound checkpoint stays
+                raise self._divergence(int(sound))
+        checkpoint["eta_t"] = self._epoch.eta_t
+        checkpoint["row"] = self.row.state()
+        checkpoint["forwards"] = list(self._epoch.forwards)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._epoch.eta_t = checkpoint["eta_t"]
+        self.row.load(checkpoint["row"])
+        self._epoch.forwards = [tuple(forward) for forward in checkpoint["forwards"]]
+
+    # Parts
+
+    def _build_optimizer(self) -> Optimizer:
+        """The learned parameters in groups, each with its own weight decay."""
+        groups = self.parametrization.groups(self.weight_decay, self.decay)
+        return build_optimizer(self.make_optimizer, groups, self.learning_rate)
+
+    def _own_gradients(self, x: Tensor, y: Tensor) -> list[Tensor]:
+        """Return the gradients of sum_n loss_n over this process's share, by the weights."""
+        x, y = self.ranks.own(x), self.ranks.own(y)
+        return gradients_of(lambda: self.losses(self(x), y).sum(), self.parametrization.weights)
+
+    def _seen(self, outputs: Tensor, losses: Tensor, y: Tensor, step: int) -> TrainingPass:
+        learned = self.parametrization.learned_scale()
+        return TrainingPass.of(outputs, losses, y, self.scale(), learned, step)
+
+    def _complete_row(self, epoch: int) -> None:
+        """The numbers that need no pass, and those of the pass where there was one."""
+        step = self.trainer.global_step
+        seen = self._pass if self._pass and self._pass.step >= step - self._whole_batch else None
+        numbers = {"rho": self.scale(), "rho_learned": self.parametrization.learned_scale()}
+        if seen:
+            numbers = {"rho": seen.rho, "rho_learned": seen.rho_learned}
+            numbers |= {"train/loss": seen.loss, "train/error": seen.error}
+            numbers |= {f"equilibrium/{k}": v for k, v in self._equilibrium.residual(seen).items()}
+            self.row.put({"measured_step": seen.step})
+        # One transfer, for each makes the host wait.
+        values = torch.stack([value.double() for value in numbers.values()]).tolist()
+        self.row.put(dict(zip(numbers, values, strict=True)))
+        self.row.complete(self.trainer, self._axes(epoch))
+
+    def _divergence(self, sound: int) -> DivergenceError:
+        trainer, rate = self.trainer, self._epoch.learning_rate
+        epoch = trainer.current_epoch + 1
+        message = self.guard.message(epoch, sound, rate, self.weight_decay)
+        axes = self._axes(epoch)
+        return diverged(trainer, message, sound + 1, axes, self.on_divergence)
+
+    def _axes(self, epoch: int) -> dict[str, float]:
+        step, eta_t = self.trainer.global_step, self._epoch.eta_t
+        return {"epoch": epoch, "trainer/global_step": step, "eta_t": eta_t}

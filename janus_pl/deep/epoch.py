@@ -1,0 +1,88 @@
+"""The forwards of an epoch, and the training set seen by one set of weights."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+
+from janus_pl.observables.margins import output_margins
+from janus_pl.training.ranks import Ranks
+
+
+class TrainingPass(NamedTuple):
+    """The whole training set, seen by one set of weights.
+
+    Attributes:
+        margins: fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
+        loss: The mean of the loss over all N samples, without weight decay; shape ().
+        error: The share of samples whose margin is not positive; shape ().
+        common_mode: The mean of m_n^2 with m = (f_0 + f_1)/2, the part of two outputs that no
+            margin sees; shape ().
+        rho: The scale, the product of the Frobenius norms; shape ().
+        rho_learned: The part of rho that is learned; shape ().
+        step: The optimizer steps behind these weights. Full-batch GD measures in its training
+            forward, before the update: one less than the steps taken.
+    """
+
+    margins: Tensor
+    loss: Tensor
+    error: Tensor
+    common_mode: Tensor
+    rho: Tensor
+    rho_learned: Tensor
+    step: int
+
+    @classmethod
+    def of(
+        cls, outputs: Tensor, losses: Tensor, y: Tensor, rho: Tensor, rho_learned: Tensor, step: int
+    ) -> TrainingPass:
+        """Summarize the outputs (N, 2), losses (N,) and labels (N,) of all samples."""
+        margins = output_margins(outputs, y) / rho
+        error = (margins <= 0).to(margins).mean()
+        common_mode = outputs.mean(dim=1).square().mean()
+        return cls(margins, losses.mean(), error, common_mode, rho, rho_learned.clone(), step)
+
+
+class Epoch:
+    """The optimizer, and what the steps of an epoch leave behind until it has ended.
+
+    It is a plain object: to set an attribute of a module costs as much as an operation on a tensor.
+
+    Attributes:
+        optimizer: Lightning's optimizer.
+        eta_t: The sum of the learning rates of all steps so far.
+        forwards: Outputs (n, 2), losses (n,) and labels (n,) of each forward pass of the epoch.
+    """
+
+    def __init__(self) -> None:
+        self.optimizer: LightningOptimizer
+        self.eta_t = 0.0
+        self.forwards: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate of the step to come."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the forwards that a checkpoint within an epoch brought."""
+        self.forwards = [(o.to(device), n.to(device), y.to(device)) for o, n, y in self.forwards]
+
+    def together(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return outputs (n, 2), losses (n,) and labels (n,) of all samples seen in the epoch."""
+        outputs, losses, y = (torch.cat(parts) for parts in zip(*self.forwards, strict=True))
+        return outputs, losses, y
+
+    def running(self, ranks: Ranks) -> Tensor:
+        """Return the means of loss and error over the epoch's samples, float64; shape (2,)."""
+        outputs, losses, y = self.together()
+        values = losses, (output_margins(outputs, y) <= 0).to(losses)
+        if ranks.size == 1:
+            return torch.stack([value.mean() for value in values]).double()
+        count = torch.full_like(values[0].sum(), len(y))
+        sums = torch.stack((*(value.sum() for value in values), count)).double()
+        ranks.add_up([sums])
+        return sums[:2] / sums[2]

@@ -1,0 +1,87 @@
+"""Loss and error over held-out data."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+from torchmetrics.classification import BinaryAccuracy
+
+from janus_pl.data.loader import Batch
+from janus_pl.deep.losses import Loss
+from janus_pl.observables.margins import output_margins
+from janus_pl.training.task import JanusTask
+
+
+class HeldOut(nn.Module):
+    """The loss and the error of a split, gathered batch by batch.
+
+    Every process knows the outputs of all samples, so there is nothing to synchronize.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss = MeanMetric(nan_strategy="disable", sync_on_compute=False)
+        self.accuracy = BinaryAccuracy(validate_args=False, sync_on_compute=False)
+
+    def add(self, outputs: Tensor, losses: Tensor, y: Tensor) -> None:
+        """Add a batch: outputs (n, 2), losses (n,) and labels (n,)."""
+        correct = (output_margins(outputs, y) > 0).int()
+        self.loss.update(losses)
+        self.accuracy.update(correct, torch.ones_like(correct))
+
+    def results(self, split: str) -> dict[str, float]:
+        """Return `SPLIT/loss` and `SPLIT/error`, and start anew."""
+        loss, error = float(self.loss.compute()), 1 - float(self.accuracy.compute())
+        self.loss.reset()
+        self.accuracy.reset()
+        return {f"{split}/loss": loss, f"{split}/error": error}
+
+
+class HoldsOut(JanusTask):
+    """A task of images with its validation, test and prediction steps.
+
+    Attributes:
+        losses: The loss of each sample.
+        held_out: What the batches of a split have been so far.
+    """
+
+    losses: Loss
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held_out = HeldOut()
+
+    def outputs_of(self, x: Tensor) -> Tensor:
+        """Return the outputs (n, 2) of samples x (n, ...), put together from all processes."""
+        return self.ranks.gather(self(self.ranks.own(x)), len(x))
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._hold_out(batch)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._hold_out(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        x, y = batch[:2]
+        return self.ranks.gather(self.margins((self.ranks.own(x), self.ranks.own(y))), len(y))
+
+    def on_validation_epoch_end(self) -> None:
+        self._end("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._end("test")
+
+    def _hold_out(self, batch: Batch) -> None:
+        x, y = batch[:2]
+        outputs = self.outputs_of(x)
+        self.held_out.add(outputs, self.losses(outputs, y), y)
+
+    def _end(self, split: str) -> None:
+        results = self.held_out.results(split)
+        if self.trainer.sanity_checking:
+            return  # a few batches are not the split
+        if self.trainer.state.fn == "fit":
+            self.row.put(results)
+        else:
+            self.log_dict(results, sync_dist=self.ranks.size > 1)

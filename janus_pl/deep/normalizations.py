@@ -1,0 +1,272 @@
+r"""Four parametrizations of one homogeneous network (Fig. A.8), chosen by `model.normalization`.
+
+Every one writes the weight of layer k as W_k = s_k p_k/||p_k||, p_k a parameter of the weight's
+shape, and differs in the factor s_k and in what is learned:
+
+    class        s_k          learned      paper
+    WeightNorm   g_k, frozen  p_k and rho  Fig. A.8b, by weight normalization
+    PerLayer     rho_k        p_k, rho_k   Fig. A.8a
+    Lagrange     g_k, frozen  p_k and rho  Fig. A.8b, Eq. 1/17: p_k back to unit norm after a step
+    Plain        ||p_k||      p_k          a standard network
+
+All start as the function that the network was given, and all answer in the paper's units: V_k of
+unit Frobenius norm, f_W = rho f_V with rho the product of all norms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from janus_pl.deep.parametrization import (
+    Decay,
+    Groups,
+    HomogeneousNetwork,
+    Parametrization,
+    grad_of,
+)
+from janus_pl.deep.weight_norm import weight_norm
+from janus_pl.errors import UsageError
+from janus_pl.observables.norms import frobenius_norm
+from janus_pl.theory.deep import plain_decay, weight_norm_decay
+
+
+class GlobalScale(Parametrization):
+    r"""W_k = g_k v_k/||v_k|| with frozen gains g_k and one learned rho: f_W = rho (prod_k g_k) f_V.
+
+    g_k is the norm of the weight that the network was given, and v_k that weight at the start. What
+    decays and what follows a step is up to the subclass: `groups`, `after_step` and `kept`.
+
+    Attributes:
+        gains: g_k in depth order; shapes ().
+    """
+
+    def __init__(self, network: HomogeneousNetwork) -> None:
+        gains, vs = _normalize(network)
+        super().__init__(network.rho, vs)
+        self.gains = gains
+
+    def factors(self) -> Tensor:
+        return torch.stack([g.detach() for g in self.gains])
+
+    def learned_scale(self) -> Tensor:
+        return self.rho.detach()
+
+    def radial(self) -> Tensor:
+        return (self.rho.detach() * grad_of(self.rho)).expand(len(self.weights))
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        return self._normalized_parts(weight_decay)
+
+    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@final
+class WeightNorm(GlobalScale):
+    r"""Weight normalization: W_k = g_k v_k/||v_k||, gains frozen and rho learned (Fig. A.8b).
+
+    f_W = rho (prod_k g_k) f_V with g_k the norm of the weight that the network was given. Decay on
+    v_k shrinks ||v_k|| and thereby raises the rate eta/||v_k||^2 of V_k; it moves no V_k itself.
+    """
+
+    def groups(self, lam: float, decay: Decay) -> Groups:
+        on_vs, on_rho = _decays(lam, decay)
+        return [
+            {"params": list(self.weights.values()), "weight_decay": on_vs},
+            {"params": [self.rho], "weight_decay": on_rho},
+        ]
+
+    def after_step(self) -> None:
+        """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        etas = torch.full_like(self.norms(), eta)
+        return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
+
+
+@final
+class PerLayer(Parametrization):
+    r"""W_k = rho_k V_k with V_k = v_k/||v_k|| and every rho_k learned (Fig. A.8a).
+
+    The network's own rho is frozen. The flow of one norm is
+    d rho_k/dt = (rho/rho_k) (2/N) sum_n l_n fbar_n - 2 lambda rho_k, so that rho_k^2 - rho_j^2 is
+    conserved at lambda = 0. At equilibrium rho (mu - M rho) = lambda rho_k^2 for every k.
+    """
+
+    def __init__(self, network: HomogeneousNetwork) -> None:
+        rhos, vs = _normalize(network)
+        super().__init__(network.rho, vs)
+        self.rhos = rhos
+        self.rho.requires_grad_(False)
+        for rho_k in rhos:
+            rho_k.requires_grad_(True)
+
+    def factors(self) -> Tensor:
+        return torch.stack([rho_k.detach() for rho_k in self.rhos])
+
+    def learned_scale(self) -> Tensor:
+        return self.factors().prod()
+
+    def groups(self, lam: float, decay: Decay) -> Groups:
+        on_vs, on_rhos = _decays(lam, decay)
+        return [
+            {"params": list(self.weights.values()), "weight_decay": on_vs},
+            {"params": self.rhos, "weight_decay": on_rhos},
+        ]
+
+    def after_step(self) -> None:
+        """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
+
+    def radial(self) -> Tensor:
+        return torch.stack([rho_k.detach() * grad_of(rho_k) for rho_k in self.rhos])
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        etas = torch.full_like(self.norms(), eta)
+        return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        return self._normalized_parts(weight_decay)
+
+    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@final
+class Lagrange(GlobalScale):
+    r"""V_k on the unit sphere by Lagrange multipliers, with a global rho (Eq. 1/17, Fig. A.8b).
+
+    A step of SGD without momentum is, with l_n = 1 - rho fbar_n for the square loss,
+
+        rho <- rho + eta ((2/B) sum_n l_n fbar_n - 2 lambda rho)
+        V_k <- V_k + eta (2 rho/B) sum_n l_n (d fbar_n/dV_k - fbar_n V_k),   V_k <- V_k/||V_k||.
+
+    (As printed, Eq. 1 and 17 have a minus before the sums, and lack eta or rho in the second line.)
+    The multiplier is the projection: the weight is computed as g_k p_k/||p_k|| at ||p_k|| = 1, and
+    the gradient of that in p_k has no part along V_k, in a backward pass as in an `autograd.grad`.
+    So this is `WeightNorm` with v_k put back on its sphere after every step. One step without decay
+    on v_k is the same; from then on ||v_k||^2 = 1 + eta^2 ||V_k dot||^2 sets them apart. Momentum
+    keeps tangents of earlier V_k, which the retraction allows for and Eq. 17 does not know.
+
+    With `unit_gains` f_W = rho f_V and everything above is in the paper's units: rho starts as the
+    product of all norms, for the paper's network at 7e6, where a step hardly changes it, and lambda
+    acts on the square of that number. Without, f_W = rho (prod_k g_k) f_V as with `WeightNorm`, and
+    the first line is in units of the learned rho: fbar_n = y_n f_W(x_n)/rho. V_k dot is the same.
+
+    V_k moves by eta V_k dot where weight normalization has eta V_k dot/||v_k||^2, with ||v_k||^2
+    from 9 to 33,000 in the paper's network at the start: learning rates have to be lower here.
+
+    `decay: all` acts on rho alone: the gradient lambda V_k is along V_k, so nothing of it is left
+    by the projection.
+    """
+
+    def __init__(self, network: HomogeneousNetwork, unit_gains: bool = False) -> None:
+        super().__init__(network)
+        with torch.no_grad():
+            if unit_gains:
+                self.rho.mul_(self.factors().prod())
+                for g in self.gains:
+                    g.fill_(1.0)
+        self.after_step()
+
+    def groups(self, lam: float, decay: Decay) -> Groups:
+        _, on_rho = _decays(lam, decay)
+        return [
+            {"params": list(self.weights.values()), "weight_decay": 0.0},
+            {"params": [self.rho], "weight_decay": on_rho},
+        ]
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """V_k <- V_k/||V_k||, the retraction of Eq. 17."""
+        for V in self.weights.values():
+            V.div_(frobenius_norm(V))
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        # V_k <- V_k + eta V_k dot has the norm sqrt(1 + eta^2 ||V_k dot||^2) before its retraction.
+        grown = torch.hypot(torch.ones(()), eta * self.velocity_norms())
+        etas = torch.full_like(grown, eta)
+        a = weight_norm_decay(etas, 0.0, self.radial(), self.norms(), momentum=0.0)
+        return a / grown
+
+
+@final
+class Plain(Parametrization):
+    r"""Plain weights W_k, the standard network; its norms are learned with the weights.
+
+    The network's own rho is frozen, for a standard network has none. Only `decay: all` exists: it
+    puts lambda W_k on every weight, so (lambda/2) sum_k ||W_k||^2 into the loss.
+    """
+
+    def __init__(self, network: HomogeneousNetwork) -> None:
+        layers = network.weight_layers()
+        super().__init__(network.rho, {k: m.get_parameter("weight") for k, m in layers.items()})
+        self.rho.requires_grad_(False)
+
+    def factors(self) -> Tensor:
+        return torch.stack([frobenius_norm(W.detach()) for W in self.weights.values()])
+
+    def learned_scale(self) -> Tensor:
+        return self.factors().prod()
+
+    def groups(self, lam: float, decay: Decay) -> Groups:
+        if decay == "rho":
+            raise UsageError("model.decay", decay, "all, for model.normalization: none")
+        on_weights, _ = _decays(lam, decay)
+        return [{"params": list(self.weights.values()), "weight_decay": on_weights}]
+
+    def after_step(self) -> None:
+        """Nothing: plain weights may have any norm."""
+
+    def radial(self) -> Tensor:
+        parts = [torch.dot(grad_of(W).reshape(-1), W.detach().reshape(-1)) for W in self._values()]
+        return torch.stack(parts)
+
+    def kept(self, eta: float, weight_decay: float) -> Tensor:
+        return plain_decay(torch.full_like(self.norms(), eta), weight_decay, momentum=0.0)
+
+    def step_parts(self, weight_decay: float) -> Tensor:
+        gradients = torch.stack([frobenius_norm(grad_of(W)) for W in self._values()])
+        return torch.stack((gradients, weight_decay * self.norms(), torch.zeros_like(gradients)))
+
+    def _values(self) -> list[nn.Parameter]:
+        return [*self.weights.values()]
+
+    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
+        V = weight / frobenius_norm(weight)
+        inner = torch.dot(gradient.reshape(-1), V.reshape(-1))
+        return gradient - inner * V
+
+
+PARAMETRIZATIONS: dict[str, Callable[[HomogeneousNetwork], Parametrization]] = {
+    "weight_norm": WeightNorm,
+    "per_layer": PerLayer,
+    "lagrange": Lagrange,
+    "none": Plain,
+}
+
+
+def _normalize(
+    network: HomogeneousNetwork,
+) -> tuple[list[nn.Parameter], dict[str, nn.Parameter]]:
+    """Normalize all weights; returns the gains g_k, frozen, and the v_k by layer."""
+    gains, vs = [], {}
+    for name, layer in network.weight_layers().items():
+        assert not parametrize.is_parametrized(layer), f"{name} is parametrized already"
+        weight_norm(layer)
+        gains.append(layer.get_parameter("parametrizations.weight.original0"))
+        vs[name] = layer.get_parameter("parametrizations.weight.original1")
+    return gains, vs
+
+
+def _decays(lam: float, decay: str) -> tuple[float, float]:
+    """PyTorch's `weight_decay` for the weights and for the learned scale."""
+    if decay == "all":
+        return lam, lam
+    if decay == "rho":
+        return 0.0, 2 * lam
+    raise UsageError("model.decay", decay, "all, rho")

@@ -1,0 +1,33 @@
+"""The optimizer of a config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch.optim import Optimizer, SparseAdam
+
+from janus_pl.errors import UsageError
+from janus_pl.training.schedules import factory_name
+
+OptimizerFactory = Callable[[Iterable, float], Optimizer]
+
+
+def build_optimizer(
+    factory: OptimizerFactory, groups: list[dict[str, Any]], learning_rate: float
+) -> Optimizer:
+    """The optimizer of a config, with the weight decay that each group of parameters brings.
+
+    Raises:
+        UsageError: options that the optimizer refuses, or a weight decay of its own.
+    """
+    try:
+        optimizer = factory(groups, learning_rate)
+    except (TypeError, ValueError, RuntimeError) as error:
+        allowed = f"an optimizer with options that it accepts ({error})"
+        raise UsageError("model.optimizer", factory_name(factory), allowed) from error
+    if isinstance(optimizer, SparseAdam):
+        raise UsageError("model.optimizer", "SparseAdam", "an optimizer for dense gradients")
+    if given := optimizer.defaults.get("weight_decay"):
+        raise UsageError("model.optimizer.weight_decay", given, "0; set model.weight_decay instead")
+    return optimizer

@@ -1,0 +1,131 @@
+"""Options of linear regression that are refused, or warned of, before its first step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, get_args
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_warn
+
+from janus_pl.data.regression import LinearProblem
+from janus_pl.errors import UsageError, check_name, is_number
+from janus_pl.linear.replicas import LinearTraining
+from janus_pl.theory import stability_limit
+from janus_pl.training.schedules import ScheduleName
+
+# Options of the trainer that would cut the steps of a run otherwise than its plan.
+FIXED: dict[str, float] = {"max_steps": -1, "min_steps": 0, "min_epochs": 0}
+FIXED |= {"overfit_batches": 0.0, "limit_train_batches": 1.0}
+CHECKED = 200  # pairs of seed and lambda whose limit of stability is computed, some 10 ms each
+MOST_PER_DECADE = 10_000
+MOMENT_SAMPLES = 10_000  # of a stream, to estimate its limit of stability
+
+
+def listed(value: Any) -> list[Any]:
+    """Return a list of a value's items, or of the value alone.
+
+    >>> listed(0.1), listed((0.1, 0.2))
+    ([0.1], [0.1, 0.2])
+    """
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def check_options(
+    learning_rate: object,
+    gd_learning_rate: object,
+    weight_decay: object,
+    schedule: object,
+    gd_schedule: object,
+) -> None:
+    """Refuse rates, weight decays and schedules outside their range.
+
+    Raises:
+        UsageError: A value is outside its range.
+    """
+    _check_numbers("model.learning_rate", learning_rate, "above 0")
+    if gd_learning_rate is not None:
+        _check_numbers("model.gd_learning_rate", gd_learning_rate, "above 0")
+    _check_numbers("model.weight_decay", weight_decay, "from 0 up")
+    check_name("model.schedule", schedule, get_args(ScheduleName))
+    check_name("model.gd_schedule", gd_schedule, get_args(ScheduleName))
+
+
+def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
+    """Refuse options of the trainer and of the data that a linear run cannot use.
+
+    Args:
+        trainer: The trainer before its fit.
+        data: The data module, or None.
+        rates: The learning rates of SGD and of GD, as the config gives them.
+
+    Raises:
+        UsageError: The options do not go together.
+    """
+    if not isinstance(data, LinearProblem):
+        given = "none" if data is None else f"janus_pl.data.{type(data).__name__}"
+        raise UsageError("data", given, "janus_pl.data.LinearProblem, for a LinearRegressor")
+    if trainer.world_size > 1:
+        allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
+        raise UsageError("trainer.devices", trainer.world_size, allowed)
+    if "auto" in listed(rates[data.whole]) and not data.compressed()[0].any((1, 2)).all():
+        raise UsageError("model.learning_rate", "auto", "a number: X is zero")
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return
+    if data.order == "online" and trainer.max_epochs != 1:
+        allowed = "1, for data.order: online, where every sample is seen once"
+        raise UsageError("trainer.max_epochs", trainer.max_epochs, allowed)
+    for name, fixed in FIXED.items():
+        given = getattr(trainer, name)
+        if given is not None and (given != fixed or type(given) is not type(fixed)):
+            allowed = f"{fixed}: trainer.max_epochs decides how long a linear run is"
+            raise UsageError(f"trainer.{name}", given, allowed)
+    if trainer.precision in ("16-true", "bf16-true"):
+        allowed = "one that leaves float64 alone, as 32-true or 64-true"
+        raise UsageError("trainer.precision", trainer.precision, allowed)
+    if trainer.max_epochs is None or trainer.max_epochs < 1:
+        raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
+
+
+def warn_of_instability(run: LinearTraining, data: LinearProblem) -> None:
+    """Warn once if a learning rate is above the limit of stability of its replica."""
+    some = min(MOMENT_SAMPLES, data.num_train)
+    x = data.stream(0, some)[0] if data.streamed else data.problem.x
+    size = "full" if data.whole else data.batch_size
+    lams, etas = run.landscape.lam.tolist(), run.eta.tolist()
+    limits: dict[tuple[int, float], float] = {}
+    above = []
+    for r, (seed, lam, eta) in enumerate(zip(run.seed - data.seed, lams, etas, strict=True)):
+        if (seed, lam) not in limits and len(limits) < CHECKED:
+            sample = torch.from_numpy(x[seed].copy())
+            limits[seed, lam] = stability_limit(sample, size, lam, data.order)
+        if eta > limits.get((seed, lam), math.inf):
+            above.append((r, eta, limits[seed, lam]))
+    if not above:
+        return
+    r, eta, limit = above[0]
+    late = run.multipliers(0, run.plan.total) * eta > limit
+    unit = "step" if run.in_steps else "epoch"
+    last = int(late.nonzero()[0][-1]) + 1
+    ends = "" if late[-1] else f"; {run.schedule} is below it after {unit} {last}"
+    among = f" ({len(above)} of {len(etas)} replicas; this is {r})" if len(etas) > 1 else ""
+    rank_zero_warn(
+        f"model.learning_rate: {eta:.4g} is above {limit:.4g}, where training on these"
+        f" minibatches stops being stable at a constant rate{ends}{among}"
+    )
+
+
+def _check_numbers(field: str, value: Any, allowed: str) -> None:
+    """Refuse all but a finite number or a list of them; a learning rate may be "auto"."""
+    rate = field.endswith("rate")
+    names = ", auto" if rate else ""
+    numbers = listed(value)
+    for number in numbers:
+        if rate and number == "auto":
+            continue
+        if not is_number(number) or number < 0 or (rate and number == 0):
+            raise UsageError(field, number, f"a finite number {allowed}{names}, or a list of them")
+    if not numbers:
+        raise UsageError(field, value, "at least one number")

@@ -1,0 +1,335 @@
+"""The paper's linear experiment: W x = y by SGD or GD, many steps to a step of the trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from janus_pl.data.regression import LinearProblem
+from janus_pl.errors import DivergenceError, UsageError, check_integer, check_name
+from janus_pl.linear import Piece, Plan
+from janus_pl.linear.checks import (
+    MOST_PER_DECADE,
+    check_options,
+    check_run,
+    listed,
+    warn_of_instability,
+)
+from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
+from janus_pl.linear.record import LinearRecord, save_problem, save_result
+from janus_pl.linear.replicas import LinearTraining
+from janus_pl.observables.margins import regression_margins
+from janus_pl.observables.velocity import weight_velocity
+from janus_pl.run.logger import RunLogger
+from janus_pl.run.rows import AXES
+from janus_pl.training.clock import is_last_epoch
+from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
+from janus_pl.training.resume import ExactResume
+from janus_pl.training.row import write_whole
+from janus_pl.training.schedules import ScheduleName
+from janus_pl.training.task import JanusTask
+
+LearningRate = float | Literal["auto"] | list[float]
+SAMPLES_AT_ONCE = 65_536
+
+
+class LinearRegressor(JanusTask):
+    r"""W x = y by minibatch SGD or GD in float64, from the problem of `LinearProblem`.
+
+    L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum);
+    a step on the minibatch S of size B is
+
+        W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5).
+
+    GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded. All steps between two of
+    them are one call of compiled code, or several of about a quarter of a second. An "epoch" of the
+    trainer is the stretch to the next look of its callbacks. A stream (`data.order: online`) is a
+    single epoch, recorded at log-spaced steps.
+
+    Where `weight_decay` or `learning_rate` is a list, or the data have replicas, all combinations
+    run at once, the seed slowest and eta fastest; each is bitwise its own single run. A number of
+    the record is then the median over the replicas, with the quantiles `q05` and `q95` beside it,
+    and the last row adds `replicas`, a table of them all; shared callbacks look at the first one.
+
+    Args:
+        learning_rate: eta at the start. "auto": 0.5/sigma_max(X) (Section 3.3 prints
+            0.5 sigma_max, which diverges). A list: one replica each.
+        gd_learning_rate: eta where a batch is the whole set; not set, the same.
+        weight_decay: the paper's lambda. A list: one replica each.
+        schedule: `constant`, `inverse_sqrt` (eta/sqrt(t)) or `cosine`. Its time t is the epoch,
+            from 1; of a stream, which has only one, the step.
+        gd_schedule: the schedule where a batch is the whole set; not set, the same.
+        decay_convention: "paper" decays by 1 - 2 eta lambda a step, "appendix_a" by
+            1 - eta lambda, as the example of Appendix A does.
+        records_per_decade: recorded epochs in a factor of ten.
+        looks_per_decade: those of them at which callbacks look.
+        on_divergence: a W that is not finite in any replica ends the run, with the last sound W.
+            `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
+
+    Raises:
+        UsageError: a value outside its range.
+    """
+
+    splits_epochs = False  # the stretch to the next look, of a few seconds
+
+    def __init__(
+        self,
+        learning_rate: LearningRate = "auto",
+        gd_learning_rate: LearningRate | None = None,
+        weight_decay: float | list[float] = 0.01,
+        schedule: ScheduleName = "inverse_sqrt",
+        gd_schedule: ScheduleName | None = None,
+        decay_convention: DecayConvention = "paper",
+        records_per_decade: int = 50,
+        looks_per_decade: int = 5,
+        on_divergence: OnDivergence = "stop",
+    ) -> None:
+        super().__init__()
+        check_options(
+            learning_rate, gd_learning_rate, weight_decay, schedule, gd_schedule or schedule
+        )
+        check_name("model.decay_convention", decay_convention, LAMBDA_FACTOR)
+        check_integer("model.records_per_decade", records_per_decade, 1, MOST_PER_DECADE)
+        check_integer("model.looks_per_decade", looks_per_decade, 1, MOST_PER_DECADE)
+        check_on_divergence(on_divergence)
+        self.save_hyperparameters(logger=False)
+        self.automatic_optimization = False
+        self._rates = learning_rate, gd_learning_rate or learning_rate
+        self._schedules: tuple[ScheduleName, ScheduleName] = schedule, gd_schedule or schedule
+        self._lambdas = listed(weight_decay)
+        self.decay_convention: DecayConvention = decay_convention
+        self.on_divergence: OnDivergence = on_divergence
+        self._per_decade = records_per_decade, looks_per_decade
+
+    # The contract of JanusTask
+
+    def directions(self) -> dict[str, Tensor]:
+        w = self.weight.detach()[0]
+        return {"fc1": w / torch.linalg.vector_norm(w)}
+
+    def scale(self) -> Tensor:
+        return torch.linalg.vector_norm(self.weight.detach()[0])
+
+    def velocities(self) -> dict[str, Tensor]:
+        watch = self.replicas.watch
+        return {"fc1": weight_velocity(watch.before[0], watch.slope[0])}
+
+    def velocity_norms(self) -> Tensor:
+        # A mean already, over the steps since the last row.
+        return self.replicas.watch.velocity[:1]
+
+    def full_velocity_norms(self) -> Tensor:
+        w = self.weight.detach()
+        velocity = weight_velocity(w[0], self.replicas.landscape.slope(w)[0])
+        return torch.linalg.vector_norm(velocity)[None]
+
+    def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return regression_margins(outputs, y)
+
+    @torch.no_grad()
+    def training_margins(self) -> Tensor:
+        data, n = self.data, self.data.num_train
+        margins = []
+        for start in range(0, n, SAMPLES_AT_ONCE):
+            chosen = slice(start, min(start + SAMPLES_AT_ONCE, n))
+            if data.streamed:
+                x, y = data.stream(chosen.start, chosen.stop)
+            else:
+                x, y = (a[:, :, chosen] for a in data.problem[:2])
+            batch = [torch.from_numpy(a[0].T).to(self.device) for a in (x, y)]
+            margins.append(self.margins(batch))
+        return torch.cat(margins)
+
+    def completed(self) -> int:
+        return self.replicas.plan.done
+
+    def check_run(self, trainer: Trainer, data: object = None) -> None:
+        check_run(trainer, data, self._rates)
+
+    # Training
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight[0].mT
+
+    def epochs_to_run(self) -> Plan:
+        """What `LinearProblem` hands the trainer in place of minibatches."""
+        return self.replicas.plan
+
+    def setup(self, stage: str) -> None:
+        self.row.forget()
+        self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
+        if stage == "fit":
+            self.check_run(self.trainer, self.data)
+        rates = listed(self._rates[self.data.whole])
+        w0 = torch.from_numpy(self.data.w0())
+        self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
+        self._loaded: Mapping[str, Any] | None = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        return [_Rescue()]
+
+    def configure_optimizers(self) -> Optimizer:
+        return _Counter([self.weight])
+
+    def on_fit_start(self) -> None:
+        trainer = self.trainer
+        whole = self.data.whole
+        self._epochs = trainer.max_epochs or 1
+        self.schedule = self._schedules[whole]
+        self.replicas = LinearTraining(
+            self.data,
+            self._lambdas,
+            listed(self._rates[whole]),
+            self.schedule,
+            self.decay_convention,
+            self._epochs,
+            *self._per_decade,
+            self.weight.detach(),
+        )
+        self.record = LinearRecord(self.replicas)
+        if self._loaded is not None:
+            resumes = (c for c in trainer.callbacks if isinstance(c, ExactResume))  # type: ignore[attr-defined]
+            had_ended = any(resume.had_ended for resume in resumes)
+            self.replicas.load(self._loaded["training"], had_ended)
+            self.record.load(self._loaded["record"])
+        else:
+            warn_of_instability(self.replicas, self.data)
+        self.planned = self.replicas.plan.total
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            # The trainer's epochs are the stretches between two records; `training_step` ends them.
+            trainer.fit_loop.max_epochs = -1
+
+    def on_train_start(self) -> None:
+        if (folder := self._folder) is not None:
+            save_problem(folder, self.data)
+        if self.replicas.plan.done == 0:
+            self._complete_row()
+            self.row.write(self.trainer)
+
+    def on_train_epoch_start(self) -> None:
+        self.row.write(self.trainer)
+
+    @torch.no_grad()
+    def training_step(self, piece: Piece, batch_idx: int) -> None:
+        run = self.replicas
+        start, look = run.plan.done, run.plan.look
+        ends_at_record = run.run(piece)
+        if (run.diverged >= 0).all():
+            self.weight.copy_(run.sound)
+            raise self._divergence(start)
+        if ends_at_record:
+            self.record.take()
+        if run.plan.done == look:
+            optimizer = self.optimizers()
+            assert isinstance(optimizer, LightningOptimizer)
+            optimizer.step()  # takes none: callbacks look, and the trainer counts
+        if run.plan.done == run.plan.total:
+            self.trainer.should_stop = True
+
+    def on_train_epoch_end(self) -> None:
+        self._complete_row()
+        if not (is_last_epoch(self.trainer) or self.trainer.early_stopping_callbacks):
+            self.row.write(self.trainer)
+
+    def on_train_end(self) -> None:
+        if self.row.waits:
+            self.row.put(self.record.last_row())
+            self.row.write(self.trainer)
+        if (folder := self._folder) is not None:
+            save_result(folder, self.replicas)
+
+    def teardown(self, stage: str) -> None:
+        if stage == "fit" and hasattr(self, "_epochs"):
+            self.trainer.fit_loop.max_epochs = self._epochs
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        return self.margins(batch)
+
+    # State
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        parts = {"training": self.replicas.state(), "record": self.record.state()}
+        checkpoint["linear"] = parts
+        checkpoint["row"] = self.row.state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "linear" not in checkpoint:
+            given = "a checkpoint of another model"
+            raise UsageError("--ckpt_path", given, "one of a LinearRegressor")
+        self._loaded = checkpoint["linear"]
+        self.row.load(checkpoint["row"])
+        w = checkpoint["state_dict"]["weight"]
+        if not hasattr(self, "weight"):  # `load_from_checkpoint`, without a problem
+            self.weight = nn.Parameter(torch.empty_like(w))
+        if w.shape != self.weight.shape:
+            given = f"W of {tuple(w.shape)}"
+            raise UsageError("--ckpt_path", given, f"(R, m, d) = {tuple(self.weight.shape)}")
+
+    # Parts
+
+    def _complete_row(self) -> None:
+        """Write the rows before this moment's, which callbacks have begun, and complete that."""
+        *earlier, last = self.record.rows()
+        for row in earlier:
+            write_whole(self.trainer, row)
+        self.row.put(last)
+        self.row.complete(self.trainer, {axis: last[axis] for axis in AXES})
+
+    def _divergence(self, start: int) -> DivergenceError:
+        """Of a piece after which no replica is finite: what to raise, with the last to go in it."""
+        run, count = self.replicas, len(self.weight)
+        for row in self.record.rows_before():
+            write_whole(self.trainer, row)
+        unit = "step" if run.in_steps else "epoch"
+        last = int(run.diverged.argmax())
+        lost = int(run.diverged[last])
+        rate = float(run.eta[last]) * float(run.multipliers(lost, lost + 1)[0])
+        who = "" if count == 1 else f" in all {count} replicas"
+        first, step = lost * run.steps_per_unit + 1, (lost + 1) * run.steps_per_unit
+        steps = "" if run.in_steps else f", step {step}"
+        if first < step:
+            steps = f", steps {first} to {step}"
+        message = (
+            f"weight of fc1 not finite{who} at {unit} {lost + 1}{steps}, learning rate {rate:g},"
+            f" lambda {float(run.lam[last]):g}; the weights are those of {unit} {start}"
+        )
+        eta_t = float(run.eta_t[last])
+        axes = {"epoch": run.epochs(lost + 1), "trainer/global_step": step, "eta_t": eta_t}
+        return diverged(self.trainer, message, step, axes, self.on_divergence, count)
+
+    @property
+    def _folder(self) -> Path | None:
+        """Where files of the run go, on the process that writes them."""
+        logger = self.trainer.logger
+        if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
+            return logger.folder
+        return None
+
+
+class _Rescue(Callback):
+    """Rows are written at looks: those that wait when a run breaks off are written then."""
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        if isinstance(pl_module, LinearRegressor) and hasattr(pl_module, "record"):
+            for row in pl_module.record.rows_before():
+                write_whole(trainer, row)
+
+
+class _Counter(Optimizer):
+    """Takes no step: the steps were taken in compiled code. The trainer counts, callbacks look."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, {})
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if closure is not None:
+            closure()  # where Lightning calls `on_before_optimizer_step`

@@ -1,0 +1,289 @@
+"""R replicas of a linear problem on their way: what takes the steps for `LinearRegressor`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from janus_pl.data.regression import LinearProblem
+from janus_pl.errors import UsageError
+from janus_pl.linear import (
+    Piece,
+    Plan,
+    Watch,
+    full_batch_equivalent,
+    log_spaced,
+    run_epochs,
+    run_epochs_torch,
+)
+from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
+from janus_pl.linear.landscape import Landscape
+from janus_pl.theory import decay_factor
+from janus_pl.training.schedules import ScheduleName, multipliers
+
+PROBES = 32  # the first inputs, whose predictions are watched
+# Steps that are looked at between two rows: one in 64, since a look costs as much as some twenty
+# steps, but from the first number up to the second, and a whole epoch of at most the third.
+LOOKS = 8, 64, 4096
+STREAM_LOOKS = 512  # of a stream, which has no epoch
+PIECE = 2.5e8  # multiplications in a piece: about a quarter of a second
+STRETCH = 20  # pieces from one look, and checkpoint, to the next: a few seconds
+SAMPLES_AT_ONCE = 65_536  # of a stream
+
+
+class Snapshot(NamedTuple):
+    """A record to be: W and what belongs to it after so many units of time.
+
+    Shapes: weight (R, m, d), the others (R,); `watch` of the steps since the record before it,
+    None at the start.
+    """
+
+    done: int
+    weight: Tensor
+    log_decay: Tensor
+    eta_t: Tensor
+    learning_rate: Tensor
+    watch: Watch | None
+
+
+class Window(NamedTuple):
+    """The steps between two rows: how many, the mean of W, and its and its predictions' variance.
+
+    Shapes: mean (R, m, d), variances (R,).
+    """
+
+    steps: int
+    mean: Tensor
+    variance: Tensor
+    prediction_variance: Tensor
+
+
+class LinearTraining:
+    """All combinations of the data's seeds, lambdas and learning rates, a replica each.
+
+    The seed is slowest and the learning rate fastest. The unit of time is the epoch, or, of a
+    stream, which is a single epoch, the step.
+
+    Args:
+        data: the problem, after its `setup`.
+        lambdas: weight decays.
+        rates: learning rates; "auto" is 0.5/sigma_max(X).
+        schedule: multiplies the learning rate.
+        decay_convention: as in `run_epochs`.
+        epochs: the epochs to run.
+        records_per_decade: how many of them to record in a factor of ten.
+        looks_per_decade: at how many of them callbacks look.
+        weight: W, (R, m, d), float64, which is changed in place: on a CPU by compiled code,
+            elsewhere in batched PyTorch.
+
+    Attributes:
+        sound: W before the last piece, (R, m, d).
+        seed, lam, eta: what the replicas differ in, (R,).
+        eta_t: the sum of the learning rates of all steps, (R,).
+        log_decay: log of the product of |1 - 2 eta lambda| over all steps, (R,).
+        diverged: the unit of time after which W was first not finite; -1 if none; (R,).
+    """
+
+    def __init__(
+        self,
+        data: LinearProblem,
+        lambdas: Sequence[float],
+        rates: Sequence[float | str],
+        schedule: ScheduleName,
+        decay_convention: DecayConvention,
+        epochs: int,
+        records_per_decade: int,
+        looks_per_decade: int,
+        weight: Tensor,
+    ) -> None:
+        self.data, self.schedule, self.decay_convention = data, schedule, decay_convention
+        self.weight, self.sound, self.device = weight, weight.clone(), weight.device
+        self.compiled = self.device.type == "cpu"
+        self.in_steps = data.order == "online" and not data.whole
+        self.steps_per_unit = 1 if self.in_steps else data.steps_per_epoch
+        total = data.steps_per_epoch if self.in_steps else epochs
+        seed, row, column = np.indices((data.replicas, len(lambdas), len(rates))).reshape(3, -1)
+        self._replica = seed
+        self.seed = data.seed + seed
+        self.lam = self._tensor(np.array(lambdas, dtype=np.float64)[row])
+        x, y = (self._tensor(a[seed]) for a in data.compressed())
+        w0 = self._tensor(data.w0()[seed])
+        decay = self.lam * LAMBDA_FACTOR[decay_convention]
+        self.landscape = Landscape(x, y, w0, decay, data.num_train)
+        self.eta = self._learning_rates(rates)[torch.arange(len(seed)), torch.as_tensor(column)]
+        self._x, self._y = self._columns(x, y)
+        first = data.stream(0, min(PROBES, data.num_train))[0]
+        self.probes = self._tensor(first[seed]).mT
+        self.eta_t, self.log_decay = torch.zeros_like(self.eta), torch.zeros_like(self.eta)
+        self.diverged = torch.full((len(seed),), -1, device=self.device)
+        multiplications = len(seed) * w0.shape[1] * w0.shape[2] * 4
+        per_unit = multiplications * (data.num_train if not self.in_steps else self._batch)
+        size = max(1, int(PIECE / per_unit))
+        stretch = STRETCH * size
+        if self.in_steps:
+            size = max(1, min(size, SAMPLES_AT_ONCE // self._batch))
+        records, looks = (log_spaced(total, n) for n in (records_per_decade, looks_per_decade))
+        self.plan = Plan(total, records, looks, size, stretch)
+        self.watch = self._new_watch()
+
+    @property
+    def learning_rate(self) -> Tensor:
+        """eta of the last step, or of the first before any, (R,)."""
+        last = max(self.plan.done - 1, 0)
+        return self.eta * float(self.multipliers(last, last + 1)[0])
+
+    def multipliers(self, first: int, last: int) -> NDArray[np.float64]:
+        """What the schedule multiplies eta by, in units of time first to last - 1."""
+        return multipliers(self.schedule, first, last, self.plan.total)
+
+    def run(self, piece: Piece) -> bool:
+        """Take the steps of a piece; whether it ends at a record."""
+        ends = piece.last == self.plan.record
+        if self.watch.taken >= self.watch.steps:
+            self.watch = self._new_watch()
+        self.sound = self.weight.clone()
+        m = self.multipliers(*piece)
+        lost = self._take_steps(piece, m[None] if self.in_steps else m[:, None])
+        new = (lost >= 0) & (self.diverged < 0)
+        self.diverged = torch.where(new, piece.first + lost, self.diverged)
+        rates = self._tensor(m)[:, None] * self.eta
+        keep = torch.as_tensor(decay_factor(rates, self.lam, self.decay_convention))
+        self.log_decay += self.steps_per_unit * keep.abs().log().sum(0)
+        self.eta_t += self.steps_per_unit * rates.sum(0)
+        self.plan.done = piece.last
+        return ends
+
+    def snapshot(self) -> Snapshot:
+        """What a record is made of."""
+        watch = self.watch if self.watch.taken else None
+        state = self.weight.clone(), self.log_decay.clone(), self.eta_t.clone()
+        return Snapshot(self.plan.done, *state, self.learning_rate, watch)
+
+    def epochs(self, done: int) -> float:
+        """Units of time in epochs; a stream is one."""
+        return done / (self.data.steps_per_epoch if self.in_steps else 1)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds beside W."""
+        state = {"done": self.plan.done, "eta_t": self.eta_t, "log_decay": self.log_decay}
+        return {**state, "total": self.plan.total, "made_of": self._made_of()}
+
+    def load(self, state: Mapping[str, Any], had_ended: bool = False) -> None:
+        """Go on from a checkpoint; lambda and the learning rate may be others from here on.
+
+        Args:
+            state: what `state` has returned.
+            had_ended: whether it is the end of this very run, of which nothing is left to do.
+
+        Raises:
+            UsageError: the checkpoint is of another problem or another clock, or at its end.
+        """
+        for field, value in self._made_of().items():
+            if (given := state["made_of"][field]) != value:
+                raise UsageError(field, value, f"{given}, as in the checkpoint")
+        if self.schedule == "cosine" and state["total"] != self.plan.total:
+            allowed = f"{state['total']}, which the checkpoint's cosine is for"
+            raise UsageError("trainer.max_epochs", self.plan.total, allowed)
+        if state["done"] >= self.plan.total and not had_ended:
+            allowed = f"above {state['done']}, where the checkpoint is"
+            raise UsageError("trainer.max_epochs", self.plan.total, allowed)
+        self.plan.done = state["done"]
+        self.eta_t.copy_(state["eta_t"])
+        self.log_decay.copy_(state["log_decay"])
+        self.watch = self._new_watch()
+
+    def _made_of(self) -> dict[str, object]:
+        """What must not change when a run goes on: the samples, W0 and the clock."""
+        held = self.landscape
+        problem = sha256(b"".join(a.cpu().numpy().tobytes() for a in (held.x, held.y, held.w0)))
+        return {
+            "data.batch_size": self.data.batch_size,
+            "data.order": self.data.order,
+            "problem (X, Y, W0)": problem.hexdigest()[:12],
+        }
+
+    @property
+    def _batch(self) -> int:
+        size = self.data.batch_size
+        return self.data.num_train if size == "full" else size
+
+    def _tensor(self, array: object) -> Tensor:
+        return torch.as_tensor(np.ascontiguousarray(array)).to(self.device)
+
+    def _learning_rates(self, rates: Sequence[float | str]) -> Tensor:
+        """(R, len(rates))."""
+        auto = 0.5 / self.landscape.sigma_max
+        if "auto" in rates and not torch.isfinite(auto).all():
+            raise UsageError("model.learning_rate", "auto", "a number: X is zero")
+        columns = [auto if eta == "auto" else torch.full_like(auto, float(eta)) for eta in rates]
+        return torch.stack(columns, 1)
+
+    def _columns(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """The samples as the steps read them, a sample a row in memory: (R, d, n), (R, m, n)."""
+        if self.data.whole:
+            share = math.sqrt(x.shape[2] / self.data.num_train)
+            few = full_batch_equivalent((x * share).cpu().numpy(), (y * share).cpu().numpy())
+        elif self.in_steps:
+            return x, y  # not used: a stream is read as it comes
+        else:
+            few = self.data.problem.x[self._replica], self.data.problem.y[self._replica]
+        rows = (self._tensor(a.swapaxes(1, 2)) for a in few)
+        return next(rows).mT, next(rows).mT
+
+    def _new_watch(self) -> Watch:
+        units = self.plan.record - self.plan.done
+        steps = max(1, units * self.steps_per_unit)
+        epoch = min(self.steps_per_unit, LOOKS[2])
+        least, most = max(LOOKS[0], epoch), max(LOOKS[1], epoch)
+        most = STREAM_LOOKS if self.in_steps else min(most, max(least, steps // 64))
+        return Watch(self.weight, self.probes, steps, self.steps_per_unit, most)
+
+    def _take_steps(self, piece: Piece, rates: NDArray[np.float64]) -> Tensor:
+        data, batch = self.data, self.data.batch_size
+        x, y, order = self._x, self._y, None
+        if self.in_steps:
+            start, stop = (min(i * self._batch, data.num_train) for i in piece)
+            samples = data.stream(start, stop)
+            batch = min(self._batch, stop - start)  # a last minibatch may be smaller
+            x, y = (self._tensor(a.swapaxes(1, 2)[self._replica]).mT for a in samples)
+        elif data.whole:
+            batch = "full"
+        elif (orders := data.orders(*piece)) is not None:
+            order = orders[self._replica]
+        convention = self.decay_convention
+        if self.compiled:
+            w, rows, targets = (a.numpy() for a in (self.weight, x, y))
+            lam, eta = self.lam.numpy(), self.eta.numpy()
+            return torch.from_numpy(
+                run_epochs(w, rows, targets, order, batch, rates, lam, eta, convention, self.watch)
+            )
+        index = None if order is None else self._tensor(order)
+        return run_epochs_torch(
+            self.weight, x, y, index, batch, rates, self.lam, self.eta, convention, self.watch
+        )
+
+
+def window(watch: Watch) -> Window:
+    """What a watch saw."""
+    return Window(watch.steps, watch.mean, watch.variance, watch.probe_variance)
+
+
+def pooled(windows: Sequence[Window], probes: Tensor) -> tuple[Tensor, Tensor]:
+    """The variances over the steps of all windows, of W and of its predictions, (R,) each."""
+    total = sum(window.steps for window in windows)
+    mean = sum(window.mean * (window.steps / total) for window in windows)
+    variance = prediction = torch.zeros(())
+    for window in windows:
+        moved = window.mean - mean
+        moved_outputs = (moved @ probes.mT).square().sum((1, 2)) / probes.shape[1]
+        share = window.steps / total
+        variance = variance + share * (window.variance + moved.square().sum((1, 2)))
+        prediction = prediction + share * (window.prediction_variance + moved_outputs)
+    return variance, prediction

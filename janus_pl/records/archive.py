@@ -1,0 +1,71 @@
+"""Records of runs in one compressed file: to keep, to hand on, and to read like their folders.
+
+One line of JSON a run (`janus_pl.records.parts.Part`), as W&B recorded it. What is of the machine
+alone stays out: paths lose their folders, and W&B's own columns but for the run's time are dropped.
+"""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from janus_pl.errors import UsageError
+from janus_pl.records.parts import Part
+from janus_pl.run.files import write_atomically
+
+SUFFIX = ".jsonl.xz"
+TIME = "_runtime"  # seconds since the start
+
+
+def write_archive(path: Path, parts: Iterable[Part]) -> None:
+    """Write records to a file, in the order of their ids; equal records make equal bytes.
+
+    Args:
+        path: the file, which ends in `.jsonl.xz`; what was there is replaced in one go.
+        parts: as `janus_pl.records.read.read_parts` returns them.
+    """
+    ordered = sorted(parts, key=lambda part: (part.id, part.start))
+    text = "".join(json.dumps(_portable(part), sort_keys=True) + "\n" for part in ordered)
+    packed = lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
+    write_atomically(path, lambda file: file.write(packed))
+
+
+def read_archive(path: Path) -> list[Part]:
+    """The records in a file that `write_archive` has written.
+
+    Raises:
+        UsageError: a file that is none of these.
+    """
+    try:
+        lines = lzma.decompress(path.read_bytes()).decode().splitlines()
+        return [Part(path=path, **json.loads(line)) for line in lines]
+    except (lzma.LZMAError, ValueError, TypeError) as error:
+        allowed = f"a file of recorded runs, unharmed ({error})"
+        raise UsageError("RUN", str(path), allowed) from error
+
+
+def _portable(part: Part) -> dict[str, Any]:
+    items = [{k: v for k, v in item.items() if _is_of_the_run(k, item)} for item in part.items]
+    config = _without_folders({k: v for k, v in part.config.items() if not k.startswith("_")})
+    kept = part._replace(items=items, config=config)._asdict()
+    del kept["path"]
+    return kept
+
+
+def _is_of_the_run(key: str, item: Mapping[str, Any]) -> bool:
+    """Numbers and histograms; tables and pictures are files of their own."""
+    name, dot, _ = key.partition(".")
+    return item.get(f"{name}._type") == "histogram" if dot else key == TIME or key[0] != "_"
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(each) for each in value]
+    if isinstance(value, str) and PurePath(value).is_absolute():
+        return PurePath(value).name
+    return value

@@ -1,0 +1,191 @@
+"""What the linear figures of the paper are of, and which runs are of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from janus_pl.records.families import families
+from janus_pl.records.run import Run
+from janus_pl.report.figures.series import Unavailable, has, layers
+
+
+class Panel(NamedTuple):
+    """One panel: the keys `key`, or `key/1`, `key/2`, ..., its title, its y axis."""
+
+    key: str
+    title: str
+    label: str
+
+
+class Setting(NamedTuple):
+    """What the paper's figure is of.
+
+    Attributes:
+        what: in words, for the caption.
+        wanted: whether a run's options are of this kind.
+        size: the paper's (d, N), preferred where runs of several are there.
+        config: the file that trains its SGD run.
+        panels: what is drawn.
+    """
+
+    what: str
+    wanted: Callable[[Mapping[str, Any]], bool]
+    size: tuple[int, int]
+    config: str
+    panels: Sequence[Panel]
+
+
+class Pair(NamedTuple):
+    """Runs of one setting that differ in seeds alone, by dynamics."""
+
+    runs: dict[str, list[Run]]
+    left_out: list[Run]
+
+
+MSE = Panel("train/mse_per_sample", "Mean squared error", r"$\frac{1}{N}\sum\|Wx_i-y_i\|^2$")
+EIGENVALUES = Panel("eigenvalue_modulus", "Eigenvalues of W, moduli", r"$|\lambda_i(W)|$")
+SINGULAR = Panel("singular_value", "Singular values of W", r"$\sigma_i(W)$")
+NULL = Panel("null/norm", "Component in the null space", r"$\|W_\perp\|$")
+GRADIENT = Panel("gradient_norm", "Velocity, mean over steps", r"$\|\dot W\|$")
+DISTANCE = Panel("solution/distance", "Distance from the regularized solution", r"$\|W-W^*\|$")
+NOISE_W = Panel("noise/weights", "Noise of the weights", "std of W over steps")
+NOISE_Y = Panel("noise/predictions", "Noise of the predictions", "std of Wx over steps")
+PREDICTED = "null/predicted"
+
+
+def _kind(online: bool, informative: bool, empty: bool) -> Callable[[Mapping[str, Any]], bool]:
+    def wanted(options: Mapping[str, Any]) -> bool:
+        return (
+            (options.get("data.order") == "online") is online
+            and bool(options.get("data.informative")) is informative
+            and bool(options.get("data.empty")) is empty
+            and options.get("data.source") != "toy"
+        )
+
+    return wanted
+
+
+def _and(
+    kind: Callable[[Mapping[str, Any]], bool], more: Callable[[Mapping[str, Any]], bool]
+) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda options: kind(options) and more(options)
+
+
+def _wide(options: Mapping[str, Any]) -> bool:
+    """N < d, the overparametrized case; where the record says neither, it may be."""
+    return (options.get("data.num_train") or 0) < (options.get("data.dim") or 1)
+
+
+def _dim(options: Mapping[str, Any]) -> int:
+    return options.get("data.dim") or 0
+
+
+DENSE = _kind(online=False, informative=False, empty=False)
+EMPTY = _kind(online=False, informative=False, empty=True)
+SETTINGS = {
+    "a1": Setting(
+        "W x = y from W0 = 0",
+        _and(DENSE, lambda o: o.get("data.init") == "zero"),
+        (11, 10),
+        "linear/a1.yaml",
+        (MSE, EIGENVALUES, NULL, GRADIENT),
+    ),
+    "a2": Setting(
+        "W x = y from a random W0, N < d",
+        _and(DENSE, lambda o: o.get("data.init") != "zero" and _wide(o)),
+        (11, 10),
+        "linear/a2.yaml",
+        (MSE, EIGENVALUES, NULL, GRADIENT),
+    ),
+    "a3": Setting(
+        "W x = y where few components of x matter",
+        _kind(online=False, informative=True, empty=False),
+        (10, 5),
+        "linear/a3.yaml",
+        (MSE, SINGULAR, NULL, GRADIENT),
+    ),
+    "a4": Setting(
+        "W x = y where few components of x matter, online, each sample once",
+        _kind(online=True, informative=True, empty=False),
+        (10, 200),
+        "linear/a4.yaml",
+        (MSE, SINGULAR, DISTANCE, GRADIENT),
+    ),
+    "a5": Setting(
+        "W x = y online, each sample once, SGD at a constant rate",
+        _kind(online=True, informative=False, empty=False),
+        (10, 100_000),
+        "linear/a5.yaml",
+        (MSE, DISTANCE, NOISE_W, NOISE_Y),
+    ),
+    "a6": Setting(
+        "W x = y in two dimensions, one of them without data",
+        _and(EMPTY, lambda o: _dim(o) == 2),
+        (2, 10),
+        "linear/a6.yaml",
+        (MSE, SINGULAR, NULL, GRADIENT),
+    ),
+    "a7": Setting(
+        "W x = y with a component of x without data",
+        _and(EMPTY, lambda o: _dim(o) != 2),
+        (6, 6),
+        "linear/a7.yaml",
+        (SINGULAR,),
+    ),
+}
+
+
+def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pair:
+    """The runs to draw: of families with all dynamics, the one that is most the paper's.
+
+    Raises:
+        Unavailable: no run of the setting, or not both dynamics of it.
+    """
+    found = [
+        run
+        for run in runs
+        if "model.loss" not in run.options
+        and (has(run, "null/norm") or layers([run], "singular_value"))
+        and isinstance(run.options.get("model.weight_decay"), int | float)
+        and not isinstance(run.options.get("model.learning_rate"), list)
+        and setting.wanted(run.options)
+        and (run.dynamics in needed)
+    ]
+    if not found:
+        raise Unavailable(f"no run of {setting.what} (configs/{setting.config})")
+
+    def rank(some: list[Run]) -> tuple[bool, bool, bool, int]:
+        options = some[0].options
+        size = (options.get("data.dim"), options.get("data.num_train"))
+        rates = ("model.gd_schedule", "model.gd_learning_rate")
+        one_rate = all(options.get(name) is None for name in rates)
+        return (
+            {run.dynamics for run in some} == set(needed),
+            one_rate,
+            size == setting.size,
+            len(some),
+        )
+
+    best = max(families(found, "batch"), key=rank)
+    by_dynamics = {name: [run for run in best if run.dynamics == name] for name in needed}
+    for name, some in by_dynamics.items():
+        if not some:
+            size = "full" if name == "GD" else "1"
+            other = f"--data.batch_size {size}"
+            raise Unavailable(f"no {name} run beside {best[0].name} ({setting.config}, {other})")
+    least = min(map(_batch, by_dynamics["SGD"]))
+    by_dynamics["SGD"] = [run for run in by_dynamics["SGD"] if _batch(run) == least]
+    chosen = {id(run) for some in by_dynamics.values() for run in some}
+    return Pair(by_dynamics, [run for run in found if id(run) not in chosen])
+
+
+def _batch(run: Run) -> float:
+    size = run.options.get("data.batch_size")
+    return float(size) if isinstance(size, int | float) else float("inf")
+
+
+def keys_of(runs: Sequence[Run], panel: Panel) -> list[str]:
+    if any(has(run, panel.key) for run in runs):
+        return [panel.key]
+    return [f"{panel.key}/{name}" for name in layers(runs, panel.key)]

@@ -1,0 +1,243 @@
+"""One W&B run in one folder, `RUN_DIR/PROJECT/ID/`; online with an account, else offline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
+
+from janus_pl.errors import Exit, StorageError, UsageError
+from janus_pl.run.account import check_folder_name, has_account, new_id
+from janus_pl.run.folder import RunFolder
+from janus_pl.run.journal import Journal
+
+_folders: list[RunFolder] = []  # of this process, until `finish`
+
+FLUSH_INTERVAL = 0.5  # seconds that a row may wait in W&B's memory, where a kill -9 loses it
+_made: list[Path] = []  # the folders that this process has made, innermost first
+FINISH_TIMEOUT = 120.0  # seconds that the end of a run waits for a network that may be gone
+
+
+class RunLogger(WandbLogger):
+    """W&B logger whose run lies in a folder of its own.
+
+    The folder holds the resolved config, the checkpoints and W&B's own directory. It is made when
+    the run starts and not before. Without an account (no WANDB_API_KEY, no entry in the netrc file)
+    the run is offline and says so in one line; WANDB_MODE decides where it is set.
+
+    Of several processes the first one alone has a run, and its folder is that of the checkpoints.
+
+    Args:
+        project: the W&B project, also the name of the folder.
+        name: the name of the run; W&B makes one up where there is none.
+        group: the W&B group, which a report reads as one experiment.
+        tags: W&B tags.
+        run_dir: the folder of all runs.
+        resumed: the folder of a run to go on with, whose id it keeps.
+
+    Attributes:
+        resumed: whether this goes on with a run.
+        journal: the rows in a file of the run's folder, beside W&B's record; the first process's.
+        sent_steps: the optimizer steps up to which an online run has its rows already.
+
+    Raises:
+        UsageError: what W&B would refuse, or a project or id that would lead out of the folder.
+    """
+
+    def __init__(
+        self,
+        project: str = "janus_pl",
+        name: str | None = None,
+        group: str | None = None,
+        tags: Sequence[str] | None = (),
+        run_dir: str | Path = "runs",
+        resumed: Path | None = None,
+    ) -> None:
+        run_id = resumed.name if resumed else os.environ.get("WANDB_RUN_ID") or new_id()
+        tags = tags or ()
+        _check_names(project, run_id, name, group, tags)
+        self.resumed = resumed is not None
+        self.sent_steps = -1
+        self.folder = Path(run_dir) / project / run_id
+        self.journal = Journal(self.folder)
+        super().__init__(
+            project=project,
+            name=name,
+            save_dir=str(run_dir),
+            id=run_id,
+            group=group,
+            job_type="train",
+            tags=list(tags),
+            config={},
+        )
+        # WandbLogger hands it over even where it is not set, and W&B then warns.
+        del self._wandb_init["anonymous"]
+        # Absolute, for W&B's service may have been started in another working directory.
+        self._wandb_init["dir"] = str(self.folder.absolute())
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        if self._experiment is None:
+            if os.environ.get("WANDB_MODE") == "online" and not has_account():
+                # W&B would ask for a key and wait.
+                raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
+            _made.clear()
+            folder = self.folder.absolute()
+            _made.extend(place for place in (folder, *folder.parents) if not place.exists())
+            try:
+                _hold(self.folder)
+            except OSError as error:
+                raise StorageError(self.folder, error) from error
+            except UsageError:
+                _made.clear()  # another process is at work there, and has made it
+                raise
+            if "WANDB_MODE" not in os.environ and not has_account():
+                self._wandb_init["mode"] = "offline"
+                rank_zero_info(
+                    "W&B: no account is configured, so this run is recorded offline; "
+                    "`wandb login` and `wandb sync` bring it online later."
+                )
+            run = self._start()
+            if getattr(run, "resumed", False):
+                # Rows after the checkpoint were sent before the interruption, and are the same.
+                self.sent_steps = int(run.summary.get("trainer/global_step", -1))
+        return self._experiment
+
+    def _start(self) -> Any:
+        import wandb
+
+        self._wandb_init["settings"] = self._settings()
+        try:
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+        except wandb.errors.CommError as error:
+            reason = str(error).partition("\n")[0]
+            rank_zero_warn(
+                f"W&B: no connection ({reason}), so this run is recorded offline;"
+                f" `wandb sync {self.folder}/wandb/offline-run-*` brings it online later."
+            )
+            wandb.teardown()  # W&B's service takes the run's id for in use
+            self._wandb_init["mode"] = "offline"
+            self._wandb_init["settings"] = self._settings()
+            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+
+    def _settings(self) -> Any:
+        import wandb
+
+        settings: dict[str, Any] = {"x_transaction_log_flush_interval": FLUSH_INTERVAL}
+        if (self._wandb_init.get("mode") or os.environ.get("WANDB_MODE")) == "offline":
+            # The end of `fit` says where the run lies; 60 sparklines beside it say less.
+            settings["silent"] = True
+        else:
+            settings["finish_timeout_raises"] = True
+            if "WANDB_FINISH_TIMEOUT" not in os.environ:
+                settings["finish_timeout"] = FINISH_TIMEOUT
+        return wandb.Settings(**settings)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        self.journal.close()
+
+    @property
+    def wandb_folder(self) -> Path:
+        """W&B's own directory of this run, which `wandb leet` opens and `wandb sync` uploads."""
+        return Path(self.experiment.settings.sync_dir)
+
+
+def _check_names(
+    project: str, run_id: str, name: str | None, group: str | None, tags: Sequence[str]
+) -> None:
+    import wandb
+
+    check_folder_name("--project", project)
+    check_folder_name("WANDB_RUN_ID", run_id)
+    given: dict[str, tuple[str, object]] = {
+        "--project": ("project", project),
+        "WANDB_RUN_ID": ("run_id", run_id),
+        "--name": ("run_name", name),
+        "--group": ("run_group", group),
+        "--tags": ("run_tags", tuple(tags)),
+        "WANDB_MODE": ("mode", os.environ.get("WANDB_MODE", "online")),
+    }
+    for field, (key, setting) in given.items():
+        try:
+            wandb.Settings.model_validate({key: setting})
+        except (wandb.errors.UsageError, ValueError) as error:
+            details = getattr(error, "errors", None)  # pydantic's own text has several lines
+            reason = details()[0]["msg"] if details else str(error)
+            raise UsageError(field, setting, f"what W&B takes ({reason})") from error
+
+
+@rank_zero_only
+def finish(exit_code: int = Exit.DONE) -> None:
+    """End the run of this process, if there is one: W&B reads every exit code but 0 as failed.
+
+    Where the network does not take what is left, that is said in one line, and the record on disk
+    is whole.
+    """
+    ending, _folders[:] = _folders[:], []
+    _made.clear()
+    try:
+        _finish_record(exit_code)
+    finally:
+        for folder in ending:
+            folder.end(exit_code)
+
+
+def _finish_record(exit_code: int) -> None:
+    import wandb
+
+    if wandb.run is None:
+        return
+    record = wandb.run.settings.sync_dir
+    try:
+        wandb.finish(exit_code=exit_code)
+    except TimeoutError:
+        print(
+            "W&B: the network did not take the rest of this run, whose record is whole on disk;"
+            f" `wandb sync --include-online {record}` brings it online later.",
+            file=sys.stderr,
+        )
+
+
+def _hold(folder: Path) -> None:
+    """Make the folder and keep other processes from going on with its run."""
+    if all(held.path != folder.absolute() for held in _folders):
+        _folders.append(RunFolder(folder))
+
+
+@rank_zero_only
+def mark_preempting() -> None:
+    """Tell W&B that the run was told to stop and may go on: it reads as preempted, not failed."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.run.mark_preempting()
+
+
+@rank_zero_only
+def discard() -> None:
+    """Forget the run of this process if nothing was recorded, with the folders made for it."""
+    import wandb
+
+    if wandb.run is not None:
+        if wandb.run.step > 0:
+            return
+        wandb.finish(exit_code=Exit.USAGE)
+    for held in _folders:
+        held.let_go()
+    _folders.clear()
+    for place in _made[:1]:
+        shutil.rmtree(place, ignore_errors=True)
+    for place in _made[1:]:
+        with suppress(OSError):  # somebody else may have put something there
+            place.rmdir()

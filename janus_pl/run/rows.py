@@ -1,0 +1,140 @@
+"""The record of a run: one row an epoch, written to every logger in one call.
+
+W&B starts a new row at every `run.log`, and Lightning logs metrics, validation results and objects
+in calls of their own, at steps that differ by one. So a row is collected here and written once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from numpy.typing import NDArray
+
+AXES = ("epoch", "trainer/global_step", "eta_t")
+SUMMARY = "last,min,max"  # columns KEY.last, KEY.min, KEY.max of W&B's table of runs
+
+
+class Histogram(NamedTuple):
+    """Counts (bins,) and edges (bins + 1,)."""
+
+    counts: NDArray[np.int64]
+    edges: NDArray[np.float64]
+
+
+class Table(NamedTuple):
+    """Column names and rows of plain values."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+Value = float | Histogram | Table
+
+
+def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
+    """Write one row to every logger of the trainer, on the first process alone.
+
+    A number that is not finite is left out: it reads as missing, never as a measurement. Loggers
+    other than W&B's get the numbers; W&B gets the histograms and tables too, with the epoch as
+    the x axis.
+    """
+    if not trainer.is_global_zero:
+        return
+    numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
+    objects = {k: v for k, v in row.items() if isinstance(v, Histogram | Table)}
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            log_row(logger, {**numbers, **objects})
+            if journal := getattr(logger, "journal", None):
+                journal.append({**numbers, **objects})
+        else:
+            logger.log_metrics(numbers, step=int(row["trainer/global_step"]))  # type: ignore[arg-type]
+
+
+def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
+    """One row of finite values to W&B, unless an online run that is resumed has it already."""
+    run = logger.experiment
+    for key in row.keys() - _defined_keys(logger):
+        # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
+        if key not in AXES:
+            number = isinstance(row[key], int | float)
+            run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
+        _defined_keys(logger).add(key)
+    if row["trainer/global_step"] > getattr(logger, "sent_steps", -1):  # type: ignore[operator]
+        _log(run, row)
+
+
+def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
+    """A row in plain containers, for a checkpoint that holds nothing else.
+
+    >>> plain_row({"loss": 0.5, "hist": Histogram(np.array([1, 2]), np.array([0.0, 1.0, 2.0]))})
+    {'loss': 0.5, 'hist': ['histogram', [1, 2], [0.0, 1.0, 2.0]]}
+    """
+    plain: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, Histogram):
+            plain[key] = ["histogram", value.counts.tolist(), value.edges.tolist()]
+        elif isinstance(value, Table):
+            plain[key] = ["table", list(value.columns), [list(line) for line in value.rows]]
+        else:
+            plain[key] = value
+    return plain
+
+
+def row_of(plain: Mapping[str, Any]) -> dict[str, Value]:
+    """The row again, from `plain_row`."""
+    row: dict[str, Value] = {}
+    for key, value in plain.items():
+        if not isinstance(value, list):
+            row[key] = value
+        elif value[0] == "histogram":
+            row[key] = Histogram(np.array(value[1]), np.array(value[2]))
+        else:
+            row[key] = Table(value[1], value[2])
+    return row
+
+
+def _defined_keys(logger: WandbLogger) -> set[str]:
+    return logger.__dict__.setdefault("_janus_defined_keys", set())
+
+
+def pend_objects(trainer: Trainer, values: Mapping[str, Value]) -> None:
+    """Add histograms and tables to W&B's row to come; Lightning's own logging completes it."""
+    objects = {k: v for k, v in values.items() if isinstance(v, Histogram | Table)}
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
+            _log(logger.experiment, objects, commit=False)
+
+
+def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
+    """Log numbers, histograms and tables, with a network or without."""
+    import wandb
+
+    try:
+        run.log({**values, **_wandb_objects(values)}, **options)
+    except wandb.errors.CommError:
+        # Online, W&B asks the server about a table before it records the row. Where that is gone,
+        # the table is recorded as a file of the run, and not as an artifact beside it.
+        objects = _wandb_objects(values)
+        for key, value in objects.items():
+            if isinstance(value, wandb.Table):
+                value.bind_to_run(run, key, run.step)
+        run.log({**values, **objects}, **options)
+
+
+def _wandb_objects(values: Mapping[str, Value]) -> dict[str, Any]:
+    return {k: _wandb_object(v) for k, v in values.items() if isinstance(v, Histogram | Table)}
+
+
+def _wandb_object(value: Histogram | Table) -> Any:
+    import wandb
+
+    if isinstance(value, Histogram):
+        # Binned before: wandb.Histogram of the values themselves raises on a NaN.
+        return wandb.Histogram(np_histogram=(value.counts.tolist(), value.edges.tolist()))
+    return wandb.Table(columns=list(value.columns), data=[list(row) for row in value.rows])

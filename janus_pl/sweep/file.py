@@ -1,0 +1,119 @@
+"""A sweep file, checked and expanded: the list of its runs' values, the same at every reading."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from janus_pl.errors import UsageError, check_integer, nearest
+from janus_pl.sweep.distributions import Parameter, parameter
+from janus_pl.sweep.macros import check_command
+
+# What W&B takes beside these steers its agents: early_terminate, imageuri and so on.
+KEYS = (
+    *("method", "parameters", "command", "run_cap", "metric"),
+    *("program", "name", "description", "project", "entity"),
+)
+AGENTS = "wandb agent runs the others: `wandb sweep FILE`, then the command that it prints"
+
+
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file.
+
+    Attributes:
+        name: the file's name without its ending.
+        method: grid or random.
+        command: how a run is started, with W&B's macros.
+        parameters: in the order of their names, as W&B goes through them.
+        run_cap: the number of runs of a random sweep, or the most of a grid, where it is given.
+    """
+
+    name: str
+    method: str
+    command: tuple[str, ...]
+    parameters: tuple[Parameter, ...]
+    run_cap: int | None = None
+
+
+def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
+    """Read a sweep file.
+
+    Args:
+        path: of the file.
+        places: folders in which it is looked for after the working directory.
+
+    Raises:
+        UsageError: there is none, or what is wrong with it.
+    """
+    file = _find(path, places)
+    content = _read(path, file)
+    if unknown := [key for key in content if key not in KEYS]:
+        allowed = nearest(str(unknown[0]), KEYS)
+        if unknown[0] in ("early_terminate", "controller", "launch", "job"):
+            allowed = f"grid and random sweeps without it; {AGENTS}"
+        raise UsageError(str(unknown[0]), content[unknown[0]], allowed)
+    method = content.get("method")
+    if method not in ("grid", "random"):
+        raise UsageError("method", method, f"grid, random; {AGENTS}")
+    given = content.get("parameters")
+    if not isinstance(given, dict) or not given:
+        raise UsageError("parameters", given, "names of options with their values")
+    command = check_command(content.get("command"))
+    parameters = tuple(parameter(str(name), given[name]) for name in sorted(given, key=str))
+    cap = content.get("run_cap")
+    if cap is not None:
+        check_integer("run_cap", cap, 1)
+    return SweepFile(file.stem, method, command, parameters, cap)
+
+
+def points(sweep: SweepFile, count: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
+    """The values of every run, in order.
+
+    A grid is gone through as W&B does: parameters by name, the last one fastest. A random sweep
+    with a larger count begins with the runs of the smaller one.
+
+    Args:
+        sweep: the file.
+        count: how many of a random sweep; at most how many of a grid.
+        seed: of a random sweep.
+
+    Raises:
+        UsageError: a random sweep without a count, or a parameter that no grid has.
+    """
+    count = count if count is not None else sweep.run_cap
+    if sweep.method == "grid":
+        names = [p.name for p in sweep.parameters]
+        grid = itertools.product(*(p.grid() for p in sweep.parameters))
+        return [dict(zip(names, p, strict=True)) for p in itertools.islice(grid, count)]
+    if count is None:
+        raise UsageError("--count", None, "the number of runs of a random sweep, here or run_cap")
+    rng = np.random.default_rng(seed)
+    return [{p.name: p.draw(float(rng.random())) for p in sweep.parameters} for _ in range(count)]
+
+
+def _find(path: str, places: tuple[Path, ...]) -> Path:
+    tried = [Path(path), *(place / path for place in places)]
+    for file in tried:
+        if file.is_file():
+            return file
+    looked = " or ".join(str(file.absolute()) for file in tried)
+    raise UsageError("sweep", path, f"an existing file, looked for as {looked}")
+
+
+def _read(path: str, file: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError("sweep", path, f"a YAML file in UTF-8 ({reason})") from error
+    if not isinstance(content, dict):
+        held = type(content).__name__ if content is not None else "nothing"
+        raise UsageError("sweep", path, f"a file with method: and parameters:; it holds {held}")
+    return content

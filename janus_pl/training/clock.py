@@ -1,0 +1,17 @@
+"""How far a fit is: the epochs completed, and whether the last one has ended."""
+
+from __future__ import annotations
+
+from lightning.pytorch import Trainer
+
+
+def epochs_of(trainer: Trainer) -> int:
+    """Return the epochs that the trainer has completed, in every hook from an epoch's end on."""
+    return trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]
+
+
+def is_last_epoch(trainer: Trainer) -> bool:
+    """Tell whether the epoch that just ended is the last one, as far as can be known now."""
+    epochs, steps = trainer.max_epochs or -1, trainer.max_steps
+    ended = 0 < epochs <= trainer.current_epoch + 1 or 0 < steps <= trainer.global_step
+    return ended or trainer.should_stop

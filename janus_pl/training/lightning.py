@@ -1,0 +1,160 @@
+"""The only file that reaches into Lightning's private names.
+
+Five classes of ours override or read private members of the Lightning class that they extend, and
+stand where they are used: `RunCheckpoint`, `ProgressBar`, `Observer`, `RunLogger`, `ConfigReader`.
+`PRIVATE` lists the names of both. A test asks each name of the installed Lightning, and the
+functions here refuse to replace a name that is gone: a renamed attribute is an error and never a
+silent change of behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loops.fit_loop import _FitLoop
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.strategies import Strategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
+from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+
+
+class Private(NamedTuple):
+    """A name that Lightning does not promise to keep.
+
+    Attributes:
+        owner: The class of Lightning that has it.
+        name: The attribute.
+        use: Who uses it, and for what.
+    """
+
+    owner: type
+    name: str
+    use: str
+
+
+PRIVATE = (
+    Private(Trainer, "_signal_connector", "StopBetweenSteps finds the handlers through it."),
+    Private(Trainer, "_checkpoint_connector", "A requeue under SLURM finds `hpc_save_path` by it."),
+    Private(
+        _SignalConnector, "_sigterm_notifier_fn", "It would broadcast SIGTERM before every step."
+    ),
+    Private(
+        _SignalConnector, "_slurm_sigusr_handler_fn", "It saves in the middle of a step: put off."
+    ),
+    Private(
+        _TrainingEpochLoop, "_broadcast_sigterm_tensor", "Every rank would wait in it at a step."
+    ),
+    Private(
+        _CheckpointConnector, "hpc_save_path", "A requeue saves `last.ckpt` and no other file."
+    ),
+    Private(_FitLoop, "skip", "A resumed run with no step left still ends properly."),
+    Private(_FitLoop, "_load_combined_loader_states", "ExactResume hands loaders their position."),
+    Private(Strategy, "_checkpoint_io", "A strategy's own way to store checkpoints is respected."),
+    Private(Callback, "_generate_state_key", "Observer tells apart two of a kind in a checkpoint."),
+    Private(ModelCheckpoint, "_every_n_epochs", "RunCheckpoint saves every n epochs by it."),
+    Private(ModelCheckpoint, "_last_global_step_saved", "RunCheckpoint saves no step twice."),
+    Private(ModelCheckpoint, "_should_skip_saving_checkpoint", "RunCheckpoint asks it first."),
+    Private(ModelCheckpoint, "_save_topk_checkpoint", "RunCheckpoint keeps the best with it."),
+    Private(ModelCheckpoint, "_save_last_checkpoint", "RunCheckpoint keeps the last with it."),
+    Private(ModelCheckpoint, "_monitor_candidates", "RunCheckpoint copies one metric, not all."),
+    Private(RichProgressBar, "_add_task", "ProgressBar draws one bar over a linear run."),
+    Private(RichProgressBar, "_update", "ProgressBar moves that bar."),
+    Private(RichProgressBar, "_update_metrics", "ProgressBar shows the numbers beside it."),
+    Private(WandbLogger, "_wandb_init", "RunLogger decides folder, mode and settings of a run."),
+    Private(WandbLogger, "_experiment", "RunLogger holds its folder before W&B starts the run."),
+    Private(LightningCLI, "_get", "ConfigReader reads options of the subcommand."),
+    Private(LightningCLI, "_parser", "ConfigReader dumps the config with the subcommand's parser."),
+    Private(LightningCLI, "_set_seed", "ConfigReader checks the seed first."),
+    Private(
+        LightningCLI, "_run_subcommand", "ConfigReader runs nothing; JanusCLI explains errors."
+    ),
+    Private(LightningCLI, "_parse_ckpt_path", "A checkpoint's options must not win over a config."),
+)
+
+
+def replace(owner: object, name: str, value: object) -> Any:
+    """Replace an attribute that Lightning has, and return the old one.
+
+    Raises:
+        AttributeError: Lightning has no such attribute, so the new one would be ignored.
+    """
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    return before
+
+
+def put_off_signals(
+    trainer: Trainer, on_requeue: Callable[[int, FrameType | None], None]
+) -> Callable[..., None]:
+    """Keep Lightning's handlers from acting within a step.
+
+    Lightning offers no other way to leave out its SIGTERM notifier and the broadcast of every rank
+    before every step, or to put off the requeue that SLURM asks for by SIGUSR1.
+
+    Args:
+        trainer: The trainer before its fit.
+        on_requeue: Called in place of the requeue.
+
+    Returns:
+        Lightning's requeue, to be called between two steps.
+    """
+    signals: Any = trainer._signal_connector
+    replace(signals, "_sigterm_notifier_fn", _nothing)
+    replace(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", _nothing)
+    requeue: Callable[..., None] = replace(signals, "_slurm_sigusr_handler_fn", on_requeue)
+    return requeue
+
+
+def save_requeue_at(trainer: Trainer, path: Path) -> None:
+    """Let the requeue save to a given file."""
+    replace(trainer._checkpoint_connector, "hpc_save_path", lambda folder: str(path))
+
+
+def end_without_steps(trainer: Trainer) -> None:
+    """Start and end the fit even where a checkpoint leaves no step to take.
+
+    Lightning would leave the whole fit out, and with it the end of a run that was killed after its
+    last checkpoint: a row that early stopping has held back, the files that callbacks write then.
+    """
+    if type(trainer.fit_loop) is not _FitLoop:
+        raise TypeError(f"a fit loop of class {type(trainer.fit_loop).__name__} is not known")
+    trainer.fit_loop.__class__ = _EndsToo
+
+
+def restore_loader_position(trainer: Trainer) -> None:
+    """Hand the loaders the position in the epoch that a checkpoint holds.
+
+    A schedule that asks for the length of the run has the loaders made before Lightning has read
+    the checkpoint's loops, and Lightning hands the position only to new loaders.
+    """
+    trainer.fit_loop._load_combined_loader_states()
+
+
+def starts_processes_by_fork(trainer: Trainer) -> bool:
+    """Tell whether a strategy starts its processes from within this one (spawn, fork)."""
+    return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def stores_checkpoints_itself(strategy: object) -> bool:
+    """Tell whether a strategy object was given a checkpoint plugin of its own."""
+    return isinstance(strategy, Strategy) and strategy._checkpoint_io is not None
+
+
+class _EndsToo(_FitLoop):
+    """A fit loop that starts and ends with no step left."""
+
+    @property
+    def skip(self) -> bool:
+        return bool(self.trainer.limit_train_batches == 0)
+
+
+def _nothing(*args: Any) -> None:
+    """Do nothing in place of what Lightning would do."""

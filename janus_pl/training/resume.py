@@ -1,0 +1,96 @@
+"""What a checkpoint of Lightning's lacks for a run to go on as if it had never been interrupted."""
+
+from __future__ import annotations
+
+import random
+from typing import Any, cast
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from janus_pl.run.logger import RunLogger
+from janus_pl.run.rows import log_row
+from janus_pl.training.lightning import end_without_steps, restore_loader_position
+
+
+class ExactResume(Callback):
+    """Keeps the states of the random generators, the rows so far, and whether the run had ended.
+
+    Args:
+        goes_on: whether this is the run of the checkpoint, resumed. A new run that starts from
+            somebody's checkpoint does not end where that one had.
+    """
+
+    def __init__(self, goes_on: bool = False) -> None:
+        self.goes_on = goes_on
+        self._state: dict[str, Any] | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        # Lightning reads a checkpoint before it does this, and so float64 into float32 weights.
+        trainer.precision_plugin.convert_module(pl_module)
+        if self.goes_on:
+            end_without_steps(trainer)
+
+    @property
+    def had_ended(self) -> bool:
+        """Whether the run that goes on had taken its last step, and was killed after that."""
+        return self.goes_on and self._state is not None and self._state["ends"]
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        state = {"generators": generators(), "ends": trainer.should_stop, "rows": 0}
+        if (logger := _run_logger(trainer)) is not None:
+            logger.journal.sync()
+            state["rows"] = logger.journal.count
+        checkpoint["exact_resume"] = state
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._state = checkpoint.get("exact_resume")
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Before the loaders are made, which draw from the generators.
+        if self._state is not None:
+            set_generators(self._state["generators"])
+        logger = _run_logger(trainer)
+        if self.goes_on and logger is not None:
+            for row in logger.journal.keep(self._state["rows"] if self._state else 0):
+                log_row(logger, row)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.had_ended:
+            trainer.should_stop = True
+        restore_loader_position(trainer)
+        self._state = None
+
+
+def _run_logger(trainer: Trainer) -> RunLogger | None:
+    """The logger of the process that writes the record."""
+    own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+    return own[0] if own and trainer.is_global_zero else None
+
+
+def generators() -> dict[str, Any]:
+    """States of Python's, NumPy's and PyTorch's global generators in plain containers."""
+    kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
+    version, internal, gauss = random.getstate()
+    return {
+        "python": [version, list(internal), gauss],
+        "numpy": [kind, keys.tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_generators(states: dict[str, Any]) -> None:
+    """Put the generators where `generators` found them."""
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    kind, keys, *rest = states["numpy"]
+    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
+    torch.set_rng_state(states["torch"])
+    if states["cuda"]:
+        torch.cuda.set_rng_state_all(states["cuda"])

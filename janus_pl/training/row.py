@@ -1,0 +1,79 @@
+"""The epoch's row: collected, completed, written once, kept in a checkpoint.
+
+This module alone writes rows; `janus_pl.run.rows` hands them to the loggers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from janus_pl.run.rows import Value, plain_row, row_of, write_row
+
+
+class Row:
+    """The row of the epoch under way.
+
+    Attributes:
+        values: What the row holds so far, by key.
+        numbers: The numbers of the last row that was completed, by key.
+    """
+
+    def __init__(self) -> None:
+        self.values: dict[str, Value] = {}
+        self.numbers: dict[str, float] = {}
+        self._axes: Mapping[str, float] | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether the row is complete and not written yet."""
+        return self._axes is not None
+
+    def put(self, values: Mapping[str, Value]) -> None:
+        """Add values; a key that is there already takes the new value."""
+        self.values.update(values)
+
+    def complete(self, trainer: Trainer, axes: Mapping[str, float]) -> None:
+        """Close the row, except for callbacks that still run after it.
+
+        Its numbers become metrics of the trainer, so that checkpoints and early stopping can
+        monitor them. A number that is not recorded in every epoch keeps its last value between two
+        looks, as Lightning's own metrics do: monitor one of every epoch, such as
+        `train/loss_running`.
+
+        Args:
+            trainer: The trainer of the run.
+            axes: `epoch`, `trainer/global_step` and `eta_t`.
+        """
+        self._axes = axes
+        row = {**self.values, **axes}
+        self.numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
+        tensors = torch.tensor([*self.numbers.values()], dtype=torch.float64)
+        trainer.callback_metrics.update(zip(self.numbers, tensors.unbind(), strict=True))
+
+    def write(self, trainer: Trainer) -> None:
+        """Write the row if it is complete, and start the next."""
+        if self._axes is not None:
+            row = {**self.values, **self._axes}
+            self.forget()
+            write_row(trainer, row)
+
+    def forget(self) -> None:
+        """Drop what has been collected, such as the rest of an earlier fit."""
+        self.values, self._axes = {}, None
+
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of the row, in plain values."""
+        return {"row": plain_row(self.values), "axes": self._axes and dict(self._axes)}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Restore the row from a checkpoint."""
+        self.values, self._axes = row_of(state["row"]), state["axes"]
+
+
+def write_whole(trainer: Trainer, row: Mapping[str, Value]) -> None:
+    """Write a row that was never the epoch's, such as an earlier record or an outcome."""
+    write_row(trainer, row)

@@ -1,0 +1,37 @@
+"""The training set as callbacks and tasks look at it: every sample once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
+from torch.utils.data import DataLoader, IterableDataset
+
+from janus_pl.data.loader import InMemoryBatches
+
+EVALUATION_CHUNK = 500
+
+
+def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterator[Any]:
+    """Yield batches of the training set, every sample once, in data order where it is known.
+
+    After the pass the random generators are in the state that they had before it, so training goes
+    on bitwise as if nobody had looked.
+
+    Args:
+        trainer: The trainer of the run.
+        chunk: The most samples in a batch.
+    """
+    loader: Any = trainer.train_dataloader
+    if isinstance(loader, InMemoryBatches):
+        for pair in loader.in_order(chunk):
+            yield trainer.precision_plugin.convert_input(pair)
+        return
+    if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+        loader = DataLoader(loader.dataset, batch_size=chunk, collate_fn=loader.collate_fn)
+    with isolate_rng():
+        for batch in loader:
+            batch = trainer.precision_plugin.convert_input(batch)
+            yield trainer.strategy.batch_to_device(batch)

@@ -1,0 +1,114 @@
+r"""Learning-rate schedules, given by a config.
+
+A schedule is eta(e) = eta_0 m(e), e the epochs completed; it steps once an epoch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+import numpy as np
+from lightning.pytorch import Trainer
+from numpy.typing import NDArray
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
+
+from janus_pl.errors import UsageError
+
+ScheduleName = Literal["cosine", "constant", "inverse_sqrt"]
+Schedule = ScheduleName | Callable[[Optimizer], LRScheduler]
+
+
+def cosine(epoch: int, epochs: int) -> float:
+    r"""Cosine annealing over the run (Section D.5): m(e) = (1 + cos(pi e/E))/2.
+
+    >>> cosine(0, 10), cosine(5, 10), cosine(10, 10)
+    (1.0, 0.5, 0.0)
+    """
+    return round((1 + math.cos(math.pi * epoch / epochs)) / 2, 15)
+
+
+def constant(epoch: int) -> float:
+    """m(e) = 1."""
+    return 1.0
+
+
+def inverse_sqrt(epoch: int) -> float:
+    r"""m(e) = 1/sqrt(e + 1), with epoch e + 1 the paper's t (Section 3.3).
+
+    >>> inverse_sqrt(0), inverse_sqrt(3)
+    (1.0, 0.5)
+    """
+    return 1 / math.sqrt(epoch + 1)
+
+
+def multiplier(name: ScheduleName, epochs: int) -> Callable[[int], float]:
+    """The schedule of a name, for a run of so many epochs."""
+    if name == "cosine":
+        return partial(cosine, epochs=epochs)
+    return {"constant": constant, "inverse_sqrt": inverse_sqrt}[name]
+
+
+def multipliers(name: ScheduleName, first: int, last: int, epochs: int) -> NDArray[np.float64]:
+    """m(e) of epochs first to last - 1 of a run of so many, (last - first,): many at a time.
+
+    >>> multipliers("inverse_sqrt", 0, 4, 4).tolist()[::3], multipliers("cosine", 5, 6, 10).tolist()
+    ([1.0, 0.5], [0.5])
+    """
+    e = np.arange(first, last)
+    if name == "cosine":
+        return np.round((1 + np.cos(np.pi * e / epochs)) / 2, 15)
+    return np.ones(len(e)) if name == "constant" else 1 / np.sqrt(e + 1.0)
+
+
+def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
+    """The scheduler of a config for the length of this trainer's run."""
+    if not isinstance(schedule, str):
+        return schedule(optimizer)
+    epochs = planned_epochs(trainer) if schedule == "cosine" else 1
+    return LambdaLR(optimizer, multiplier(schedule, epochs))
+
+
+def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
+    """Try a PyTorch scheduler on an optimizer that is thrown away.
+
+    Raises:
+        UsageError: options that it refuses, or one that needs a metric.
+    """
+    if isinstance(schedule, str):
+        return
+    name = factory_name(schedule)
+    try:
+        scheduler = schedule(optimizer)
+    except (TypeError, ValueError) as error:
+        raise UsageError("model.schedule", name, f"options that it accepts ({error})") from error
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise UsageError("model.schedule", name, "a scheduler that needs no metric")
+
+
+def check_end(schedule: Schedule, trainer: Trainer) -> None:
+    """A cosine needs to know its end.
+
+    Raises:
+        UsageError: neither epochs nor steps are limited.
+    """
+    if schedule == "cosine" and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        allowed = "a number of epochs or of trainer.max_steps, for schedule: cosine"
+        raise UsageError("trainer.max_epochs", -1, allowed)
+
+
+def planned_epochs(trainer: Trainer) -> int:
+    """The number of epochs that the trainer will run, at least 1."""
+    trainer.fit_loop.setup_data()  # only then is the number of batches known
+    steps = trainer.estimated_stepping_batches
+    return max(1, math.ceil(steps / max(1, trainer.num_training_batches)))
+
+
+def factory_name(factory: object) -> str:
+    """Of what a config gave: a class comes wrapped in a function of the parser's."""
+    if factory is None or isinstance(factory, type):
+        return getattr(factory, "__name__", "null")
+    return "its class"

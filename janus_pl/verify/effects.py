@@ -1,0 +1,104 @@
+"""Effects over seeds, with their intervals."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from janus_pl.records.families import seed_of
+from janus_pl.records.run import Run
+
+CONFIDENCE = 0.95
+
+
+class Estimate(NamedTuple):
+    """An effect over seeds.
+
+    Attributes:
+        name: what it is.
+        value: the mean over seeds, of ratios the geometric one.
+        low: the lower end of its 95% interval (Student's t over seeds); None for a single seed.
+        high: the upper end.
+        seeds: how many.
+    """
+
+    name: str
+    value: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+    def __str__(self) -> str:
+        interval = "" if self.low is None else f" [{self.low:.3g}, {self.high:.3g}]"
+        return f"{self.value:.3g}{interval}"
+
+
+def mean(name: str, values: Sequence[float]) -> Estimate:
+    """Mean of one value a seed, with its interval.
+
+    >>> mean("fall", [0.25, 0.75]).value, mean("fall", [0.5]).low
+    (0.5, None)
+    """
+    center, n = float(np.mean(values)), len(values)
+    if n < 2:
+        return Estimate(name, center, None, None, n)
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    half = quantile * float(np.std(values, ddof=1)) / math.sqrt(n)
+    return Estimate(name, center, center - half, center + half, n)
+
+
+def ratio(name: str, values: Sequence[float]) -> Estimate:
+    """Geometric mean of one positive value a seed; the interval is that of the logarithms.
+
+    >>> round(ratio("spread", [2.0, 8.0]).value, 12)
+    4.0
+
+    Raises:
+        ValueError: a value that has no logarithm. Rules ask `is_positive` first.
+    """
+    if not all(map(is_positive, values)):
+        raise ValueError(f"{name}: got {[*values]}, allowed: finite ratios above 0")
+    logarithms = mean(name, [math.log(value) for value in values])
+    ends = [None if end is None else _exp(end) for end in logarithms[2:4]]
+    return Estimate(name, math.exp(logarithms.value), ends[0], ends[1], len(values))
+
+
+def mean_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
+    """Mean of one value a run: within each seed first, for only seeds are independent."""
+    found: dict[tuple[Any, Any], list[float]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(seed_of(run), []).append(value)
+    return mean(name, [float(np.mean(same)) for same in found.values()])
+
+
+def ratio_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
+    """Geometric mean of one positive value a run: within each seed first."""
+    found: dict[tuple[Any, Any], list[float]] = {}
+    for run, value in zip(runs, values, strict=True):
+        found.setdefault(seed_of(run), []).append(value)
+    return ratio(name, [ratio(name, same).value for same in found.values()])
+
+
+def is_positive(value: float) -> bool:
+    """Whether a ratio can be taken of it and to it."""
+    return math.isfinite(value) and value > 0
+
+
+def _exp(exponent: float) -> float:
+    """Infinity where two seeds are so far apart that the interval has no end."""
+    return math.exp(exponent) if exponent < math.log(sys.float_info.max) else math.inf
+
+
+def trend(x: Sequence[float], y: Sequence[float]) -> float:
+    """Kendall's tau of y against x, -1 to 1; 0 where one of them does not vary.
+
+    >>> trend([0, 1, 2], [5.0, 6.0, 9.0])
+    1.0
+    """
+    tau = float(stats.kendalltau(x, y).statistic)
+    return tau if math.isfinite(tau) else 0.0

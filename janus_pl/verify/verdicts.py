@@ -1,0 +1,167 @@
+"""What a prediction is, and what is said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from janus_pl.records.run import Run
+from janus_pl.verify.effects import Estimate
+
+
+class Outcome(StrEnum):
+    """The three verdicts."""
+
+    HOLDS = "holds"
+    FAILS = "fails"
+    UNTESTABLE = "not testable"
+
+
+class Finding(NamedTuple):
+    """What one set of comparable runs says of a prediction.
+
+    Attributes:
+        holds: whether the criterion is met.
+        measured: in one line, with the numbers.
+        effects: the same as numbers.
+        runs: those that it comes from.
+    """
+
+    holds: bool
+    measured: str
+    effects: Sequence[Estimate]
+    runs: Sequence[Run]
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why a set of runs cannot decide, and which run would."""
+
+    run: str
+
+
+TOLD_OF_TRAINER = ("trainer.max_epochs", "trainer.precision")
+NOT_TOLD = ("", "seed", "root", "micro_batch_size", "on_divergence")
+
+Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
+
+
+class Prediction(NamedTuple):
+    """One statement of the paper, and how records decide on it.
+
+    Attributes:
+        key: its short name.
+        claim: what it says, in one sentence.
+        source: where in the paper.
+        criterion: what has to be seen for `holds`.
+        rule: the findings in some runs; none where no run is of the kind.
+        missing: the runs that it needs.
+        theorem: whether it is proved, so that a failure is a defect.
+    """
+
+    key: str
+    claim: str
+    source: str
+    criterion: str
+    rule: Rule
+    missing: str
+    theorem: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A line of the table, and its JSON form."""
+
+    prediction: str
+    claim: str
+    source: str
+    criterion: str
+    theorem: bool
+    verdict: Outcome
+    measured: str
+    effects: Sequence[Estimate]
+    runs: Sequence[str]
+    missing: str | None
+
+    @property
+    def violated(self) -> bool:
+        """Whether a theorem does not hold in these runs."""
+        return self.theorem and self.verdict is Outcome.FAILS
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values: every field, effects as objects, runs as `name (id)`.
+
+        JSON has no NaN and no infinity: an effect's number that is none is null.
+        """
+        effects = [
+            {key: _finite(value) for key, value in effect._asdict().items()}
+            for effect in self.effects
+        ]
+        return asdict(self) | {"effects": effects}
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
+    """A verdict for each set of comparable runs that decides; else one with what is missing."""
+    results = prediction.rule(runs)
+    findings = [result for result in results if isinstance(result, Finding)]
+    # A theorem's findings name their runs themselves.
+    apart = [""] * len(findings) if prediction.theorem else _apart(findings)
+    decided = [
+        Verdict(
+            *_fixed(prediction),
+            verdict=Outcome.HOLDS if result.holds else Outcome.FAILS,
+            measured=f"{told}: {result.measured}" if told else result.measured,
+            effects=list(result.effects),
+            runs=[f"{run.name} ({run.id})" for run in result.runs],
+            missing=None,
+        )
+        for result, told in zip(findings, apart, strict=True)
+    ]
+    if decided:
+        return decided
+    reasons = [result.run for result in results if isinstance(result, Missing)]
+    missing = "; ".join(dict.fromkeys(reasons)) or prediction.missing
+    return [
+        Verdict(*_fixed(prediction), Outcome.UNTESTABLE, "", effects=[], runs=[], missing=missing)
+    ]
+
+
+def _apart(findings: Sequence[Finding]) -> list[str]:
+    """In what options the runs of each finding differ from those of the others, empty where none.
+
+    Seeds are not told, nor what is not the same within a finding.
+    """
+    shared = []
+    for finding in findings:
+        first, *others = (run.options for run in finding.runs)
+        kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
+        shared.append({k: v for k, v in kept.items() if _tells(k)})
+    keys = dict.fromkeys(key for options in shared for key in options)
+    apart = [k for k in keys if len({repr(options.get(k)) for options in shared}) > 1]
+    return [", ".join(f"{_short(k)} {o[k]}" for k in apart if k in o) for o in shared]
+
+
+def _short(key: str) -> str:
+    return "lambda" if key == "model.weight_decay" else key.rpartition(".")[2]
+
+
+def _tells(key: str) -> bool:
+    part, _, name = key.partition(".")
+    return key in TOLD_OF_TRAINER or (part in ("model", "data") and name not in NOT_TOLD)
+
+
+def _fixed(prediction: Prediction) -> tuple[str, str, str, str, bool]:
+    return (
+        prediction.key,
+        prediction.claim,
+        prediction.source,
+        prediction.criterion,
+        prediction.theorem,
+    )
