@@ -36,8 +36,8 @@ class Exit(IntEnum):
             Exit.DIVERGED: "diverged",
             Exit.STORAGE: "storage",
             Exit.BROKEN_THEOREM: "a theorem broken",
-            Exit.SIGINT: "stopped by SIGINT, after a checkpoint",
-            Exit.SIGTERM: "stopped by SIGTERM, after a checkpoint",
+            Exit.SIGINT: "stopped by SIGINT after a checkpoint",
+            Exit.SIGTERM: "stopped by SIGTERM after a checkpoint",
         }[self]
 
 
