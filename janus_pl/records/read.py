@@ -41,7 +41,7 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
         paths: Folders of runs, of one run, or W&B's own folders of a run; files of recorded runs
             (`janus_pl.records.archive`), or folders of such files; `entity/project` or
             `entity/project/group` on W&B.
-        unfinished: Whether to return runs that are under way or were interrupted, too.
+        unfinished: Whether to add runs that are under way or were interrupted, as far as they got.
 
     Raises:
         UsageError: A path has no record of a run.
@@ -141,7 +141,7 @@ def _is_of_no_use(line: str) -> bool:
 
 
 def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
-    """Merge the parts of one run, oldest first; a later part replaces rows from its first on."""
+    """Merge parts of one run, oldest first; a later part replaces rows from its first step on."""
     last = parts[-1]
     broken_off = last.exit_code is None or last.exit_code in INTERRUPTED
     if broken_off and not unfinished:
