@@ -1,7 +1,7 @@
 """Training framework for the Janus effects of SGD against GD: high noise and low rank.
 
-The classes are imported when they are asked for: reading records needs neither PyTorch nor
-Lightning, whose import takes seconds.
+A name is imported when it is first used, because reading records needs neither PyTorch nor
+Lightning. Their import takes seconds.
 """
 
 from importlib import import_module

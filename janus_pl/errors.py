@@ -1,4 +1,4 @@
-"""What can go wrong, how the program then ends, and the checks of options.
+"""Errors with their exit codes, and the checks of options.
 
 Every exit code of the program is a member of `Exit`; every other module names it from here.
 """
@@ -15,7 +15,7 @@ from os import PathLike
 
 
 class Exit(IntEnum):
-    """The exit codes of `python -m janus_pl`; `meaning` is what the help says of each."""
+    """The exit codes of `python -m janus_pl`; the help shows the `meaning` of each."""
 
     DONE = 0
     DEFECT = 1
@@ -41,11 +41,11 @@ class Exit(IntEnum):
         }[self]
 
 
-# A run that ended so has its result, and its last row is that of the whole run.
+# Exit codes of runs that have their result: the last row describes the whole run.
 SOUND = (Exit.DONE, Exit.BROKEN_THEOREM)
-# A run that ended so would end the same way if it were trained again.
+# Exit codes of runs that would end the same way if they were trained again.
 FINAL = (Exit.DONE, Exit.DIVERGED, Exit.BROKEN_THEOREM)
-# A run that ended so can go on from its checkpoint.
+# Exit codes of runs that can go on from their checkpoint.
 INTERRUPTED = (Exit.SIGINT, Exit.SIGTERM)
 
 # Errors of the disk, which never come from a mistake in a path.
@@ -89,7 +89,7 @@ class DivergenceError(ArithmeticError):
 
     @property
     def exit_code(self) -> Exit:
-        """DONE where the divergence is the outcome that the config asked to record."""
+        """DONE if the config asked to record the divergence, else DIVERGED."""
         return Exit.DONE if self.recorded else Exit.DIVERGED
 
 
@@ -109,7 +109,7 @@ class StorageError(OSError):
 
 
 def storage_message(error: OSError) -> str | None:
-    """Return one line for an error of the disk, and None for any other error.
+    """Return one line for an error of the disk, None for any other error.
 
     >>> storage_message(OSError(28, "No space left on device", "runs/a.png"))
     'runs/a.png: No space left on device'
@@ -123,7 +123,7 @@ def storage_message(error: OSError) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Say which valid key is most like an unknown one.
+    """Return a hint at the valid key nearest to an unknown one; all valid keys if none is near.
 
     >>> nearest("batchsize", ["batch_size", "order"])
     'a valid key, the nearest is batch_size'
@@ -159,7 +159,7 @@ def check_integer(field: str, value: object, least: int, most: int | None = None
         field: The option's name.
         value: Its value.
         least: The smallest allowed integer.
-        most: The largest allowed integer; None where there is no upper end.
+        most: The largest allowed integer; None if there is no upper end.
 
     Raises:
         UsageError: The value is not such an integer.

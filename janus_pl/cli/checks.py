@@ -1,4 +1,4 @@
-"""What a command line is refused for, before a run is made."""
+"""Refusals of a command line, before a run is made."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEAST = {
 
 
 def is_ours(class_path: str | None) -> bool:
-    """Tell whether a class path names a data module of ours or one made from it.
+    """Tell whether a class path names one of our data modules or a subclass.
 
     >>> is_ours("janus_pl.data.DigitsPair"), is_ours("lightning.LightningDataModule")
     (True, False)
@@ -54,10 +54,10 @@ def check_seed(seed: object) -> None:
 
 
 def check_trainer(options: Mapping[str, object]) -> None:
-    """Refuse numbers that Lightning takes and then fails on, or reads as something else.
+    """Refuse `barebones`, and numbers that Lightning accepts and then fails on or misreads.
 
     Raises:
-        UsageError: A number is below what makes sense.
+        UsageError: A number is below the least one that makes sense, or `barebones` is set.
     """
     if options.get("barebones"):
         raise UsageError(
@@ -70,7 +70,7 @@ def check_trainer(options: Mapping[str, object]) -> None:
 
 
 def check_callbacks(callbacks: Sequence[Callback]) -> None:
-    """Refuse two callbacks of a kind with the same options: they would share a checkpoint's state.
+    """Refuse two callbacks of a kind with equal options: they would share a checkpoint's state.
 
     Raises:
         UsageError: Two have the same state key.
@@ -84,12 +84,12 @@ def check_callbacks(callbacks: Sequence[Callback]) -> None:
 
 
 def check_checkpoint(path: str | None) -> None:
-    """Refuse the name of a checkpoint that is not there.
+    """Refuse a checkpoint that does not exist, and Lightning's word "best".
 
     Raises:
-        UsageError: There is no such file.
+        UsageError: There is no such file, or the path is "best".
     """
-    if path == "best":  # Lightning's word for that of a fit in this very process
+    if path == "best":  # Lightning's word for the best of a fit in this same process
         folder = "RUN_DIR/PROJECT/ID/checkpoints/best.ckpt"
         raise UsageError("--ckpt_path", path, f"an existing checkpoint file, as {folder}")
     if path not in (None, "last") and not Path(path).is_file():
@@ -109,11 +109,12 @@ def sound_checkpoint(
         trainer: The trainer before it has started.
         model: The model that is to take the weights.
         path: The checkpoint's file, "last" or None.
-        weights_only: The option of that name.
+        weights_only: The option of that name; False is refused.
         training: Whether the state of the training is needed, too.
 
     Raises:
-        UsageError: The file is not there, not sound, or of another model.
+        UsageError: The file does not exist, is not sound or belongs to another model, or
+            `weights_only` is False.
     """
     check_checkpoint(path)
     if not isinstance(trainer.strategy.checkpoint_io, VerifiedCheckpointIO):
@@ -128,7 +129,7 @@ def sound_checkpoint(
 
 
 def check_run_dir(path: str | None) -> None:
-    """Refuse a folder of runs that is no folder, or that cannot be made.
+    """Refuse a folder of runs that is not a folder, or that cannot be made.
 
     Raises:
         UsageError: It is not a folder to write to.
@@ -148,14 +149,14 @@ def check_parts(
     strategy: object,
     subcommand: str,
 ) -> None:
-    """Refuse what does not go together once all parts are made, and prepare the data.
+    """Refuse parts that do not go together, and prepare the data.
 
     Args:
         trainer: The trainer before it has started.
         model: The model.
         data: The data module, or None.
         strategy: The option `trainer.strategy` as it was given.
-        subcommand: What the trainer is to do: fit, validate, test or predict.
+        subcommand: The trainer's task: fit, validate, test or predict.
 
     Raises:
         UsageError: The parts do not go together.
@@ -167,7 +168,7 @@ def check_parts(
     if starts_processes_by_fork(trainer):
         allowed = "auto or ddp: the record is of a process that was started as a command"
         raise UsageError("trainer.strategy", strategy, allowed)
-    # Lightning's own way with several processes of a node: the first one fetches and checks.
+    # As in Lightning, only the first process of a node fetches and checks the data.
     if data is not None and trainer.local_rank == 0:
         data.prepare_data()
         data.setup(subcommand)

@@ -18,17 +18,19 @@ HELPED = {
 
 
 def complete(args: Sequence[str]) -> list[str]:
-    """A command line as the parser takes it."""
+    """Return a command line in the form that the parser takes."""
     return find_configs(name_helped_classes(join_negative_numbers(args)))
 
 
 def find_configs(args: Sequence[str]) -> list[str]:
-    """The arguments with every `--config NAME` looked up here and then among the shipped configs.
+    """Return the arguments with the path of a file for each `--config NAME`.
 
-    A config in a folder with a base.yaml is a difference from that, which is read just before it.
+    NAME is looked up in the working directory, then among the shipped configs. If the file's folder
+    has a base.yaml, the config is a difference from it: base.yaml is read just before it. The
+    parser itself reads configs/base.yaml first.
 
     Raises:
-        UsageError: a config file that does not exist, with the places looked in.
+        UsageError: A config file does not exist (the error names the places), or cannot be used.
     """
     found: list[str] = []
     given = iter(args)
@@ -46,7 +48,7 @@ def find_configs(args: Sequence[str]) -> list[str]:
 
 
 def join_negative_numbers(args: Sequence[str]) -> list[str]:
-    """`--key -1e-3` as `--key=-1e-3`: argparse would take -1e-3 for an option.
+    """Join `--key -1e-3` to `--key=-1e-3`: argparse would take -1e-3 for an option.
 
     >>> join_negative_numbers(["fit", "--model.weight_decay", "-1e-3"])
     ['fit', '--model.weight_decay=-1e-3']
@@ -61,7 +63,7 @@ def join_negative_numbers(args: Sequence[str]) -> list[str]:
 
 
 def name_helped_classes(args: Sequence[str]) -> list[str]:
-    """A bare `--model.help` or `--data.help` asks for the class that base.yaml names.
+    """Complete a bare `--model.help` or `--data.help` with the class that base.yaml names.
 
     >>> name_helped_classes(["fit", "--model.help"])
     ['fit', '--model.help', 'janus_pl.DeepReLUClassifier']
@@ -83,7 +85,7 @@ def _find_config(name: str) -> Path:
 
 
 def _check_config(name: str, path: Path) -> None:
-    """A config file has to be a mapping in YAML; a tag in it constructs no object."""
+    """Refuse a config file that is not a mapping in YAML; a tag in it constructs no object."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:

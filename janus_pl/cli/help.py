@@ -1,4 +1,4 @@
-"""What `python -m janus_pl --help` and its subcommands say."""
+"""Texts of `python -m janus_pl --help` and of the trainer's subcommands."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CLASSES = (
     "`--model.help` and `--data.help` list the options of the classes in use, "
     "`--model.help CLASS` those of another."
 )
-# Of the subcommands that go through LightningCLI: their arguments in short, and what they do.
+# Subcommands that go through LightningCLI: their arguments in short, and a description.
 TRAINING = {
     "fit": (
         "[--config FILE]... [--OPTION VALUE]...",
@@ -60,5 +60,5 @@ HELP = f"{HELP}\n\n{fill(EXIT_CODES, 88)}"
 
 
 def asked_for(args: list[str]) -> bool:
-    """Whether a command line asks for `HELP`."""
+    """Tell whether a command line asks for `HELP`."""
     return args in (["-h"], ["--help"])

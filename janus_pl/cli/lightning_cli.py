@@ -48,7 +48,7 @@ class ConfigReader(LightningCLI):
     """The parser of the command line; reads and resolves configs, and starts nothing.
 
     Args:
-        args: A command line, for the parser is made with one.
+        args: A command line; the parser is made for its subcommand.
     """
 
     def __init__(self, args: Sequence[str]) -> None:
@@ -82,12 +82,12 @@ class ConfigReader(LightningCLI):
         )
 
     def resolve(self, args: Sequence[str]) -> dict[str, Any]:
-        """Return the resolved config of a command line, after a check of all its parts.
+        """Check all parts of a command line and return its resolved config.
 
-        Its model, data and callbacks are made, to be checked, and thrown away.
+        Its model, data and callbacks are made for the check and then thrown away.
 
         Raises:
-            UsageError: Something is wrong with it; the parser's errors too.
+            UsageError: A part is wrong. The parser's own errors pass through.
         """
         self.config = self.parser.parse_args(complete(args))
         check_seed(self._get(self.config, "seed_everything"))
@@ -100,7 +100,7 @@ class ConfigReader(LightningCLI):
         return self._resolved()
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
-        """The one that is asked for: setting up all four takes a fifth of a second more."""
+        """Return the subcommand asked for, if known: all four take a fifth of a second more."""
         known = super().subcommands()
         return {self._asked: known[self._asked]} if self._asked in known else known
 
@@ -119,11 +119,11 @@ class ConfigReader(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        # LightningCLI would warn of arguments given here beside those of the process.
+        # LightningCLI would warn that arguments are given here and to the process.
         self.config = parser.parse_args(args)
 
     def instantiate_classes(self) -> None:
-        """Make nothing: `resolve` makes the parts of each command line that it is given."""
+        """Make nothing: `resolve` makes the parts of each command line."""
 
     def _set_seed(self) -> None:
         """Seed nothing: nothing is trained."""
@@ -135,7 +135,7 @@ class ConfigReader(LightningCLI):
         """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
 
     def _seed_data(self) -> None:
-        """Give `seed_everything` to data of ours, or made from ours, whose seed is null."""
+        """Give `seed_everything` to a data module of ours, or a subclass, if its seed is null."""
         assert self.subcommand is not None
         data = self.config[self.subcommand].get("data")
         options = getattr(data, "init_args", None)
@@ -177,7 +177,7 @@ class JanusCLI(ConfigReader):
         LightningCLI._set_seed(self)
 
     def before_instantiate_classes(self) -> None:
-        """One seed for all; `--ckpt_path last` goes on with an interrupted run, where one is."""
+        """Give the data its seed; for `--ckpt_path last` find the interrupted run, if any."""
         self._seed_data()
         self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
         if self._takes_up:
@@ -204,8 +204,8 @@ class JanusCLI(ConfigReader):
         if options.logger in (None, True):
             options.logger = self._logger() if self.subcommand == "fit" else False
         if self.subcommand == "fit":
-            # Checkpoints go to a folder of their own without a logger too, never over those of
-            # another run; and under SLURM Lightning goes on from any hpc_ckpt_*.ckpt there.
+            # Without a logger, too, checkpoints need a folder of their own: they must not replace
+            # another run's, and under SLURM Lightning goes on from any hpc_ckpt_*.ckpt there.
             own = options.logger if isinstance(options.logger, RunLogger) else None
             folder = (own or self._logger()).folder
             options.default_root_dir = options.default_root_dir or str(folder)
@@ -222,7 +222,7 @@ class JanusCLI(ConfigReader):
         return trainer
 
     def _check(self) -> None:
-        """Look before the trainer makes a run folder, so that a mistake leaves none."""
+        """Check the parts before the trainer makes a run folder, so that a mistake leaves none."""
         options = self.config_init[self.subcommand]
         training = self.subcommand == "fit"
         if self._takes_up:
@@ -250,7 +250,7 @@ class JanusCLI(ConfigReader):
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             LightningCLI._run_subcommand(self, subcommand)
-        except MisconfigurationException as error:  # of options that show their fault at the start
+        except MisconfigurationException as error:  # some options fail only at the start
             raise trainer_mistake(error, vars(self._get(self.config_init, "trainer"))) from error
         except DivergenceError as error:
             if not error.recorded:
@@ -268,14 +268,14 @@ class JanusCLI(ConfigReader):
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """Writes the resolved config to the run's folder, and nested and once to W&B."""
+    """A callback that writes the resolved config to the run's folder and, nested, once to W&B."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         logger = trainer.logger
         if isinstance(logger, RunLogger):
             config = self.config.clone()
             if logger.resumed:
-                config.ckpt_path = None  # the config is that of the run, to be repeated from
+                config.ckpt_path = None  # the config repeats the run from its start
             text = self.parser.dump(config, skip_none=False)
             run = logger.experiment  # makes the folder
             write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
@@ -283,7 +283,7 @@ class SaveRunConfig(SaveConfigCallback):
 
 
 def _quiet_lightning() -> None:
-    """Leave out what Lightning says of its services and of its own deprecated calls."""
+    """Silence Lightning's tips about its services and warnings about its own deprecated calls."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not logger.filters:
         logger.addFilter(_is_no_advertisement)

@@ -1,4 +1,4 @@
-"""A command line to an exit code: `python -m janus_pl SUBCOMMAND ...`.
+"""The way from a command line to an exit code: `python -m janus_pl SUBCOMMAND ...`.
 
 The texts of the help are in `janus_pl.cli.help`, the exit codes in `janus_pl.errors.Exit`.
 """
@@ -46,7 +46,7 @@ def _run(args: list[str], signals: StopSignals) -> int:
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
     raising_before = logging.raiseExceptions
-    logging.raiseExceptions = False  # of a full disk W&B's log would say so at its every line
+    logging.raiseExceptions = False  # on a full disk each line of W&B's log would print an error
     try:
         code = _dispatch(args, signals)
     except SystemExit as stop:  # --help and --print_config end this way
@@ -83,7 +83,7 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
 
 
 def _ending(error: BaseException) -> int | None:
-    """Say in one line why a command ended, and return its exit code; None of a defect."""
+    """Say in one line why a command ended, and return its exit code; None for a defect."""
     if isinstance(error, UsageError | argparse.ArgumentError):
         return _fail(Exit.USAGE, explain(error, OPTIONS))
     if isinstance(error, ValueError) and usage_message(error) is not None:
@@ -100,7 +100,7 @@ def _ending(error: BaseException) -> int | None:
 
 
 def _finish(code: int) -> int:
-    """End the W&B run; return the exit code, STORAGE if W&B was the first to find no room."""
+    """End the W&B run; return the exit code, STORAGE if the disk fails only now."""
     try:
         logger.finish(code)
     except OSError as error:
@@ -116,10 +116,10 @@ def _fail(code: int, message: str) -> int:
 
 
 def _tell(code: int, line: str) -> int:
-    """Say how a run ended, on the first process alone, which also ends with the exit code.
+    """Say how a run ended and return its exit code, on the first process alone; else return 0.
 
-    All processes end alike, and Lightning's launcher kills the first one with SIGKILL when another
-    ends with a code other than 0.
+    All processes end alike. If another process ended with a code other than 0, Lightning's launcher
+    would kill the first one with SIGKILL.
     """
     if getattr(rank_zero_only, "rank", 0) != 0:
         return Exit.DONE
@@ -128,5 +128,5 @@ def _tell(code: int, line: str) -> int:
 
 
 def _one_line(message: Warning | str, *args: Any, **kwargs: Any) -> str:
-    """Format a warning as what it says, without the line of code that says it."""
+    """Format a warning as its text alone, without the line of code that raised it."""
     return f"warning: {message}\n"

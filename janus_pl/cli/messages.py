@@ -1,4 +1,4 @@
-"""One line for a mistake on the command line or in a config file."""
+"""Messages of one line for mistakes on the command line or in a config file."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightning.pytorch import Trainer
 
 from janus_pl.errors import UsageError, nearest
 
-WIDTH = 120  # of a value in a message, which may be a whole list of callbacks
+WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks
 
 
 def explain(error: BaseException, options: Iterable[str] = ()) -> str:
-    """A parser's message, which runs over twenty lines, as field, value and what is allowed.
+    """Shorten a parser's message of twenty lines to field, value and allowed values.
 
     Args:
-        error: what the parser or the construction of a class raised.
-        options: the top-level options of the command line, for a hint at the nearest one.
+        error: The error of the parser or of the construction of a class.
+        options: The top-level options of the command line, for a hint at the nearest one.
     """
     if usage := usage_message(error):
         return usage
@@ -35,29 +35,29 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
 
 
 def usage_message(error: BaseException) -> str | None:
-    """What a UsageError behind an error says: jsonargparse wraps what a constructor raises."""
+    """Return the text of the UsageError that jsonargparse wraps in an error; None without one."""
     link: BaseException | None = error
     while link is not None:
         if isinstance(link, UsageError):
             return str(link)
         link = link.__cause__ or link.__context__
-    # Where several types were tried, only its text is left, as one line among theirs.
+    # If several types were tried, only the UsageError's text is left, as a line among theirs.
     quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
     return quoted[1] if quoted else None
 
 
 def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> UsageError:
-    """What Lightning says of the trainer's options, with the one that it names first.
+    """Return Lightning's complaint about the trainer's options, for the one that it names first.
 
     Args:
-        error: what the Trainer raised.
-        options: what it was given.
+        error: The error that the Trainer raised.
+        options: The options that it was given.
     """
     text = " ".join(str(error).split())
     words = re.findall(r"\w+", text)
     named = [word for word in words if word in options]
     named += [name for name, value in options.items() if isinstance(value, str) and value in words]
-    # What is not installed, or not in this machine, is said without a name.
+    # Lightning names no option if a package or a device is missing.
     named += [
         name for name in ("accelerator", "strategy") if options.get(name) not in ("auto", None)
     ]
@@ -68,22 +68,22 @@ def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> Usag
 
 
 def _unknown_option(text: str) -> str | None:
-    """A key that a class does not take."""
+    """Return the message for a key that a class does not take."""
     if not (match := re.search(r"Option '([^']+)' is not accepted", text)):
         return None
     before_and_line = text[: text.find("\n", match.end())]
     classes = re.findall(r"class_path(?: |=)'([^']+)'", before_and_line)
-    if match[1] == "class_path":  # which is taken for an argument where there are other keys
+    if match[1] == "class_path":  # the parser reads it as an argument if there are other keys
         given = re.findall(r"Given value: (.*)$", text, re.MULTILINE)
         keys = ".".join(_keys(before_and_line))
         return f"{keys}: got {given[-1]}, allowed: no keys but class_path and init_args"
     field = ".".join([*_keys(before_and_line), match[1]])
-    known = _arguments(classes[-1]) - {match[1]}  # a name may be taken by the program itself
+    known = _arguments(classes[-1]) - {match[1]}  # the program may set an argument of this name
     return f"{field}: unknown key, allowed: {nearest(match[1], known)}"
 
 
 def _missing_argument(text: str) -> str | None:
-    """An argument that has no default and was not given, or given as null."""
+    """Return the message for an argument without default that is not given, or is null."""
     match = re.search(r"the following arguments are required: (?:\w+\.)?(\w+)", text)
     if not match:
         return None
@@ -142,7 +142,7 @@ def _keys(text: str) -> list[str]:
 
 
 def _readable(kind: str) -> str:
-    """The name of a type as a user would say it.
+    """Return the name of a type as a user would say it.
 
     >>> _readable("<class 'int'>"), _readable("typing.Literal['a', 'b']")
     ('int', "'a', 'b'")
@@ -153,7 +153,7 @@ def _readable(kind: str) -> str:
 
 
 def _arguments(class_path: str) -> set[str]:
-    """The names that a class and its bases take on construction."""
+    """Return the names of arguments that a class and its bases take on construction."""
     module, name = class_path.rsplit(".", 1)
     bases = inspect.getmro(getattr(import_module(module), name))
     names = {

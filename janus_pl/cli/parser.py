@@ -1,4 +1,4 @@
-"""Command lines of the tools: a mistake in one is a UsageError, one line."""
+"""The parser of the tools' command lines; a mistake is a UsageError of one line."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class ToolParser(argparse.ArgumentParser):
     """The parser of `python -m janus_pl TOOL`.
 
     Args:
-        tool: its name, which a mistake is a mistake of.
-        allowed: what is allowed, in one line.
-        description: what it does.
-        epilog: what is said below the options.
+        tool: The tool's name, which is the field that an error names.
+        allowed: The allowed arguments in one line, for errors.
+        description: The tool's task, for the help.
+        epilog: The text of the help below the options.
     """
 
     def __init__(
@@ -34,14 +34,14 @@ class ToolParser(argparse.ArgumentParser):
         raise UsageError(self.tool, message, self.allowed)
 
     def read(self, args: Sequence[str], needed: str | None = None) -> Any:
-        """The options of a command line.
+        """Return the options of a command line.
 
         Args:
-            args: the arguments.
-            needed: an option that has to be there.
+            args: The arguments.
+            needed: An option that must be given.
 
         Raises:
-            UsageError: what is wrong with them.
+            UsageError: An argument is wrong or unknown, or the needed option is missing.
         """
         options, unknown = self.parse_known_args(args)
         if unknown or (needed is not None and not getattr(options, needed)):

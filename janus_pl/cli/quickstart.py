@@ -1,7 +1,7 @@
 """`make quickstart`: SGD and GD on the embedded data, side by side in a table and in figures.
 
-Both runs are `quickstart.yaml`, the second with `data.batch_size: full`: the same epochs, so fewer
-steps for GD.
+Both runs take `quickstart.yaml`; the second sets `data.batch_size: full`. Their epochs are equal,
+so GD takes fewer steps.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ ROWS = {
 
 
 def main(extra: Sequence[str] = ()) -> int:
-    """Train both, print the comparison, draw the figures, and say where all lies.
+    """Train both runs, print the comparison, draw the figures, and say where all files are.
 
     Args:
-        extra: further arguments for both runs, as on the command line.
+        extra: Further arguments for both runs, as on the command line.
     """
     runs = {name: train(name, batch_size, extra) for name, batch_size in RUNS.items()}
     finals = {name: final for name, (final, _) in runs.items()}
@@ -53,7 +53,7 @@ def _shown(value: float | None) -> str:
 
 
 def train(name: str, batch_size: str, extra: Sequence[str] = ()) -> tuple[dict[str, float], str]:
-    """One run; returns the numbers of its last row, and its folder."""
+    """Train one run; return the last number of each key, and the run's folder."""
     args = ["fit", "--config", "quickstart.yaml", "--name", f"quickstart-{name.lower()}"]
     args += ["--trainer.enable_model_summary", "false"]
     cli = JanusCLI([*args, "--data.batch_size", batch_size, *extra])

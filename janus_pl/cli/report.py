@@ -23,11 +23,11 @@ AXES = {"epoch": "epoch", "step": "trainer/global_step", "eta_t": "eta_t"}
 
 
 def main(args: Sequence[str]) -> int:
-    """Read runs, draw what they allow, and say what they do not.
+    """Read runs, draw the figures that they allow, and say why the others are missing.
 
     Raises:
-        UsageError: no runs at a path, or an option that is not one.
-        StorageError: a file that cannot be written.
+        UsageError: A path has no runs, no run has ended, or an option is wrong.
+        StorageError: A file cannot be written.
     """
     options = _parser().read(args, needed="runs")
     records = read(options.runs, options.unfinished)

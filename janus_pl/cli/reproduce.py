@@ -1,7 +1,7 @@
 """`make reproduce`: the runs behind docs/RESULTS.md, its figures and its verdicts.
 
-Every step is a command that can be typed by itself. Runs that are done are skipped and those that
-were interrupted go on, so it can be stopped and started again.
+Each step is a command that can also be typed by hand. Finished runs are skipped and interrupted
+ones go on, so it can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LINEAR = ("a1", "a2", "a2_printed_schedule", "a3", "a4", "a5", "a6", "a7", "batc
 
 
 class Step(NamedTuple):
-    """A sweep and the minutes of one core that it takes, measured on two cores."""
+    """A sweep and its cost in minutes of one core, measured on two cores."""
 
     sweep: str
     minutes: float
@@ -48,10 +48,12 @@ FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the sweeps, then `report` and `verify`; the worst exit code of all.
+    """Run the sweeps, then `report` and `verify`; return the largest exit code.
+
+    A refused or interrupted command ends all at once, with its own code.
 
     Args:
-        args: the options, without the program's name; None takes them from the command line.
+        args: The options, without the program's name; None takes them from the command line.
     """
     options = _parser().parse_args(args)
     steps = FAST if options.fast else FULL
@@ -68,14 +70,14 @@ def main(args: Sequence[str] | None = None) -> int:
     for command in commands:
         print(f"$ python -m janus_pl {shlex.join(command)}", flush=True)
         code = subcommands.main(command)
-        if code in (Exit.USAGE, *INTERRUPTED):  # what follows would fare no better
+        if code in (Exit.USAGE, *INTERRUPTED):  # the next command would end alike
             return code
         worst = max(worst, code)
     return worst
 
 
 def _data(step: Step, folder: str | None) -> list[str]:
-    """Options of the deep runs for images of the user's own, in place of the download."""
+    """Return options that give the user's images to deep runs, in place of the download."""
     if folder is None or step not in DEEP:
         return []
     return ["--", "--data", "janus_pl.data.ImageFolderPair", "--data.root", folder]

@@ -1,4 +1,4 @@
-"""Which interrupted run `--ckpt_path last` goes on with; all processes agree on it."""
+"""The interrupted run that `--ckpt_path last` goes on with; all processes agree on it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from janus_pl.run.folder import (
     interrupted,
 )
 
-TOLD = "JANUS_PL_GOES_ON"  # by the first process to those that it starts: what they go on with
+TOLD = "JANUS_PL_GOES_ON"  # tells the processes started by the first one which run to go on with
 
 
 class Resumed(NamedTuple):
-    """The folder of the run to go on with and its checkpoint; None each where there is none."""
+    """The folder of the run to go on with and its checkpoint; both None if there is none."""
 
     folder: Path | None = None
     checkpoint: str | None = None
@@ -58,14 +58,14 @@ def find(root: Path, config: Mapping[str, Any], may_differ: bool) -> Resumed:
 
 
 def interrupted_run(root: Path, config: Mapping[str, Any], may_differ: bool) -> Path | None:
-    """Return the newest interrupted run of this config; None where there is none.
+    """Return the newest interrupted run of this config; None if there is no interrupted run.
 
-    With WANDB_RUN_ID it is that run or none, and a run that has ended is left as it is. Arguments
-    as `find`.
+    If none has this config and it may differ, return the newest of all. If WANDB_RUN_ID is set,
+    only that run counts. Arguments as in `find`.
 
     Raises:
-        UsageError: The run has ended, its config cannot be read, or all interrupted runs have
-            another config and it may not differ.
+        UsageError: The run of WANDB_RUN_ID has ended or its config cannot be read, or all
+            interrupted runs have another config and it may not differ.
     """
     runs = interrupted(root)
     if run_id := os.environ.get("WANDB_RUN_ID"):
@@ -102,7 +102,7 @@ def agree(trainer: Trainer, resumed: Resumed) -> Resumed:
         os.environ[TOLD] = json.dumps(found)
     elif TOLD in os.environ:
         found = json.loads(os.environ[TOLD])
-    else:  # torchrun, SLURM: nobody has started the others
+    else:  # torchrun, SLURM: this process has not started the others
         strategy.setup_environment()
         found = strategy.broadcast(found)
     return Resumed(None if found[0] is None else Path(found[0]), found[1])

@@ -1,4 +1,4 @@
-"""Subcommands beside those of the trainer. Those that read records start without PyTorch."""
+"""Subcommands beside those of the trainer; readers of records start without PyTorch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOOLS = {**READERS, "sweep": "janus_pl.cli.sweep"}
 
 
 def run(args: Sequence[str]) -> int:
-    """Return the exit code of a tool; its errors are for the caller to tell."""
+    """Run a tool and return its exit code; errors pass to the caller."""
     return int(import_module(TOOLS[args[0]]).main(args[1:]))
 
 

@@ -24,18 +24,18 @@ from janus_pl.sweep.states import Entry, State, exit_code, look
 from janus_pl.sweep.view import View, epoch_text, state_text, table_of
 
 USAGE = "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N] [-- OPTION...]"
-WIDTH = 140  # of a table that no terminal limits
+WIDTH = 140  # of a table if the output is not a terminal
 
 
 def main(args: Sequence[str]) -> int:
-    """Run a sweep file's runs, but for those that have ended already.
+    """Run the runs of a sweep file, except those that have ended already.
 
     Returns:
-        0 all are done, 3 some diverged, 5 a theorem broke in some, 1 some failed; 130 and 143
-        stopped by SIGINT and SIGTERM.
+        The exit code: 0 if all are done, 3 if some diverged, 5 if a theorem broke in some, 1 if
+        some failed; 130 and 143 if SIGINT and SIGTERM stopped the sweep.
 
     Raises:
-        UsageError: what is wrong with the file or with one of its runs; nothing is started then.
+        UsageError: The file or one of its runs is wrong; nothing is started then.
     """
     end = list(args).index("--") if "--" in args else len(args)
     options, more = _options(args[:end]), args[end + 1 :]
@@ -48,7 +48,7 @@ def main(args: Sequence[str]) -> int:
         _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
     entries = [look(run) for run in runs]
     devices, jobs = _share(runs)
-    # Of all runs, whatever has been done of them: another number of threads is another run.
+    # Count finished runs too: jobs decide the threads of a run, and threads decide its numbers.
     jobs = min(options.jobs or jobs, len(runs))
     if options.dry_run:
         _print_plan(console, entries)
@@ -90,9 +90,9 @@ def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], 
 
 
 def _share(runs: Sequence[PlannedRun]) -> tuple[list[str], int]:
-    """The GPUs to hand out, and how many runs there are at a time unless something else is asked.
+    """Return the GPUs to hand out, and the default number of runs at a time.
 
-    A run that asks for several devices gets all there are, and one goes on at a time.
+    If a run asks for several devices, each run gets all devices, and the default is one at a time.
     """
     options = [run.config["trainer"] for run in runs]
     if any(trainer["devices"] not in ("auto", "1", 1) for trainer in options):

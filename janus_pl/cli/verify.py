@@ -25,10 +25,10 @@ def main(args: Sequence[str]) -> int:
     """Read runs, print the table, and say whether a theorem is violated.
 
     Returns:
-        DONE whatever the verdicts of the predictions are; BROKEN_THEOREM if a theorem fails.
+        BROKEN_THEOREM if a theorem fails, else DONE, whatever the verdicts of predictions are.
 
     Raises:
-        UsageError: no runs at a path, or a file that cannot be written.
+        UsageError: A path has no runs, or the file cannot be written.
     """
     options = _parser().read(args, needed="runs")
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():

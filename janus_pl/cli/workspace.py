@@ -14,10 +14,10 @@ USAGE = "--entity E --project P [--name NAME] [--json]"
 
 
 def main(args: Sequence[str]) -> int:
-    """Save the workspace and print its address, or print it as JSON.
+    """Save the workspace and print its address; with `--json` only print it as JSON.
 
     Raises:
-        UsageError: an option that is missing, no account, or W&B refuses.
+        UsageError: An option, an account or wandb-workspaces is missing, or W&B refuses.
     """
     options = _parser().read(args, needed="project")
     try:
@@ -36,7 +36,7 @@ def main(args: Sequence[str]) -> int:
         raise UsageError("--entity", options.entity, "--json, until `wandb login` was run")
     try:
         view.save()
-    except Exception as error:  # of the network, of permissions: the client has no common class
+    except Exception as error:  # network, permissions: the client's errors share no class
         said = " ".join(str(error).split())
         raise UsageError("workspace", f"{options.entity}/{options.project}", said) from error
     print(view.url)

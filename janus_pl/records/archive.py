@@ -1,7 +1,7 @@
 """Records of runs in one compressed file: to keep, to hand on, and to read like their folders.
 
-One line of JSON a run (`janus_pl.records.parts.Part`), as W&B recorded it. What is of the machine
-alone stays out: paths lose their folders, and W&B's own columns but for the run's time are dropped.
+One line of JSON for each `janus_pl.records.parts.Part`, as W&B recorded it. Facts about the machine
+stay out: paths lose their folders, and of W&B's own columns only the run's time is kept.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def write_archive(path: Path, parts: Iterable[Part]) -> None:
     """Write records to a file, in the order of their ids; equal records make equal bytes.
 
     Args:
-        path: the file, which ends in `.jsonl.xz`; what was there is replaced in one go.
-        parts: as `janus_pl.records.read.read_parts` returns them.
+        path: The file, named `*.jsonl.xz`; an older file is replaced in one step.
+        parts: Parts from `janus_pl.records.read.read_parts`, without the skipped ones.
     """
     ordered = sorted(parts, key=lambda part: (part.id, part.start))
     text = "".join(json.dumps(_portable(part), sort_keys=True) + "\n" for part in ordered)
@@ -34,10 +34,10 @@ def write_archive(path: Path, parts: Iterable[Part]) -> None:
 
 
 def read_archive(path: Path) -> list[Part]:
-    """The records in a file that `write_archive` has written.
+    """Return the records in a file that `write_archive` has written.
 
     Raises:
-        UsageError: a file that is none of these.
+        UsageError: The file is damaged, or is not such a file.
     """
     try:
         lines = lzma.decompress(path.read_bytes()).decode().splitlines()
@@ -56,7 +56,7 @@ def _portable(part: Part) -> dict[str, Any]:
 
 
 def _is_of_the_run(key: str, item: Mapping[str, Any]) -> bool:
-    """Numbers and histograms; tables and pictures are files of their own."""
+    """Tell whether a key is of a number or a histogram; tables and pictures are own files."""
     name, dot, _ = key.partition(".")
     return item.get(f"{name}._type") == "histogram" if dot else key == TIME or key[0] != "_"
 

@@ -1,4 +1,4 @@
-"""Which runs may be compared: equal options and seeds, and networks that were trained."""
+"""Families of runs that may be compared, and the test whether a network was trained."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from janus_pl.records.run import Run
 
-CONVERGED_ERROR = 0.01  # of the training set; the paper's for converged GD (Fig. 2b)
-UNTRAINED = 0.99  # of the loss of f = 0
-EMPTIED = 0.01  # of the outputs at the start; those of an emptied network are 1e-7 and less
+CONVERGED_ERROR = 0.01  # on the training set; the paper's value for converged GD (Fig. 2b)
+UNTRAINED = 0.99  # share of the loss of f = 0
+EMPTIED = 0.01  # share of the outputs at the start; an emptied network has 1e-7 or less
 
 LOSS_AT_ZERO = {
     **{"square": 1.0, "exponential": 1.0},
@@ -26,42 +26,45 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
     "epochs": ("trainer.max_epochs", "trainer.max_steps"),
     "loss": ("model.loss",),
 }
-# What else of the trainer changes the numbers; the rest is how they are computed and shown.
+# The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
 
 def seed_of(run: Run) -> tuple[Any, Any]:
-    """The seeds of weights and of samples."""
+    """Return the seeds of the weights and of the samples."""
     return run.options.get("seed_everything"), run.options.get("data.seed")
 
 
 def lambda_of(run: Run) -> float:
-    """The paper's lambda; NaN for a run over several, or none."""
+    """Return the paper's lambda; NaN if the run has several, or none."""
     value = run.options.get("model.weight_decay")
     return float(value) if isinstance(value, int | float) else math.nan
 
 
 def is_untrained(run: Run) -> bool:
-    """Whether a network's training loss ended at that of f = 0, within 1% of it, or above.
+    """Tell whether a network's training loss ended within 1% of that of f = 0, or above it.
 
-    It is no evidence for or against what is said of trained networks.
+    Such a run is no evidence for or against claims about trained networks.
     """
     at_zero = LOSS_AT_ZERO.get(str(run.options.get("model.loss")), math.inf)
     return run.last("train/loss") >= UNTRAINED * at_zero
 
 
 def is_zero_function(run: Run) -> bool:
-    """Whether a network ended as f = 0: untrained, and its outputs next to none of what they were.
+    """Tell whether a network ended as f = 0: untrained, with outputs below 1% of the first.
 
-    Its margins are rounding and its directions those of a network that weight decay has emptied.
-    Outputs start near 0 too, so that the loss alone does not tell it from one that is hardly
-    trained.
+    Its margins are rounding errors; its directions are those of a network that weight decay has
+    emptied. Outputs start near 0 too, so the loss alone does not tell such a network from one that
+    is hardly trained.
     """
     return is_untrained(run) and outputs_left(run) < EMPTIED
 
 
 def outputs_left(run: Run) -> float:
-    """Root mean square of y_n f_W(x_n), at the end over that at the start; NaN if not recorded."""
+    """Return the root mean square of y_n f_W(x_n) at the end over that at the start.
+
+    NaN if it was not recorded, or is 0 at the start.
+    """
     end, start = (
         abs(at("rho")) * math.hypot(at("margin/mean"), at("margin/std"))
         for at in (run.last, run.first)
@@ -70,7 +73,7 @@ def outputs_left(run: Run) -> float:
 
 
 def why_untrained(run: Run) -> str:
-    """What shows that a network is untrained, with the numbers."""
+    """Return the reason why a network counts as untrained, with the numbers."""
     loss, left = run.last("train/loss"), outputs_left(run)
     if is_zero_function(run):
         return f"its training loss is {loss:.3g} and its outputs {left:.1e} of the first: f = 0"
@@ -79,7 +82,7 @@ def why_untrained(run: Run) -> str:
 
 
 def setup(run: Run, *varied: Varied) -> str:
-    """All options that matter to a run's numbers but the varied ones: equal for comparable runs."""
+    """Return all options that change the numbers, except varied ones; equal if comparable."""
     left_out = {option for name in varied for option in OPTIONS_OF[name]}
     kept = {
         key: value
@@ -90,7 +93,7 @@ def setup(run: Run, *varied: Varied) -> str:
 
 
 def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:
-    """Runs that differ in nothing but seeds and the varied options, together."""
+    """Group the runs that differ in seeds and the varied options only."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(setup(run, "seed", *varied), []).append(run)
@@ -98,7 +101,7 @@ def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:
 
 
 def by_seed(runs: Iterable[Run]) -> list[list[Run]]:
-    """Runs of the same seeds, together."""
+    """Group the runs of equal seeds."""
     found: dict[tuple[Any, Any], list[Run]] = {}
     for run in runs:
         found.setdefault(seed_of(run), []).append(run)

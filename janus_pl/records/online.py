@@ -25,17 +25,17 @@ WANTED = (
 
 
 def is_online(path: str) -> bool:
-    """Whether this can be only a project on W&B, since no such file or folder is there."""
+    """Tell whether a path can only be a project on W&B, because no such file or folder exists."""
     return FORM.fullmatch(path) is not None and not Path(path).exists()
 
 
 def read_online(path: str) -> list[Part | Skipped]:
-    """All runs of a project or a group, through `wandb.Api`; reports of ours are not among them.
+    """Return all runs of a project or a group, through `wandb.Api`, without reports of ours.
 
-    A failed run has the exit code 1, whatever it was: W&B keeps only that it failed.
+    A failed run has the exit code 1, whatever it was, because W&B keeps only that it failed.
 
     Raises:
-        UsageError: no such project, no account, or no network.
+        UsageError: There is no such project, no run in it, no account, or no network.
     """
     if not has_account():  # W&B would ask for a key and wait
         nobody = "no account is configured (`wandb login`)"
@@ -72,7 +72,7 @@ def _part(run: Any) -> Part | Skipped:
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """As W&B's own reader of files has it. Values that are not finite come as words."""
+    """Flatten a row as W&B's own reader of files does; values that are not finite are words."""
     for key, value in row.items():
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{key}.")

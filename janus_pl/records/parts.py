@@ -1,4 +1,4 @@
-"""What is read of one run at one time: all of it, or what there was until an interruption."""
+"""Parts of the record of a run: the whole of it, or the rows until an interruption."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ class Part(NamedTuple):
     """One of W&B's files of a run, or a run on W&B's server.
 
     Attributes:
-        path: the file; of a run on a server its address.
+        path: The file; for a run on a server its address.
         id: W&B's id of the run.
-        name: its name, the id where it has none.
+        name: The run's name, or its id if it has none.
         group: W&B's group, or None.
-        start: when it was started, so that later parts sort behind.
-        config: the config of the run, nested.
-        items: one for each row, nested keys flat with a dot: `margin/hist._type`.
-        exit_code: None where it has not ended.
+        start: The time of its start; later parts sort behind.
+        config: The config of the run, nested.
+        items: One for each row, nested keys flat with a dot: `margin/hist._type`.
+        exit_code: The exit code; None if the run has not ended.
     """
 
     path: Path
@@ -31,7 +31,7 @@ class Part(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """A run that was found and is left out."""
+    """A run that was found and is left out, with the reason."""
 
     path: Path
     reason: str

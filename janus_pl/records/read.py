@@ -1,7 +1,7 @@
-"""Run records, read back: what a run was, its rows, how it ended.
+"""Run records, read back: the config, the rows and the end of each run.
 
-W&B's own reader prints a run's file as JSON; the program behind `wandb leet inspect --json` is
-called without the Python around it, which takes thirty times as long.
+W&B's own reader prints a run's file as JSON. The program behind `wandb leet inspect --json` is
+called directly: with Python around it, it takes thirty times as long.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ HEADER = 7  # bytes of W&B's file before its first record
 
 
 class Records(NamedTuple):
-    """Runs in the order of their names, and those that could not be read."""
+    """Runs in the order of their names, and the runs that were left out."""
 
     runs: list[Run]
     skipped: list[Skipped]
 
 
 def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
-    """All runs at or below some folders that ended by themselves.
+    """Return the runs at or below some paths that have their result (exit code 0 or 5).
 
     Args:
-        paths: folders of runs, of one run, or W&B's own folders of a run; files of recorded runs
-            (`janus_pl.records.archive`), or folders of such; `entity/project` or
+        paths: Folders of runs, of one run, or W&B's own folders of a run; files of recorded runs
+            (`janus_pl.records.archive`), or folders of such files; `entity/project` or
             `entity/project/group` on W&B.
-        unfinished: take those too that are under way or were interrupted, as far as they got.
+        unfinished: Whether to add runs that are under way or were interrupted, as far as they got.
 
     Raises:
-        UsageError: a path with no record of a run below it.
+        UsageError: A path has no record of a run.
     """
     parts = read_parts(paths)
     by_id: dict[str, list[Part]] = {}
@@ -60,17 +60,17 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
 
 
 def _is_redone(part: Skipped, by_id: Mapping[str, Sequence[Part]]) -> bool:
-    """Whether a run was killed before W&B's first record of it, and has another part.
+    """Tell whether a run was killed before W&B's first record of it, and has another part.
 
-    Offline a part has all rows from the first on, so nothing is missing; online it has only its
-    own, and some may be.
+    Offline, a part has all rows from the first on, so nothing is missing. Online, it has only its
+    own rows, and some may be missing.
     """
     offline = part.path.parent.name.startswith("offline-run-")
     return offline and part.reason == EMPTY and part.path.stem.removeprefix("run-") in by_id
 
 
 def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
-    """What `read` merges; arguments and errors as there."""
+    """Return the parts that `read` merges; arguments and errors are those of `read`."""
     files: dict[Path, None] = {}
     parts: list[Part | Skipped] = []
     for path in map(str, paths):
@@ -98,7 +98,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _read_part(file: Path) -> Part | Skipped | None:
-    """One file; None of a report's, which holds figures and no rows."""
+    """Return the part in a file; None for a report's file, which has figures and no rows."""
     command = [get_core_path(), "leet", "inspect", "--json", "--no-observability"]
     command += ["--run-file", str(file), str(file.parent.parent)]
     told = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -135,13 +135,13 @@ def _read_part(file: Path) -> Part | Skipped | None:
 
 
 def _is_of_no_use(line: str) -> bool:
-    """A record that repeats a row, or is of the machine: two thirds of the bytes."""
+    """Tell whether a record repeats a row or describes the machine: two thirds of the bytes."""
     head = line[:64]
     return '"type":"summary"' in head or '"type":"stats"' in head
 
 
 def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
-    """Parts of one run, oldest first. What a later part recorded again is taken from it."""
+    """Merge parts of one run, oldest first; a later part replaces rows from its first step on."""
     last = parts[-1]
     broken_off = last.exit_code is None or last.exit_code in INTERRUPTED
     if broken_off and not unfinished:

@@ -27,18 +27,18 @@ class Histogram(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """One run, its parts merged where it was resumed.
+    """One run; if it was resumed, its parts are merged.
 
     Attributes:
         id: W&B's id of the run.
-        name: its name, the id where it has none.
+        name: The run's name, or its id if it has none.
         group: W&B's group, or None.
-        path: the newest of W&B's files of it.
-        config: the resolved config, nested.
-        exit_code: 0, or 5 where a theorem broke; another one, or None, of an unfinished run.
-        rows: the numbers of the record, one row for each recorded epoch, columns as the README's
-            table of keys has them; NaN where a row has no such number.
-        histograms: by key, in the order of the rows.
+        path: The newest of W&B's files of the run.
+        config: The resolved config, nested.
+        exit_code: 0, or 5 if a theorem broke; another one, or None, for an unfinished run.
+        rows: The numbers of the record, one row for each recorded epoch. The columns are the keys
+            of the README's table; NaN if a row has no such number.
+        histograms: The histograms by key, in the order of the rows.
     """
 
     id: str
@@ -51,30 +51,30 @@ class Run:
     histograms: Mapping[str, Sequence[Histogram]] = field(default_factory=dict)
 
     def has(self, *keys: str) -> bool:
-        """Whether every key was recorded at least once."""
+        """Tell whether every key was recorded at least once."""
         return all(key in self.rows and self.rows[key].notna().any() for key in keys)
 
     def last(self, key: str) -> float:
-        """The newest number of a key; NaN where there is none."""
+        """Return the newest number of a key; NaN if there is none."""
         return float(self.rows[key].dropna().iloc[-1]) if self.has(key) else float("nan")
 
     def first(self, key: str) -> float:
-        """The oldest number of a key; NaN where there is none."""
+        """Return the oldest number of a key; NaN if there is none."""
         return float(self.rows[key].dropna().iloc[0]) if self.has(key) else float("nan")
 
     def layers(self, kind: str) -> list[str]:
-        """The layers with keys `kind/<layer>`, in the order of their names, which is by depth."""
+        """Return the layers with keys `kind/<layer>` by name, in the paper's network by depth."""
         prefix = f"{kind}/"
         return sorted(key.removeprefix(prefix) for key in self.rows if key.startswith(prefix))
 
     @property
     def finished(self) -> bool:
-        """Whether it ended by itself, so that its last row is that of the whole run."""
+        """Whether the run has its result, so that its last row describes the whole run."""
         return self.exit_code in SOUND
 
     @cached_property
     def options(self) -> dict[str, Any]:
-        """What the run was given, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`."""
+        """The options of the run, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`."""
         flat = {"seed_everything": self.config.get("seed_everything")}
         for part in ("model", "data"):
             given = self.config.get(part) or {}
@@ -90,7 +90,7 @@ class Run:
 
     @property
     def dynamics(self) -> str:
-        """`GD` where every step takes the whole training set, else `SGD`."""
+        """`GD` if `data.batch_size` is `full`, the whole training set a step, else `SGD`."""
         return "GD" if self.options.get("data.batch_size") == "full" else "SGD"
 
 

@@ -1,4 +1,4 @@
-"""Whether W&B has credentials, and what a run may be called; no trainer in here."""
+"""W&B's credentials, and the ids and folder names of runs; imports no trainer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from janus_pl.errors import UsageError
 
 
 def has_account() -> bool:
-    """Whether W&B finds credentials, without asking anybody: its variables or the netrc file."""
+    """Tell whether W&B finds credentials in its variables or the netrc file, and ask nobody."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     host = urlsplit(wandb.setup().settings.base_url).hostname or ""
@@ -29,15 +29,15 @@ def has_account() -> bool:
 
 
 def check_folder_name(field: str, value: str | None) -> None:
-    """A project or an id is a folder, which may not lead out of the one that it is in.
+    """Refuse a project or an id that could lead out of the folder that it is in.
 
     Raises:
-        UsageError: it is no name of one folder.
+        UsageError: The value is not the name of one folder.
     """
     if value in (None, "", ".", "..") or {"/", os.sep} & set(str(value)):
         raise UsageError(field, value, "a name that is one folder below --run_dir")
 
 
 def new_id() -> str:
-    """Eight letters and digits, as W&B's own."""
+    """Return an id of eight random letters and digits, as W&B's own."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))

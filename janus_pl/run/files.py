@@ -1,4 +1,4 @@
-"""Files of a run: whole, or not there."""
+"""Files of a run, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from numpy.typing import ArrayLike
 
 from janus_pl.errors import StorageError
 
-PART = ".janus-part"  # of a file that is being written
+PART = ".janus-part"  # ends the name of a file that is being written
 
 
 def write_atomically(
     path: Path, write: Callable[[BinaryIO], object], keep: Path | None = None
 ) -> None:
-    """Write a file; the one that was there before stays until the new one is complete.
+    """Write a file in one step: an older file stays until the new one is complete.
 
-    The content goes to a temporary file in the same folder, and so on the same device; only when it
-    is on the disk does it take the name of the file, in one step. A process that is killed at any
-    moment leaves the old file or the new one, and perhaps the temporary one, which the next write
-    of the same file replaces.
+    The content goes to a temporary file in the same folder, hence on the same device. Once it is on
+    the disk, the temporary file takes the name of the file. If a process is killed at any moment,
+    it leaves the old file or the new one, and perhaps the temporary one. The next write of the same
+    file replaces the temporary one.
 
     Args:
-        path: the file; its folder is made where there is none.
-        write: writes the content to a file that is open for it.
-        keep: a second name, in the same folder, under which the file that is replaced stays.
+        path: The file; its folder is made if there is none.
+        write: Writes the content to an open binary file.
+        keep: A second name, in the same folder, under which the replaced file stays.
 
     Raises:
-        StorageError: the system refuses, for want of room or otherwise; nothing has changed.
+        StorageError: The system refuses, for lack of space or otherwise. The old file stays, unless
+            only the last step failed, which writes the folder to the disk.
     """
     part = _part_of(path)
     try:
@@ -48,7 +49,7 @@ def write_atomically(
                 _keep_as(path, keep)
             os.replace(part, path)
         except BaseException:
-            with contextlib.suppress(OSError):  # what went wrong before says more
+            with contextlib.suppress(OSError):  # the first error says more
                 part.unlink(missing_ok=True)
             raise
         _sync_folder(path.parent)
@@ -58,19 +59,19 @@ def write_atomically(
 
 
 def save_arrays(path: Path, **arrays: ArrayLike) -> None:
-    """Write an .npz; a file that was there before stays until the new one is complete.
+    """Write an .npz file; an older file stays until the new one is complete.
 
     Raises:
-        StorageError: the file cannot be written.
+        StorageError: The file cannot be written.
     """
     named = {k: np.asarray(v) for k, v in arrays.items()}
     write_atomically(path, lambda file: np.savez(file, **named))  # type: ignore[arg-type]
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove the temporary files that killed processes left in a folder nobody else writes to."""
+    """Remove temporary files of killed processes from a folder that nobody else writes to."""
     for part in folder.glob(f".*{PART}"):
-        with contextlib.suppress(OSError):  # the write to come will say so
+        with contextlib.suppress(OSError):  # the next write reports the error
             part.unlink()
 
 
@@ -79,7 +80,7 @@ def _part_of(path: Path) -> Path:
 
 
 def _keep_as(path: Path, name: Path) -> None:
-    """Give a file a second name, and leave it the first."""
+    """Give a file a second name besides its first."""
     part = _part_of(name)
     part.unlink(missing_ok=True)
     try:
@@ -87,16 +88,16 @@ def _keep_as(path: Path, name: Path) -> None:
     except OSError:  # not every file system has hard links
         shutil.copyfile(path, part)
     os.replace(part, name)
-    part.unlink(missing_ok=True)  # where both were one file already, replace does nothing
+    part.unlink(missing_ok=True)  # if both were one file already, replace does nothing
 
 
 def _sync_folder(folder: Path) -> None:
-    """A new name is on the disk only when its folder is."""
+    """Write a folder to the disk; a new name in it is there only then."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that cannot
+        if error.errno != errno.EINVAL:  # some file systems cannot
             raise
     finally:
         os.close(descriptor)

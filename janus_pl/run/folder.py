@@ -1,8 +1,9 @@
-"""The folder of a run: who is at work in it, how the run ended, and which run to go on with.
+"""The folder of a run: its lock, its outcome, and the interrupted runs among several.
 
-A run holds a lock on its folder while it trains, which the system lets go of when the process ends,
-however it ends. `outcome.json` is there once a run has ended by itself. A run without either was
-interrupted.
+A run has a lock on its folder while it trains. The system releases the lock when the process ends,
+however it ends. A process that ends its run writes the exit code to `outcome.json`; a killed one
+does not. A run counts as interrupted if it has neither a lock nor a code of
+`janus_pl.errors.FINAL`.
 """
 
 from __future__ import annotations
@@ -22,35 +23,35 @@ from janus_pl.run.files import write_atomically
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
-# What a run is called and how it is shown is no part of what it computes.
+# Options that change no number of a run: names, places and display.
 FREE = ("name", "group", "tags", "project", "run_dir", "ckpt_path", "allow_config_change")
 FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "profiler")
 
 
 class RunFolder:
-    """A run's folder, held by this process until `end`.
+    """The folder of a run, locked by this process until `end` or `let_go`.
 
     Raises:
-        UsageError: another process trains in it.
+        UsageError: Another process trains in it.
     """
 
     def __init__(self, path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
-        self.path = path.absolute()  # whatever the working directory is in the end
+        self.path = path.absolute()  # the working directory may change
         self._lock = self._hold(path)
         if self._lock is None:
             raise UsageError("--ckpt_path", str(path), "a run that no other process is at work on")
         (path / OUTCOME).unlink(missing_ok=True)
 
     def _hold(self, path: Path) -> IO[str] | None:
-        for _ in range(20):  # another process may be looking, which takes no time
+        for _ in range(20):  # `is_held` of another process may lock it for a moment
             if (lock := _lock(path, fcntl.LOCK_EX)) is not None:
                 return lock
             time.sleep(0.05)
         return None
 
     def end(self, exit_code: int) -> None:
-        """Write how the run ended and let go of the folder."""
+        """Write the exit code of the run and release the lock."""
         if self._lock is not None:
             text = json.dumps({"exit_code": exit_code}) + "\n"
             try:
@@ -59,32 +60,32 @@ class RunFolder:
                 self.let_go()
 
     def let_go(self) -> None:
-        """Others may go on with the run, of whose end nothing is written."""
+        """Release the lock without an outcome, so that others may go on with the run."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None
 
 
 def interrupted(root: Path) -> list[Path]:
-    """Runs below a folder that did not end by themselves and are not under way, newest first."""
+    """Return the runs in a folder that are interrupted (module docstring), newest first."""
     runs = [config.parent for config in root.glob(f"*/{CONFIG}")]
     return sorted(filter(_is_interrupted, runs), key=_newest_file, reverse=True)
 
 
 def checkpoint_of(folder: Path) -> Path | None:
-    """The newest state of a run; None where it was broken off before its first checkpoint."""
+    """Return the newest checkpoint of a run; None if it stopped before its first one."""
     path = folder / CHECKPOINTS / LAST
     return path if path.is_file() else None
 
 
 def config_of(folder: Path) -> dict[str, Any]:
-    """The resolved config that a run was given."""
+    """Return the resolved config of a run."""
     config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     return config if isinstance(config, dict) else {}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What of a config has changed that a run's numbers may depend on, a line each.
+    """Return the changed options that a run's numbers may depend on, one line each.
 
     >>> differences({"model": {"lr": 1}, "name": "a"}, {"model": {"lr": 2}, "name": "b"})
     ['model.lr: 1 in the run, now 2']
@@ -98,7 +99,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """An id that configs share where they compute the same numbers, and no others: 12 hex digits.
+    """Return 12 hex digits, equal for configs that differ in names, places and display alone.
 
     >>> identity({"model": {"lr": 1}, "name": "a"}) == identity({"model": {"lr": 1}, "name": "b"})
     True
@@ -108,7 +109,7 @@ def identity(config: Mapping[str, Any]) -> str:
 
 
 def exit_code_of(folder: Path) -> int | None:
-    """How a run ended; None where it has not, or not by itself."""
+    """Return the exit code that a run has written; None if it has written none."""
     try:
         ended = json.loads((folder / OUTCOME).read_text())
     except (OSError, ValueError):
@@ -118,7 +119,7 @@ def exit_code_of(folder: Path) -> int | None:
 
 
 def is_held(folder: Path) -> bool:
-    """Whether a process is at work in a folder; looking makes no file."""
+    """Tell whether a process has the lock of a folder; make no file."""
     if not (folder / LOCK).is_file():
         return False
     if (lock := _lock(folder, fcntl.LOCK_SH)) is None:
@@ -128,7 +129,7 @@ def is_held(folder: Path) -> bool:
 
 
 def _lock(folder: Path, kind: int) -> IO[str] | None:
-    """The open lock file; None where another process holds it. Those who look share it."""
+    """Return the open lock file; None if another process has the lock. `is_held` shares it."""
     file = (folder / LOCK).open("a")
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """The rows of a run in a file of its own, so that a killed run loses none of them.
 
-W&B's process writes its record in blocks and dies with the process that it serves. A run that is
-resumed offline hands the rows before its checkpoint to W&B again, from here: the record of the
-newest part is whole.
+W&B's process writes its record in blocks and dies with the process that it serves. If a run is
+resumed offline, this file gives W&B the rows before the checkpoint again: the record of the newest
+part is whole.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ FILE = "rows.jsonl"
 
 
 class Journal:
-    """Rows, one JSON object a line; each is with the system as soon as it is appended.
+    """A file of rows, one JSON object a line; the system has each row once it is appended.
 
     Args:
-        folder: the run's folder.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -32,7 +32,7 @@ class Journal:
         self._file: IO[str] | None = None
 
     def append(self, row: Mapping[str, Value]) -> None:
-        """One more row."""
+        """Append a row."""
         if self._file is None:
             self._file = self.path.open("a" if self.count else "w", encoding="utf-8")
         self._file.write(json.dumps(plain_row(row)) + "\n")
@@ -40,7 +40,7 @@ class Journal:
         self.count += 1
 
     def keep(self, count: int) -> list[dict[str, Value]]:
-        """The first rows, which a checkpoint has behind it; the others are forgotten."""
+        """Return the first `count` rows, those of a checkpoint, and remove the others."""
         lines = self.path.read_text(encoding="utf-8").splitlines()[:count] if count else []
         if len(lines) < count:
             raise RuntimeError(f"{self.path} has {len(lines)} rows, the checkpoint {count}")
@@ -55,7 +55,7 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -1,4 +1,4 @@
-"""One W&B run in one folder, `RUN_DIR/PROJECT/ID/`; online with an account, else offline."""
+"""A W&B run in one folder, `RUN_DIR/PROJECT/ID/`; online with an account, else offline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from janus_pl.run.account import check_folder_name, has_account, new_id
 from janus_pl.run.folder import RunFolder
 from janus_pl.run.journal import Journal
 
-_folders: list[RunFolder] = []  # of this process, until `finish`
+_folders: list[RunFolder] = []  # locked by this process, until `finish`
 
 FLUSH_INTERVAL = 0.5  # seconds that a row may wait in W&B's memory, where a kill -9 loses it
 _made: list[Path] = []  # the folders that this process has made, innermost first
@@ -27,29 +27,30 @@ FINISH_TIMEOUT = 120.0  # seconds that the end of a run waits for a network that
 
 
 class RunLogger(WandbLogger):
-    """W&B logger whose run lies in a folder of its own.
+    """A W&B logger whose run has a folder of its own.
 
     The folder holds the resolved config, the checkpoints and W&B's own directory. It is made when
-    the run starts and not before. Without an account (no WANDB_API_KEY, no entry in the netrc file)
-    the run is offline and says so in one line; WANDB_MODE decides where it is set.
+    the run starts and not before. If WANDB_MODE is set, it decides about online and offline.
+    Otherwise a run without an account (no WANDB_API_KEY, no entry in the netrc file) is offline and
+    says so in one line.
 
-    Of several processes the first one alone has a run, and its folder is that of the checkpoints.
+    Of several processes only the first one has a run; checkpoints go to that run's folder.
 
     Args:
-        project: the W&B project, also the name of the folder.
-        name: the name of the run; W&B makes one up where there is none.
-        group: the W&B group, which a report reads as one experiment.
+        project: The W&B project, also the name of the folder.
+        name: The name of the run; if it is None, W&B makes one up.
+        group: The W&B group; a report reads it as one experiment.
         tags: W&B tags.
-        run_dir: the folder of all runs.
-        resumed: the folder of a run to go on with, whose id it keeps.
+        run_dir: The folder of all runs.
+        resumed: The folder of a run to go on with; the run keeps its id.
 
     Attributes:
-        resumed: whether this goes on with a run.
-        journal: the rows in a file of the run's folder, beside W&B's record; the first process's.
-        sent_steps: the optimizer steps up to which an online run has its rows already.
+        resumed: Whether this goes on with a run.
+        journal: The rows in a file of the run's folder, beside W&B's record; first process only.
+        sent_steps: The optimizer steps up to which W&B has the rows of a resumed online run.
 
     Raises:
-        UsageError: what W&B would refuse, or a project or id that would lead out of the folder.
+        UsageError: W&B would refuse an option, or the project or id is not the name of one folder.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class RunLogger(WandbLogger):
             tags=list(tags),
             config={},
         )
-        # WandbLogger hands it over even where it is not set, and W&B then warns.
+        # WandbLogger passes it on even if it is not set, and W&B then warns.
         del self._wandb_init["anonymous"]
         # Absolute, for W&B's service may have been started in another working directory.
         self._wandb_init["dir"] = str(self.folder.absolute())
@@ -98,7 +99,7 @@ class RunLogger(WandbLogger):
             except OSError as error:
                 raise StorageError(self.folder, error) from error
             except UsageError:
-                _made.clear()  # another process is at work there, and has made it
+                _made.clear()  # another process works there, and has made it
                 raise
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
@@ -124,7 +125,7 @@ class RunLogger(WandbLogger):
                 f"W&B: no connection ({reason}), so this run is recorded offline;"
                 f" `wandb sync {self.folder}/wandb/offline-run-*` brings it online later."
             )
-            wandb.teardown()  # W&B's service takes the run's id for in use
+            wandb.teardown()  # else W&B's service takes the run's id for in use
             self._wandb_init["mode"] = "offline"
             self._wandb_init["settings"] = self._settings()
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
@@ -179,10 +180,9 @@ def _check_names(
 
 @rank_zero_only
 def finish(exit_code: int = Exit.DONE) -> None:
-    """End the run of this process, if there is one: W&B reads every exit code but 0 as failed.
+    """End the run of this process, if there is one; W&B reads every exit code but 0 as failed.
 
-    Where the network does not take what is left, that is said in one line, and the record on disk
-    is whole.
+    If the network does not take the rest of the run, one line says so. The record on disk is whole.
     """
     ending, _folders[:] = _folders[:], []
     _made.clear()
@@ -210,14 +210,14 @@ def _finish_record(exit_code: int) -> None:
 
 
 def _hold(folder: Path) -> None:
-    """Make the folder and keep other processes from going on with its run."""
+    """Make the folder and lock it, so that no other process goes on with its run."""
     if all(held.path != folder.absolute() for held in _folders):
         _folders.append(RunFolder(folder))
 
 
 @rank_zero_only
 def mark_preempting() -> None:
-    """Tell W&B that the run was told to stop and may go on: it reads as preempted, not failed."""
+    """Mark the run as preempted in W&B, not failed: it was told to stop and may go on."""
     import wandb
 
     if wandb.run is not None:
@@ -226,7 +226,7 @@ def mark_preempting() -> None:
 
 @rank_zero_only
 def discard() -> None:
-    """Forget the run of this process if nothing was recorded, with the folders made for it."""
+    """Delete the run of this process, with the folders made for it, if nothing was recorded."""
     import wandb
 
     if wandb.run is not None:

@@ -1,19 +1,19 @@
-"""What a run is called and tagged where its config does not say: `sgd-B128-lam0.001-seed0`."""
+"""The default name of a run, such as `sgd-B128-lam0.001-seed0`, and its tags."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-# What the paper's runs have, of which a name says nothing.
+# Options of the paper's runs; a name leaves them out.
 USUAL = {"loss": "square", "normalization": "weight_norm", "decay": "all"}
 
 
 def run_name(config: Mapping[str, Any]) -> str | None:
-    """A name that tells the runs of a sweep apart; None of a model without weight decay in it.
+    """Return a name that tells a sweep's runs apart; None without weight decay or batch size.
 
     Args:
-        config: the resolved config, nested.
+        config: The resolved config, nested.
 
     >>> data = {"init_args": {"batch_size": 128, "seed": 0}}
     >>> model = {"class_path": "janus_pl.DeepReLUClassifier", "init_args": {"weight_decay": 0.001}}
@@ -29,13 +29,13 @@ def run_name(config: Mapping[str, Any]) -> str | None:
     parts.append(f"lam{_shown(model['weight_decay'])}")
     parts += [f"{model[key]}" for key, usual in USUAL.items() if model.get(key, usual) != usual]
     initial = config.get("seed_everything")
-    own = _is_linear(config) or seed == initial  # a linear problem and its W0 depend on one alone
+    own = _is_linear(config) or seed == initial  # one seed decides a linear problem and its W0
     parts.append(f"seed{seed}" if own else f"seed{initial}-order{seed}")
     return "-".join(parts)
 
 
 def run_tags(config: Mapping[str, Any]) -> list[str]:
-    """SGD or GD, the loss, and how weights are normalized.
+    """Return the tags: `linear` if it is, SGD or GD, the loss, the normalization of weights.
 
     >>> run_tags({"data": {"init_args": {"batch_size": "full"}}, "model": {}})
     ['GD']
@@ -56,6 +56,6 @@ def _is_linear(config: Mapping[str, Any]) -> bool:
 
 
 def _shown(value: object) -> str:
-    """A number, or several of them for replicas, as short as it can be written."""
+    """Return a number in six digits or fewer; several for replicas, joined by `+`."""
     numbers = value if isinstance(value, list) else [value]
     return "+".join(f"{n:g}" if isinstance(n, int | float) else str(n) for n in numbers)

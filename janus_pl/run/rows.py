@@ -1,7 +1,7 @@
 """The record of a run: one row an epoch, written to every logger in one call.
 
-W&B starts a new row at every `run.log`, and Lightning logs metrics, validation results and objects
-in calls of their own, at steps that differ by one. So a row is collected here and written once.
+W&B starts a new row at every `run.log`. Lightning logs metrics, validation results and objects in
+separate calls, at steps that differ by one. So a row is collected first and then written once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SUMMARY = "last,min,max"  # columns KEY.last, KEY.min, KEY.max of W&B's table of
 
 
 class Histogram(NamedTuple):
-    """Counts (bins,) and edges (bins + 1,)."""
+    """A histogram: counts (bins,) and edges (bins + 1,)."""
 
     counts: NDArray[np.int64]
     edges: NDArray[np.float64]
 
 
 class Table(NamedTuple):
-    """Column names and rows of plain values."""
+    """A table: column names, and rows of plain values."""
 
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
@@ -57,7 +57,7 @@ def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
 
 
 def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
-    """One row of finite values to W&B, unless an online run that is resumed has it already."""
+    """Log one row of finite values to W&B, unless a resumed online run has it already."""
     run = logger.experiment
     for key in row.keys() - _defined_keys(logger):
         # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
@@ -70,7 +70,7 @@ def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
 
 
 def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
-    """A row in plain containers, for a checkpoint that holds nothing else.
+    """Return a row in plain containers, for checkpoints, which hold nothing else.
 
     >>> plain_row({"loss": 0.5, "hist": Histogram(np.array([1, 2]), np.array([0.0, 1.0, 2.0]))})
     {'loss': 0.5, 'hist': ['histogram', [1, 2], [0.0, 1.0, 2.0]]}
@@ -87,7 +87,7 @@ def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
 
 
 def row_of(plain: Mapping[str, Any]) -> dict[str, Value]:
-    """The row again, from `plain_row`."""
+    """Return the row that `plain_row` made plain."""
     row: dict[str, Value] = {}
     for key, value in plain.items():
         if not isinstance(value, list):
@@ -104,7 +104,7 @@ def _defined_keys(logger: WandbLogger) -> set[str]:
 
 
 def pend_objects(trainer: Trainer, values: Mapping[str, Value]) -> None:
-    """Add histograms and tables to W&B's row to come; Lightning's own logging completes it."""
+    """Add histograms and tables to W&B's next row; Lightning's own logging completes it."""
     objects = {k: v for k, v in values.items() if isinstance(v, Histogram | Table)}
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger) and trainer.is_global_zero:
@@ -118,8 +118,8 @@ def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
     try:
         run.log({**values, **_wandb_objects(values)}, **options)
     except wandb.errors.CommError:
-        # Online, W&B asks the server about a table before it records the row. Where that is gone,
-        # the table is recorded as a file of the run, and not as an artifact beside it.
+        # Online, W&B asks the server about a table before it records the row. If the server is
+        # gone, the table is recorded as a file of the run, and not as an artifact beside it.
         objects = _wandb_objects(values)
         for key, value in objects.items():
             if isinstance(value, wandb.Table):

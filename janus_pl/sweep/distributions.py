@@ -1,7 +1,7 @@
-"""What a parameter of a sweep file can be, with W&B's names and meanings.
+"""The distributions of a sweep file's parameters, with W&B's names and meanings.
 
-A parameter is drawn from one uniform number through the inverse of its distribution function, so a
-longer random sweep begins with the runs of a shorter one.
+Each draw puts one uniform number through the inverse of the distribution function. So a longer
+random sweep begins with the runs of a shorter one.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class Distribution:
     """One of W&B's distributions.
 
     Attributes:
-        required: the keys that it has to have.
-        optional: the keys that it may have, with their defaults.
-        draw: the value at a quantile in [0, 1).
+        required: The keys that a parameter must have.
+        optional: The keys that it may have, with their defaults.
+        draw: Returns the value at a quantile in [0, 1).
     """
 
     required: tuple[str, ...]
@@ -86,21 +86,21 @@ NUMBERS = ("min", "max", "mu", "sigma", "q")
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter: its distribution, and every key of it."""
+    """One parameter of a sweep file: its name, its distribution and all its keys."""
 
     name: str
     kind: str
     spec: Spec
 
     def draw(self, u: float) -> Any:
-        """The value at a quantile."""
+        """Return the value at a quantile."""
         return DISTRIBUTIONS[self.kind].draw(u, self.spec)
 
     def grid(self) -> list[Any]:
-        """All its values, each once.
+        """Return all values, each once.
 
         Raises:
-            UsageError: there are infinitely many, or they have probabilities.
+            UsageError: The distribution has no grid of values, or they have probabilities.
         """
         spec = self.spec
         if self.kind == "constant":
@@ -120,10 +120,10 @@ class Parameter:
 
 
 def parameter(name: str, given: Any) -> Parameter:
-    """Check one entry of `parameters`.
+    """Check one entry of `parameters`, and return it.
 
     Raises:
-        UsageError: what is wrong with it.
+        UsageError: A key is missing or unknown, or a value is wrong.
     """
     field = f"parameters.{name}"
     if not isinstance(given, dict):
@@ -148,7 +148,7 @@ def parameter(name: str, given: Any) -> Parameter:
 
 
 def _inferred(given: Spec) -> str | None:
-    """The distribution that W&B takes where none is named."""
+    """Return the distribution that W&B takes if none is named."""
     if "values" in given:
         return "categorical"
     if "value" in given:

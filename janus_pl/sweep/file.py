@@ -1,4 +1,4 @@
-"""A sweep file, checked and expanded: the list of its runs' values, the same at every reading."""
+"""A sweep file, checked and expanded to its runs' values, the same at every reading."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from janus_pl.errors import UsageError, check_integer, nearest
 from janus_pl.sweep.distributions import Parameter, parameter
 from janus_pl.sweep.macros import check_command
 
-# What W&B takes beside these steers its agents: early_terminate, imageuri and so on.
+# W&B's other keys steer its agents: early_terminate, imageuri and so on.
 KEYS = (
     *("method", "parameters", "command", "run_cap", "metric"),
     *("program", "name", "description", "project", "entity"),
@@ -25,14 +25,14 @@ AGENTS = "wandb agent runs the others: `wandb sweep FILE`, then the command that
 
 @dataclass(frozen=True)
 class SweepFile:
-    """A sweep file.
+    """The checked content of a sweep file.
 
     Attributes:
-        name: the file's name without its ending.
-        method: grid or random.
-        command: how a run is started, with W&B's macros.
-        parameters: in the order of their names, as W&B goes through them.
-        run_cap: the number of runs of a random sweep, or the most of a grid, where it is given.
+        name: The file's name without its ending.
+        method: The word `grid` or `random`.
+        command: The command line of a run from `fit` on, with W&B's macros.
+        parameters: The parameters in the order of their names, as W&B goes through them.
+        run_cap: The number of runs of a random sweep, or the most of a grid; None if not given.
     """
 
     name: str
@@ -43,14 +43,14 @@ class SweepFile:
 
 
 def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
-    """Read a sweep file.
+    """Read and check a sweep file.
 
     Args:
-        path: of the file.
-        places: folders in which it is looked for after the working directory.
+        path: The path of the file.
+        places: Folders to search after the working directory.
 
     Raises:
-        UsageError: there is none, or what is wrong with it.
+        UsageError: There is no such file, or it is wrong.
     """
     file = _find(path, places)
     content = _read(path, file)
@@ -74,18 +74,18 @@ def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
 
 
 def points(sweep: SweepFile, count: int | None = None, seed: int = 0) -> list[dict[str, Any]]:
-    """The values of every run, in order.
+    """Return the values of every run, in order.
 
-    A grid is gone through as W&B does: parameters by name, the last one fastest. A random sweep
-    with a larger count begins with the runs of the smaller one.
+    A grid has W&B's order: parameters by name, the last one fastest. A random sweep with a larger
+    count begins with the runs of the smaller one.
 
     Args:
-        sweep: the file.
-        count: how many of a random sweep; at most how many of a grid.
-        seed: of a random sweep.
+        sweep: The file.
+        count: The number of runs of a random sweep, the most of a grid; None takes `run_cap`.
+        seed: The seed of a random sweep.
 
     Raises:
-        UsageError: a random sweep without a count, or a parameter that no grid has.
+        UsageError: A random sweep has no count, or a parameter has no grid of values.
     """
     count = count if count is not None else sweep.run_cap
     if sweep.method == "grid":

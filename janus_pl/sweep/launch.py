@@ -1,8 +1,8 @@
-"""Starts a run that ends when its sweep does: `python launch.py SWEEP'S_PID COMMAND...`.
+"""The launcher of a run that ends when its sweep does: `python launch.py SWEEP'S_PID COMMAND...`.
 
-A script of its own that imports next to nothing. On Linux the system sends SIGTERM to the run when
-the sweep is gone, however it went; the run then saves a checkpoint and ends, and the lock on its
-folder keeps a second writer out until it has. Elsewhere that lock alone does.
+This script imports next to nothing. On Linux the system sends SIGTERM to the run when the sweep is
+gone, however it ended. The run then saves a checkpoint and ends; until then the lock on its folder
+keeps a second writer out. On other systems only the lock does so.
 """
 
 import ctypes
@@ -14,11 +14,11 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Ask for the signal and become the command."""
+    """Ask the system for the signal and become the command."""
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != int(parent):  # it went before it was asked for
+        if os.getppid() != int(parent):  # the sweep was gone before the request
             sys.exit(128 + signal.SIGTERM)
     os.execv(command[0], command)
 

@@ -1,4 +1,4 @@
-"""The command of a sweep file: W&B's macros, filled in for one run, and no shell."""
+"""The command of a sweep file: W&B's macros, filled in for one run without a shell."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ ALLOWED = f"a list as {FORM}; also ${{args}}, ${{args_no_equals}}, ${{envvar:NAM
 
 
 def check_command(given: Any) -> tuple[str, ...]:
-    """The command's arguments from `fit` on.
+    """Return the command's arguments from `fit` on.
 
     Raises:
-        UsageError: it does not start `fit` of this program, or hands over no values.
+        UsageError: It does not start `fit` of this program, or hands over no values, or has an
+            unknown macro.
     """
     if not isinstance(given, list) or not given:
         raise UsageError("command", given, ALLOWED)
@@ -42,15 +43,15 @@ def check_command(given: Any) -> tuple[str, ...]:
 
 
 def arguments(command: Sequence[str], values: Mapping[str, Any], file: Path) -> list[str]:
-    """The arguments of one run.
+    """Return the arguments of one run.
 
     Args:
-        command: from `check_command`.
-        values: of the run's parameters.
-        file: where they are written as JSON, for `${args_json_file}`.
+        command: The arguments from `check_command`.
+        values: The values of the run's parameters.
+        file: The file with the values as JSON, for `${args_json_file}`.
 
     Raises:
-        UsageError: null, where the command hands values over as text.
+        UsageError: A value is null, and the command hands values over as text.
     """
     filled: list[str] = []
     for word in command:
@@ -59,7 +60,7 @@ def arguments(command: Sequence[str], values: Mapping[str, Any], file: Path) -> 
         elif word in (f"${{{WITH_EQUALS}}}", f"${{{WITHOUT}}}"):
             filled += _options(values, equals=word == f"${{{WITH_EQUALS}}}")
         else:
-            # As W&B's agent has it: the variable's name where it is not set.
+            # As W&B's agent does: the variable's name if it is not set.
             filled.append(VARIABLE.sub(lambda m: os.environ.get(m[1], m[1]), word))
     return filled
 

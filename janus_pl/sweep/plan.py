@@ -1,4 +1,4 @@
-"""The runs of a sweep: resolved configs, ids, folders, and whether they have been made already."""
+"""The runs of a sweep: resolved configs, ids, labels and folders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from janus_pl.run.folder import identity
 from janus_pl.sweep.file import SweepFile
 from janus_pl.sweep.macros import arguments
 
-WIDTH = 24  # of a value in a label
+WIDTH = 24  # characters of a value in a label
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        id: of the run; runs of the same numbers have the same.
-        label: the values that tell it from the other runs of the sweep.
-        values: of the parameters.
-        config: the resolved config.
-        args: the command line, `fit` first.
+        id: The id of the run; runs that compute the same numbers share it.
+        label: The values that tell it from the other runs of the sweep.
+        values: The values of the parameters.
+        config: The resolved config.
+        args: The command line, `fit` first.
         folder: RUN_DIR/PROJECT/ID.
-        values_file: where its values are written for it to read.
-        log: where its output goes.
+        values_file: The file with the values, which the run reads.
+        log: The file of its output.
     """
 
     id: str
@@ -43,7 +43,7 @@ class PlannedRun:
 
     @property
     def max_epochs(self) -> int | None:
-        """The length of the run, where it is given in epochs."""
+        """The length of the run in epochs; None if it is not given in epochs."""
         epochs = self.config["trainer"]["max_epochs"]
         return epochs if isinstance(epochs, int) and epochs > 0 else None
 
@@ -54,7 +54,7 @@ def plan(
     more: Sequence[str],
     resolve: Callable[[Sequence[str]], Mapping[str, Any]],
 ) -> list[PlannedRun]:
-    """Resolve the configs of all points; of points with the same numbers plan the first.
+    """Plan the runs of all points; if points compute the same numbers, plan the first.
 
     Nothing is started, and nothing is written outside a temporary folder.
 
@@ -102,7 +102,7 @@ def _planned(
 
 
 def labels_of(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What tells each run from the others, in short.
+    """Return short labels that tell each run from the others.
 
     >>> labels_of([{"data.batch_size": 1, "name": "a"}, {"data.batch_size": "full", "name": "a"}])
     ['batch_size=1', 'batch_size=full']
@@ -115,13 +115,13 @@ def labels_of(points: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def varied_names(points: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The parameters that have more than one value; all of them where none has."""
+    """Return the parameters that have more than one value; all of them if none has."""
     names = list(points[0])
     return [name for name in names if len({repr(p[name]) for p in points}) > 1] or names
 
 
 def shown(value: Any) -> str:
-    """A value in a table.
+    """Return a value as tables and labels show it.
 
     >>> shown(0.00012345678), shown(None), shown("full")
     ('0.000123457', 'null', 'full')

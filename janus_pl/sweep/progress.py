@@ -1,4 +1,4 @@
-"""How far a run is, from the rows that it writes as they come."""
+"""The progress of a run, from its rows as they are written."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Progress:
     """The newest numbers of a run.
 
     Attributes:
-        epoch: completed epochs.
-        loss: of the newest row that has one.
-        margin: the margins' mean, of the newest row that has one.
-        per_epoch: seconds an epoch takes, since this was first looked at; None before two rows.
+        epoch: Completed epochs.
+        loss: The loss of the newest row that has one.
+        margin: The margins' mean of the newest row that has one.
+        per_epoch: Seconds that an epoch takes, since the first read; None before two rows.
     """
 
     epoch: int | None = None
@@ -30,10 +30,10 @@ class Progress:
 
 
 class RowReader:
-    """Follows the rows of a run, and reads each byte once.
+    """A reader that follows the rows of a run, and reads each byte once.
 
     Args:
-        folder: the run's folder.
+        folder: The run's folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,20 +43,20 @@ class RowReader:
         self._begin: tuple[float, int] | None = None
 
     def read(self) -> Progress:
-        """What is known now."""
+        """Read the new rows, and return the progress."""
         lines = self._new_lines()
         for line in lines:
             self._take(line)
         epoch, now = self.progress.epoch, time.monotonic()
         if lines and epoch is not None:
             if self._begin is None or epoch < self._begin[1]:
-                self._begin = now, epoch  # rows from before a resumption tell no time
+                self._begin = now, epoch  # rows from before a resumption give no time
             elif epoch > self._begin[1]:
                 self.progress.per_epoch = (now - self._begin[0]) / (epoch - self._begin[1])
         return self.progress
 
     def _new_lines(self) -> list[bytes]:
-        """Whole lines that have not been read; a run that is resumed starts a new file."""
+        """Return the whole lines that are new; a run that is resumed starts a new file."""
         try:
             with self._path.open("rb") as file:
                 inode = self._path.stat().st_ino
@@ -84,7 +84,7 @@ class RowReader:
 
 
 def last_line(log: Path) -> str:
-    """The last line of a log that says something."""
+    """Return the last line of a log that is not blank."""
     try:
         text = log.read_bytes()[-20_000:].decode(errors="replace")
     except OSError:

@@ -12,16 +12,16 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 def cores() -> int:
-    """The cores that this process may use."""
+    """Return the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
+    """Return the GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them.
 
-    They are counted without a context on any of them.
+    The count makes no context on any of them.
     """
     count = torch.cuda.device_count()
     if VISIBLE in environment:
@@ -31,10 +31,10 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 
 def default_jobs(gpu_count: int, core_count: int) -> int:
-    """One run a GPU; without any, one for every two cores.
+    """Return the default number of runs at a time: one a GPU; without GPUs, one for two cores.
 
-    Runs side by side use cores better than threads within one do, of which small layers and the
-    steps of SGD leave little to share; two cores each leave room for W&B's process and the memory.
+    Runs side by side use cores better than threads within one run, because small layers and the
+    steps of SGD leave little to share. Two cores each leave room for W&B's process and the memory.
 
     >>> default_jobs(4, 32), default_jobs(0, 32), default_jobs(0, 1)
     (4, 16, 1)
@@ -45,13 +45,13 @@ def default_jobs(gpu_count: int, core_count: int) -> int:
 def environment_of(
     slot: int, jobs: int, devices: Sequence[str], environment: Mapping[str, str] = os.environ
 ) -> dict[str, str]:
-    """What a run's process is told of cores and GPUs; what the user has set stays.
+    """Return the variables for a run's cores and GPUs; numbers of threads set by the user stay.
 
     Args:
-        slot: which of the runs side by side it is, from 0 to jobs - 1.
-        jobs: how many there are.
-        devices: the GPUs; each run gets one where there are several.
-        environment: of this process.
+        slot: The index of the run among those side by side, from 0 to jobs - 1.
+        jobs: The number of runs side by side.
+        devices: The GPUs; if there are several, each run gets one.
+        environment: The environment of this process.
     """
     threads = str(max(1, cores() // jobs))
     told = {name: threads for name in THREADS if name not in environment}

@@ -23,16 +23,16 @@ from janus_pl.sweep.states import ACTIVE, ENDS, FINAL_STATES, Entry, State, look
 
 PROGRAM = (sys.executable, "-m", "janus_pl")
 LAUNCHER = Path(__file__).with_name("launch.py")
-POLL = 0.2  # seconds between two looks
-GRACE = 60.0  # seconds that runs of other processes are waited for when nothing else is left
+POLL = 0.2  # seconds between two looks at the processes
+GRACE = 60.0  # seconds to wait for runs of other processes when nothing else is left
 
 
 class StopRequest:
-    """SIGINT and SIGTERM while the block lasts: the first asks to stop, another SIGINT to kill.
+    """A handler of SIGINT and SIGTERM in a block: the first asks to stop, another SIGINT to kill.
 
     Attributes:
-        signum: of the first signal, 0 if none came.
-        kill: whether to wait no longer.
+        signum: The number of the first signal, 0 if none came.
+        kill: Whether to kill the runs instead of waiting for them.
     """
 
     def __init__(self) -> None:
@@ -60,14 +60,14 @@ class StopRequest:
 
 
 class Scheduler:
-    """Runs the entries that wait, so many at a time, in their order.
+    """A scheduler that runs the waiting entries in their order, several at a time.
 
     Args:
-        entries: all runs of the sweep.
-        jobs: how many at a time.
-        devices: the GPUs.
-        changed: is called with every entry whose state has changed, and with None now and then.
-        stop: asks for an early end.
+        entries: All runs of the sweep.
+        jobs: The number of runs at a time.
+        devices: The GPUs.
+        changed: Called with every entry whose state has changed, and with None at every look.
+        stop: The request for an early end.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Scheduler:
         self._told = False
 
     def run(self) -> None:
-        """Until every run has ended, or all that were under way after a request to stop."""
+        """Run until all runs have ended; after a request to stop, until those under way have."""
         try:
             patience = time.monotonic() + GRACE
             while True:
@@ -100,15 +100,15 @@ class Scheduler:
                 self._changed(None)
                 time.sleep(POLL)
         finally:
-            self._signal(signal.SIGKILL)  # whatever goes wrong here, nothing is left behind
+            self._signal(signal.SIGKILL)  # leave no process behind, whatever goes wrong
 
     def _is_worth_waiting(self, until: float) -> bool:
-        """A run held by another process may be one that a sweep killed before is still ending."""
+        """Tell whether to wait for runs of other processes: a killed sweep's may be ending."""
         held = any(entry.state is State.ELSEWHERE for entry in self._entries)
         return held and time.monotonic() < until
 
     def _fill(self) -> None:
-        """Start what there is room for."""
+        """Start as many runs as there is room for."""
         free = [slot for slot in range(self._jobs) if slot not in self._slots]
         for entry in self._entries:
             if not free:
@@ -186,13 +186,13 @@ class Scheduler:
         for _, process in self._slots.values():
             if signum == signal.SIGKILL:
                 with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signum)  # W&B's process and workers of the data too
+                    os.killpg(process.pid, signum)  # kills W&B's process and the data's workers too
             else:
                 process.send_signal(signum)
 
 
 def _reason(code: int, log: Path) -> str:
-    """Why a run ended as it did, in a line."""
+    """Return why a run ended as it did, in one line."""
     if code < 0:
         return (
             f"killed by {signal.Signals(-code).name}; the last line of its output: {last_line(log)}"
@@ -201,7 +201,7 @@ def _reason(code: int, log: Path) -> str:
 
 
 def unfinished(entries: Sequence[Entry]) -> list[Entry]:
-    """What another start of the sweep would run."""
+    """Return the entries that another start of the sweep would run."""
     return [
         entry for entry in entries if entry.state not in (*FINAL_STATES, *ACTIVE, State.ELSEWHERE)
     ]

@@ -1,4 +1,4 @@
-"""What becomes of the runs of a sweep."""
+"""The states of the runs of a sweep."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from janus_pl.sweep.progress import RowReader
 
 
 class State(StrEnum):
-    """Of one run, as the table says it."""
+    """The state of one run, in the words of the table."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -41,12 +41,13 @@ class Entry:
     """A run and what has become of it.
 
     Attributes:
-        run: what is planned.
-        state: where it is now.
-        before: it had ended when the sweep started, and is skipped.
-        resumed: it had begun when the sweep started.
-        seconds: that it took, or has taken so far, in this sweep.
-        note: why it failed or diverged, in a line.
+        run: The planned run.
+        state: Its state now.
+        before: Whether it had ended before this sweep could start it, and is skipped.
+        resumed: Whether it had begun before this sweep started it.
+        seconds: The seconds that it took, or has taken so far, in this sweep.
+        note: Why it failed, diverged or broke a theorem, in one line.
+        rows: The reader of its rows.
     """
 
     run: PlannedRun
@@ -62,18 +63,18 @@ class Entry:
         self.rows = RowReader(self.run.folder)
 
     def start(self) -> None:
-        """Its process has been started."""
+        """Mark the run as running from now on."""
         self.state, self._started = State.RUNNING, time.monotonic()
         self.rows = RowReader(self.run.folder)
 
     def tick(self) -> None:
-        """Look at a run under way."""
+        """Update the time and the rows of a run under way."""
         self.seconds = time.monotonic() - self._started
         self.rows.read()
 
     @property
     def left(self) -> float | None:
-        """Seconds until its end; None where nothing is known yet."""
+        """Seconds until its end; None if they are not known yet, or not given in epochs."""
         progress, epochs = self.rows.progress, self.run.max_epochs
         if progress.per_epoch is None or progress.epoch is None or epochs is None:
             return None
@@ -81,7 +82,7 @@ class Entry:
 
 
 def look(run: PlannedRun) -> Entry:
-    """A run as its folder has it, before anything is started."""
+    """Return a run with the state of its folder; start nothing."""
     entry = Entry(run)
     entry.state = state_of(run)
     entry.before = entry.state in FINAL_STATES
@@ -92,16 +93,16 @@ def look(run: PlannedRun) -> Entry:
 
 
 def state_of(run: PlannedRun) -> State:
-    """Ended, under way in another process, or to be run."""
+    """Return the state of a run: ended, under way in another process, or waiting."""
     if is_held(run.folder):
         return State.ELSEWHERE
     return ENDS.get(exit_code_of(run.folder), State.WAITING)
 
 
 def exit_code(entries: Sequence[Entry]) -> int:
-    """Of the whole sweep: the worst of its runs.
+    """Return the exit code of the whole sweep: the worst of its runs.
 
-    A run that another process is at work on is that process's, and no failure of this one.
+    A run under way in another process is no failure of this sweep.
     """
     states = {entry.state for entry in entries}
     if states & {State.FAILED, State.INTERRUPTED, State.WAITING}:
@@ -112,7 +113,7 @@ def exit_code(entries: Sequence[Entry]) -> int:
 
 
 def seconds_left(entries: Sequence[Entry], jobs: int) -> float | None:
-    """Of the whole sweep: what its runs have taken so far is what the others are taken to need."""
+    """Return the seconds until the sweep ends, from the mean time of an epoch; None if unknown."""
     active = [entry for entry in entries if entry.state in ACTIVE]
     rates = [rate for entry in entries if (rate := _rate(entry)) is not None]
     if not rates or any(entry.left is None for entry in active):
@@ -127,7 +128,7 @@ def seconds_left(entries: Sequence[Entry], jobs: int) -> float | None:
 
 
 def _rate(entry: Entry) -> float | None:
-    """Seconds an epoch takes; of a whole run that was made here with its start and end."""
+    """Return the seconds of an epoch; for a whole run made here, with its start and end."""
     epoch = entry.rows.progress.epoch
     if entry.state is State.DONE and not entry.before and not entry.resumed and epoch:
         return entry.seconds / epoch

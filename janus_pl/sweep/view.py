@@ -1,4 +1,4 @@
-"""What a sweep shows: one live table on a terminal, elsewhere a line at every change."""
+"""The display of a sweep: a live table on a terminal, elsewhere a line at every change."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PERIOD = 0.5  # seconds between two drawings of the table
 
 
 class View:
-    """Shows the runs while the block lasts.
+    """A display of the runs while the block lasts.
 
     Args:
-        entries: all runs of the sweep.
-        jobs: how many go on side by side.
-        console: where to.
+        entries: All runs of the sweep.
+        jobs: The number of runs side by side.
+        console: The console to write to.
     """
 
     def __init__(self, entries: Sequence[Entry], jobs: int, console: Console) -> None:
@@ -52,7 +52,7 @@ class View:
             self._live.stop()
 
     def changed(self, entry: Entry | None) -> None:
-        """A run's state has changed; None: time has passed."""
+        """Show that a run's state has changed; None says only that time has passed."""
         if self._live is None:
             if entry is not None:
                 self._console.print(
@@ -73,7 +73,7 @@ class View:
         return text
 
     def _table(self) -> Table:
-        """What does not fit the screen is what has ended and what waits."""
+        """Return a table that fits the screen, with the rows of `_window`."""
         room = max(6, self._console.height - 7)
         shown, hidden = _window(self._entries, room)
         table = table_of(shown)
@@ -85,7 +85,7 @@ class View:
 
 
 def table_of(entries: Sequence[Entry], title: str | None = None) -> Table:
-    """The table of runs, live or at the end."""
+    """Return the table of runs, live or at the end."""
     table = Table(title=title)
     table.add_column("run", overflow="fold")
     table.add_column("state")
@@ -108,7 +108,7 @@ def table_of(entries: Sequence[Entry], title: str | None = None) -> Table:
 
 
 def state_text(entry: Entry) -> str:
-    """The state, and whether that was so when the sweep started."""
+    """Return the state, and whether the run had begun or ended before."""
     if entry.before:
         return f"{entry.state} before"
     if entry.state is State.WAITING and entry.resumed:
@@ -119,7 +119,7 @@ def state_text(entry: Entry) -> str:
 
 
 def epoch_text(entry: Entry) -> str:
-    """Epochs behind a run, of how many."""
+    """Return the completed epochs of a run, and of how many."""
     epoch = entry.rows.progress.epoch
     if epoch is None:
         return ""
@@ -127,7 +127,7 @@ def epoch_text(entry: Entry) -> str:
 
 
 def left_text(entries: Sequence[Entry], jobs: int) -> str:
-    """How many runs are left, and how long they may take."""
+    """Return how many runs are left, and how long they may take."""
     left = sum(entry.state in (State.WAITING, *ACTIVE) for entry in entries)
     if not left:
         return "none left"
@@ -137,7 +137,7 @@ def left_text(entries: Sequence[Entry], jobs: int) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time, to be read at a glance.
+    """Return a length of time in at most two units.
 
     >>> duration(9.7), duration(75), duration(7300), duration(200000)
     ('10 s', '1 min 15 s', '2 h 1 min', '2 d 7 h')
@@ -169,7 +169,7 @@ def _numbers(entry: Entry) -> str:
 
 
 def _window(entries: Sequence[Entry], room: int) -> tuple[Sequence[Entry], int]:
-    """The rows about the first run that has not ended."""
+    """Return the rows around the first run with no final state, and the number of the others."""
     if len(entries) <= room:
         return entries, 0
     first = next((i for i, entry in enumerate(entries) if entry.state not in FINAL_STATES), 0)
