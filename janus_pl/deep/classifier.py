@@ -40,8 +40,8 @@ class DeepReLUClassifier(HoldsOut):
     f_W(x) = rho f_V(x), where every V_k has unit Frobenius norm. `normalization` decides which
     parameters are learned. GD is SGD with `data.batch_size: full`.
 
-    A step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of
-    `data.micro_batch_size` samples. The optimizer adds the weight decay. Several processes
+    A step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of at
+    most `data.micro_batch_size` samples. The optimizer adds the weight decay. Several processes
     (`trainer.devices`, strategy ddp) share the samples of every minibatch and of every other pass
     over the data; each sample is computed once. The processes add up their sums over samples once
     a step, so the gradient is the same for any number of processes.

@@ -1,4 +1,4 @@
-"""The training set as callbacks and tasks look at it: every sample once."""
+"""The training set as callbacks and tasks read it: every sample once."""
 
 from __future__ import annotations
 
