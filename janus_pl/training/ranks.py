@@ -46,7 +46,7 @@ class Ranks:
 
     @torch.no_grad()
     def gather(self, share: Tensor, count: int) -> Tensor:
-        """Return the results (count, ...) for the `own` samples of all processes, in their order."""
+        """Return the results (count, ...) of the `own` samples of all processes, in their order."""
         if self.size == 1:
             return share
         whole = share.new_zeros((count, *share.shape[1:]))
