@@ -16,7 +16,7 @@ class TrainingPass(NamedTuple):
     """The whole training set, seen by one set of weights.
 
     Attributes:
-        margins: fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
+        margins: The fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
         loss: The mean of the loss over all N samples, without weight decay; shape ().
         error: The share of samples whose margin is not positive; shape ().
         common_mode: The mean of m_n^2 with m = (f_0 + f_1)/2, the part of two outputs that no

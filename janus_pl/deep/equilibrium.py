@@ -1,4 +1,4 @@
-"""How far rho is from its equilibrium (Section 2.1, Eq. 13 to 16)."""
+"""The distance of rho from its equilibrium (Section 2.1, Eq. 13 to 16)."""
 
 from __future__ import annotations
 

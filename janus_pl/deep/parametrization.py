@@ -143,8 +143,8 @@ class Parametrization(ABC):
         eta V_k dot/||p_k||^2; `Lagrange` has ||p_k|| = 1.
 
         Args:
-            gradients: dLoss/dp_k in depth order, in the shapes of `weights`. None: the gradients
-                that the last backward pass left.
+            gradients: The dLoss/dp_k in depth order, in the shapes of `weights`. None: the
+                gradients that the last backward pass left.
 
         Returns:
             V_k dot by layer, shape (out, rest), tangent to the sphere at V_k.
@@ -193,7 +193,7 @@ def gradients_of(loss: Callable[[], Tensor], weights: Mapping[str, nn.Parameter]
 
     Args:
         loss: Computes the loss, shape ().
-        weights: p_k by layer.
+        weights: The p_k by layer.
     """
     return [*torch.autograd.grad(loss(), [*weights.values()])]
 
@@ -205,7 +205,7 @@ def trained_parameters(
 
     Args:
         module: The module that holds them, as its `network`.
-        weights: p_k by layer.
+        weights: The p_k by layer.
     """
     layers = {id(p): name for name, p in weights.items()}
     named = {name: p for name, p in module.named_parameters() if p.requires_grad}

@@ -33,9 +33,9 @@ def diverged(
         trainer: The trainer of the run.
         message: The error in one line.
         step: The first step that was not sound.
-        axes: `epoch`, `trainer/global_step` and `eta_t`. The epoch is also written as
+        axes: The `epoch`, `trainer/global_step` and `eta_t`. The epoch is also written as
             `diverged/epoch`, which no later row changes.
-        on_divergence: `record` if the config asked for this outcome, else `stop`.
+        on_divergence: The option: `record` if the config asked for this outcome, else `stop`.
         count: The number of replicas that diverged.
     """
     outcome: dict[str, float] = {"diverged": True if count == 1 else count}

@@ -98,7 +98,7 @@ class UpdateGuard:
             epoch: The epoch of the first bad step.
             sound: The sound steps before it.
             rate: The learning rate.
-            weight_decay: lambda.
+            weight_decay: The paper's lambda.
         """
         return (
             f"{self.culprit()} not finite at epoch {epoch}, step {sound + 1}, learning rate"

@@ -92,7 +92,7 @@ class JanusTask(LightningModule, ABC):
         raise NotImplementedError
 
     def equilibrium(self) -> dict[str, Tensor]:
-        """Return how far the scale is from rest over the whole training set: values by name, ().
+        """Return the scale's distance from rest over the whole training set: values by name, ().
 
         It is empty if the task has no scale of its own.
         """
@@ -126,7 +126,7 @@ class JanusTask(LightningModule, ABC):
 
 
 def put(trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
-    """Add values to the row of this epoch, whatever the module.
+    """Add values to the row of this epoch, for any module.
 
     A JanusTask collects its own row. Any other module logs through Lightning, whose epoch-end
     metrics make the row; objects wait for it in W&B's pending row.

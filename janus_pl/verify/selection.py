@@ -47,7 +47,7 @@ def sweeps_of(family: Sequence[Run]) -> list[list[Run]]:
 
 
 def groups_of(sweeps: Sequence[Sequence[Run]]) -> list[Sequence[Sequence[Run]]]:
-    """Return the seeds to pool: all if they share two lambdas; else each alone, as changes differ."""
+    """Return the seeds to pool: all if they share two lambdas; else each alone."""
     if not sweeps or len(shared_lambdas(sweeps)) > 1:
         return [sweeps] if sweeps else []
     return [[sweep] for sweep in sweeps]

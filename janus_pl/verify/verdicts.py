@@ -50,7 +50,7 @@ Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
 
 
 class Prediction(NamedTuple):
-    """One statement of the paper, and how records decide on it.
+    """One statement of the paper, and the rule by which records decide on it.
 
     Attributes:
         key: Its short name.
