@@ -1,4 +1,4 @@
-"""Networks and parametrizations; they know torch alone."""
+"""The paper's network and its parametrizations, which need no Lightning."""
 
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.normalizations import PARAMETRIZATIONS, GlobalScale

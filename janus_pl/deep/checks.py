@@ -1,4 +1,4 @@
-"""Options that do not go together with a network, refused before a run is made."""
+"""The checks of options that a classifier cannot run with, made before a run."""
 
 from __future__ import annotations
 

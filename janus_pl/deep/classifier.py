@@ -37,43 +37,44 @@ from janus_pl.training.schedules import Schedule, build_scheduler, check_schedul
 class DeepReLUClassifier(HoldsOut):
     r"""Deep ReLU network with labels +1/-1, trained by SGD or full-batch GD (Section D.5).
 
-    f_W(x) = rho f_V(x) with all V_k of unit Frobenius norm; `normalization` says what of it is
-    learned. GD is SGD with `data.batch_size: full`.
+    f_W(x) = rho f_V(x), where every V_k has unit Frobenius norm. `normalization` decides which
+    parameters are learned. GD is SGD with `data.batch_size: full`.
 
-    One step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of
-    `data.micro_batch_size` samples where the batch is large; the optimizer adds the weight decay.
-    Several processes (`trainer.devices`, strategy ddp) share the B samples of every minibatch and
-    the passes that look at the data, every sample once; the sums over samples are added up once a
-    step, so the gradient is the same for any number of them.
+    A step on a minibatch of B samples takes the gradient of (1/B) sum_n loss_n, in pieces of at
+    most `data.micro_batch_size` samples. The optimizer adds the weight decay. Several processes
+    (`trainer.devices`, strategy ddp) share the samples of every minibatch and of every other pass
+    over the data; each sample is computed once. The processes add up their sums over samples once
+    a step, so the gradient is the same for any number of processes.
 
     Args:
-        loss: `square` on outputs coded +1/-1 (Eq. 12), `cross_entropy`, `logistic` (Eq. 16) or
-            `exponential` (Section D.5); or another name in `LOSSES` and `PULLS` of
-            `janus_pl.deep.losses`.
-        learning_rate: eta at the start.
-        weight_decay: the paper's lambda.
-        decay: what lambda acts on. `all`: gradient lambda w for every learned parameter w, v_k and
-            rho (PyTorch's `weight_decay` = lambda); `rho`: Eq. 12, lambda rho^2 in the loss, so
-            gradient 2 lambda rho for rho alone (PyTorch's `weight_decay` = 2 lambda).
-        schedule: `cosine` (over the run), `constant` or `inverse_sqrt`, or a PyTorch scheduler as
-            `class_path` and `init_args`; it steps once an epoch.
-        optimizer: a PyTorch optimizer as `class_path` and `init_args`, called with the parameters
-            and the learning rate; momentum is given here, weight decay is not.
-        strides: the strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
-        channels: the output channels of the four convolutions.
-        hidden: the width of the first dense layer.
-        image_size: height and width of the images, in pixels.
-        init_scale: the standard deviation of the weights at the start.
-        normalization: `weight_norm`, W_k = g_k v_k/||v_k|| with frozen gains g_k and a global rho
-            (Fig. A.8b); `per_layer`, W_k = rho_k V_k with every rho_k learned (Fig. A.8a);
-            `lagrange`, V_k back on the unit sphere after every step and a global rho (Eq. 1/17),
-            which wants learning rates a hundred times lower; `none`, plain weights; or any other
-            name in `janus_pl.deep.PARAMETRIZATIONS`.
-        on_divergence: a loss, gradient or weight that is not finite ends the run, with the last
-            sound weights. `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
+        loss: The loss, a name in `LOSSES` and `PULLS` of `janus_pl.deep.losses`: `square` on
+            outputs coded +1/-1 (Eq. 12), `cross_entropy`, `logistic` (Eq. 16), `exponential`
+            (Section D.5), or another.
+        learning_rate: The learning rate eta at the start.
+        weight_decay: The paper's lambda.
+        decay: The parameters that lambda acts on. `all`: every learned parameter w, v_k and rho,
+            gets the gradient lambda w (PyTorch's `weight_decay` = lambda). `rho`: the loss gets
+            lambda rho^2 (Eq. 12), so rho alone gets the gradient 2 lambda rho (PyTorch's
+            `weight_decay` = 2 lambda).
+        schedule: The schedule: `cosine` (over the run), `constant`, `inverse_sqrt`, or a PyTorch
+            scheduler as `class_path` and `init_args`. It steps once an epoch.
+        optimizer: A PyTorch optimizer as `class_path` and `init_args`, called with the parameters
+            and the learning rate. It takes the momentum, but no weight decay.
+        strides: The strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
+        channels: The output channels of the four convolutions.
+        hidden: The width of the first dense layer.
+        image_size: The height and width of the images, in pixels.
+        init_scale: The standard deviation of the weights at the start.
+        normalization: The parametrization, a name in `janus_pl.deep.PARAMETRIZATIONS`.
+            `weight_norm`: W_k = g_k v_k/||v_k|| with frozen gains g_k and a global rho (Fig. A.8b).
+            `per_layer`: W_k = rho_k V_k with every rho_k learned (Fig. A.8a). `lagrange`: V_k back
+            on the unit sphere after every step and a global rho (Eq. 1/17); it needs learning
+            rates a hundred times lower. `none`: plain weights.
+        on_divergence: The end of a run if a loss, gradient or weight is not finite. It keeps the
+            last sound weights. `stop`: an error, exit code 3. `record`: an outcome, exit code 0.
 
     Raises:
-        UsageError: a value outside its range.
+        UsageError: A value is outside its range.
     """
 
     parametrization: Parametrization
@@ -168,9 +169,9 @@ class DeepReLUClassifier(HoldsOut):
 
     @torch.no_grad()
     def training_pass(self) -> TrainingPass:
-        """Margins, loss and error over the whole training set, computed once for each step.
+        """Return margins, loss and error over the whole training set, computed once for each step.
 
-        Several processes share the work: all of them have to ask.
+        Several processes share the work, so each has to ask.
         """
         step = self.trainer.global_step
         if self._pass is None or self._pass.step < step - self._whole_batch:
@@ -199,7 +200,7 @@ class DeepReLUClassifier(HoldsOut):
         if self.ranks.size > 1:
             parts = [torch.stack(parts).sum()]
             gradients = [p.grad for p in self.guard.parameters if p.grad is not None]
-            self.ranks.add_up([*gradients, *parts])  # with the guard's, all collectives of a step
+            self.ranks.add_up([*gradients, *parts])  # a step's one collective beside the guard's
         if self._whole_batch:
             together = self._epoch.together()
             outputs, losses, y = (self.ranks.gather(part, count) for part in together)
@@ -211,7 +212,7 @@ class DeepReLUClassifier(HoldsOut):
 
     def setup(self, stage: str) -> None:
         self.ranks = Ranks(self.trainer)
-        self.splits_epochs = self.ranks.size == 1  # else each has its own part of the forwards
+        self.splits_epochs = self.ranks.size == 1  # else each process holds a part of an epoch
         self.row.forget()
         self._pass = None
         self._epoch.forwards.clear()
@@ -246,7 +247,7 @@ class DeepReLUClassifier(HoldsOut):
         means = {"train/loss_running": loss, "train/error_running": error}
         self.row.put({**means, "learning_rate": self._epoch.learning_rate})
         self._complete_row(epoch)
-        # Early stopping decides later, and the last row holds a last look.
+        # Early stopping decides later; if it stops the run, callbacks add to this row once more.
         if not self.trainer.early_stopping_callbacks:
             self.row.write(self.trainer)
         scheduler = self.lr_schedulers()
@@ -268,9 +269,9 @@ class DeepReLUClassifier(HoldsOut):
     # State
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "guard" in vars(self):  # there is none before training
+        if "guard" in vars(self):  # the guard is made when training starts
             bad, sound = self.guard.state().tolist()
-            if bad:  # in mid-epoch, before the look at its end: the last sound checkpoint stays
+            if bad:  # within an epoch; the last sound checkpoint stays
                 raise self._divergence(int(sound))
         checkpoint["eta_t"] = self._epoch.eta_t
         checkpoint["row"] = self.row.state()
@@ -284,7 +285,7 @@ class DeepReLUClassifier(HoldsOut):
     # Parts
 
     def _build_optimizer(self) -> Optimizer:
-        """The learned parameters in groups, each with its own weight decay."""
+        """Build the optimizer over groups of learned parameters, each with its own weight decay."""
         groups = self.parametrization.groups(self.weight_decay, self.decay)
         return build_optimizer(self.make_optimizer, groups, self.learning_rate)
 
@@ -298,7 +299,7 @@ class DeepReLUClassifier(HoldsOut):
         return TrainingPass.of(outputs, losses, y, self.scale(), learned, step)
 
     def _complete_row(self, epoch: int) -> None:
-        """The numbers that need no pass, and those of the pass where there was one."""
+        """Complete the row with the scale and, if there was a training pass, with its numbers."""
         step = self.trainer.global_step
         seen = self._pass if self._pass and self._pass.step >= step - self._whole_batch else None
         numbers = {"rho": self.scale(), "rho_learned": self.parametrization.learned_scale()}
@@ -307,7 +308,7 @@ class DeepReLUClassifier(HoldsOut):
             numbers |= {"train/loss": seen.loss, "train/error": seen.error}
             numbers |= {f"equilibrium/{k}": v for k, v in self._equilibrium.residual(seen).items()}
             self.row.put({"measured_step": seen.step})
-        # One transfer, for each makes the host wait.
+        # One transfer, since each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
         self.row.put(dict(zip(numbers, values, strict=True)))
         self.row.complete(self.trainer, self._axes(epoch))

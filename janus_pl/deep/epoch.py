@@ -1,4 +1,4 @@
-"""The forwards of an epoch, and the training set seen by one set of weights."""
+"""The forward passes of an epoch, and the training set seen by one set of weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class TrainingPass(NamedTuple):
     """The whole training set, seen by one set of weights.
 
     Attributes:
-        margins: fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
+        margins: The fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
         loss: The mean of the loss over all N samples, without weight decay; shape ().
         error: The share of samples whose margin is not positive; shape ().
         common_mode: The mean of m_n^2 with m = (f_0 + f_1)/2, the part of two outputs that no
@@ -24,7 +24,7 @@ class TrainingPass(NamedTuple):
         rho: The scale, the product of the Frobenius norms; shape ().
         rho_learned: The part of rho that is learned; shape ().
         step: The optimizer steps behind these weights. Full-batch GD measures in its training
-            forward, before the update: one less than the steps taken.
+            forward pass, before the update: one less than the steps taken.
     """
 
     margins: Tensor
@@ -47,9 +47,10 @@ class TrainingPass(NamedTuple):
 
 
 class Epoch:
-    """The optimizer, and what the steps of an epoch leave behind until it has ended.
+    """The optimizer, the sum of the learning rates, and the forward passes of the epoch under way.
 
-    It is a plain object: to set an attribute of a module costs as much as an operation on a tensor.
+    It is a plain object, because setting an attribute of a module costs as much as an operation on
+    a tensor.
 
     Attributes:
         optimizer: Lightning's optimizer.
@@ -68,7 +69,7 @@ class Epoch:
         return self.optimizer.param_groups[0]["lr"]
 
     def move_to(self, device: torch.device) -> None:
-        """Move the forwards that a checkpoint within an epoch brought."""
+        """Move the forward passes that a checkpoint within an epoch brought."""
         self.forwards = [(o.to(device), n.to(device), y.to(device)) for o, n, y in self.forwards]
 
     def together(self) -> tuple[Tensor, Tensor, Tensor]:

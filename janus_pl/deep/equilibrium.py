@@ -1,4 +1,4 @@
-"""How far rho is from its equilibrium (Section 2.1, Eq. 13 to 16)."""
+"""The distance of rho from its equilibrium (Section 2.1, Eq. 13 to 16)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from janus_pl.theory.deep import lagrange_multiplier
 def residual(seen: TrainingPass, lambda_rho: float) -> dict[str, Tensor]:
     r"""Return mu - (M + lambda) rho in the units of the learned rho, and the common mode.
 
-    Both are of the square loss with one global rho. At drho/dt = 0 the residual is the part
-    rho mean(mbar^2) of the common mode: the square loss over two outputs has it, the paper's scalar
-    loss does not.
+    Both are of the square loss with one global rho. At drho/dt = 0 the residual is
+    rho mean(mbar^2), the part of the common mode: the square loss over two outputs has it, the
+    paper's scalar loss does not.
 
     Args:
         seen: The training set at these weights.
@@ -44,15 +44,15 @@ def multiplier(seen: TrainingPass, loss: str) -> Tensor:
 
 
 def flow(nu: Tensor, learned: Tensor, weight_decay: float) -> Tensor:
-    r"""Return the flow of a learned factor r of f_W, such as rho itself or one rho_k.
+    r"""Return the flow of |r| for a learned factor r of f_W, such as rho itself or one rho_k.
 
-    dr/dt = 2 nu/|r| - weight_decay |r|: without decay the flow times r is the same for every
+    d|r|/dt = 2 nu/|r| - weight_decay |r|. Without decay, the flow times |r| is the same for every
     factor.
 
     Args:
         nu: The Lagrange multiplier, shape ().
         learned: The factor or factors, shape () or (L,).
-        weight_decay: PyTorch's, of the factor.
+        weight_decay: PyTorch's `weight_decay` of the factor.
     """
     size = learned.abs()
     return 2 * nu / size - weight_decay * size
@@ -65,7 +65,7 @@ class Equilibrium:
         parametrization: What the network learns.
         loss: The loss, by its name.
         weight_decay: The paper's lambda.
-        decay: What lambda acts on.
+        decay: The parameters that lambda acts on.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class Equilibrium:
         return self._learned.rho.requires_grad
 
     def residual(self, seen: TrainingPass) -> dict[str, Tensor]:
-        """Return `residual` and `common_mode`; nothing but for the square loss and a global rho."""
+        """Return `residual` and `common_mode`; empty unless the loss is square and rho global."""
         if self._loss != "square" or not self._global:
             return {}
         return residual(seen, self._decay / 2)
 
     def numbers(self, seen: TrainingPass) -> dict[str, Tensor]:
-        r"""Return drho/dt, nu and, where there is one, the residual; values by name, ().
+        r"""Return drho/dt, nu and, if there is one, the residual; values by name, ().
 
         Eq. 13, 14 and 16 with the pull of the loss, lambda rho^2 included, in the units of the
-        learned rho. If every layer learns its own norm, `rho_dot/<layer>` are the flows of those:
-        d rho_k/dt = (rho/rho_k) (drho/dt without decay) - (PyTorch's weight decay) rho_k.
+        learned rho. If every layer learns its own norm, `rho_dot/<layer>` are the flows of the
+        norms: d rho_k/dt = (rho/rho_k) (drho/dt without decay) - (PyTorch's weight decay) rho_k.
         """
         nu = multiplier(seen, self._loss)
         numbers = {**self.residual(seen), "nu": nu}

@@ -43,7 +43,7 @@ class HoldsOut(JanusTask):
 
     Attributes:
         losses: The loss of each sample.
-        held_out: What the batches of a split have been so far.
+        held_out: The loss and the error of the batches of a split so far.
     """
 
     losses: Loss
@@ -53,7 +53,7 @@ class HoldsOut(JanusTask):
         self.held_out = HeldOut()
 
     def outputs_of(self, x: Tensor) -> Tensor:
-        """Return the outputs (n, 2) of samples x (n, ...), put together from all processes."""
+        """Return the outputs (n, 2) of samples x (n, ...), gathered from all processes."""
         return self.ranks.gather(self(self.ranks.own(x)), len(x))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

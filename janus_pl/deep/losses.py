@@ -17,10 +17,10 @@ Pull = Callable[[Tensor], Tensor]
 
 
 def square(outputs: Tensor, y: Tensor) -> Tensor:
-    r"""Square loss on outputs coded +1/-1 (Eq. 12): mean_c (f_c - t_c)^2 with t = (-y, +y).
+    r"""Return the square loss on outputs coded +1/-1 (Eq. 12): mean_c (f_c - t_c)^2, t = (-y, +y).
 
-    Equal to (1 - rho fbar)^2 + m^2 with the common mode m = (f_0 + f_1)/2, so to the paper's scalar
-    loss when f_0 = -f_1. Shapes: outputs (B, 2), y (B,); returns (B,).
+    It equals (1 - rho fbar)^2 + m^2 with the common mode m = (f_0 + f_1)/2; if f_0 = -f_1, that is
+    the paper's scalar loss. Shapes: outputs (B, 2), y (B,); returns (B,).
 
     >>> square(torch.tensor([[-1.0, 1.0], [0.0, 0.0]]), torch.tensor([1.0, -1.0]))
     tensor([0., 1.])
@@ -30,7 +30,7 @@ def square(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def logistic(outputs: Tensor, y: Tensor) -> Tensor:
-    r"""Logistic loss log(1 + exp(-y s)), s = (f_1 - f_0)/2 (Eq. 16).
+    r"""Return the logistic loss log(1 + exp(-y s)), s = (f_1 - f_0)/2 (Eq. 16).
 
     Its slope in rho fbar is -sigmoid(-rho fbar); Eq. 16 as printed has twice that. Shapes: outputs
     (B, 2), y (B,); returns (B,).
@@ -39,10 +39,10 @@ def logistic(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def exponential(outputs: Tensor, y: Tensor) -> Tensor:
-    r"""Exponential loss exp(-y s), s = (f_1 - f_0)/2 (Section D.5), the same as its own pull.
+    r"""Return the exponential loss exp(-y s), s = (f_1 - f_0)/2 (Section D.5).
 
-    From rho fbar = -89 down it is infinite in float32, and so is the step. Shapes: outputs (B, 2),
-    y (B,); returns (B,).
+    Its pull is the loss itself. At rho fbar = -89 and below, loss and step are infinite in float32.
+    Shapes: outputs (B, 2), y (B,); returns (B,).
 
     >>> exponential(torch.tensor([[0.0, 0.0], [-1.0, 1.0]]), torch.tensor([1.0, -1.0]))
     tensor([1.0000, 2.7183])
@@ -51,32 +51,38 @@ def exponential(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
-    r"""Cross entropy of the two outputs, in nats: the logistic loss of f_y - f_other = 2 y s.
+    r"""Return the cross entropy of the outputs in nats: the logistic loss of f_y - f_other = 2 y s.
 
     Its slope in rho fbar is -2 sigmoid(-2 rho fbar). Shapes: outputs (B, 2), y (B,); returns (B,).
     """
     # Not functional.cross_entropy: its gradient p - 1 is exactly 0 in float32 from rho fbar = 8 on,
-    # where Eq. 16 says that the pull never ends.
+    # but the pull of Eq. 16 never ends.
     return -functional.logsigmoid(y * (outputs[:, 1] - outputs[:, 0]))
 
 
 def square_pull(signal: Tensor) -> Tensor:
-    """2 l_n = 2 (1 - rho fbar_n) (Eq. 13 and 15); the common mode has -2 rho mbar_n of its own."""
+    """Return 2 l_n = 2 (1 - rho fbar_n) (Eq. 13 and 15).
+
+    The common mode has a pull of its own, -2 rho mbar_n.
+    """
     return 2 * (1 - signal)
 
 
 def logistic_pull(signal: Tensor) -> Tensor:
-    """sigmoid(-rho fbar_n); Eq. 16 prints twice that, the pull of 2 log(1 + exp(-rho fbar))."""
+    """Return sigmoid(-rho fbar_n).
+
+    Eq. 16 prints twice that, the pull of 2 log(1 + exp(-rho fbar)).
+    """
     return torch.sigmoid(-signal)
 
 
 def exponential_pull(signal: Tensor) -> Tensor:
-    """exp(-rho fbar_n), what Eq. 16 tends to where all margins are large."""
+    """Return exp(-rho fbar_n), the limit of Eq. 16 for large margins."""
     return torch.exp(-signal)
 
 
 def cross_entropy_pull(signal: Tensor) -> Tensor:
-    """2 sigmoid(-2 rho fbar_n): the logistic pull (Eq. 16) of f_y - f_other = 2 rho fbar_n."""
+    """Return 2 sigmoid(-2 rho fbar_n), Eq. 16's logistic pull of f_y - f_other = 2 rho fbar_n."""
     return 2 * torch.sigmoid(-2 * signal)
 
 

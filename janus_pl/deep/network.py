@@ -15,25 +15,26 @@ KERNEL = 3
 
 
 class DeepReLU(nn.Module):
-    r"""f_W(x) = rho_learned W_6 relu(W_5 relu(... relu(W_1 x))).
+    r"""The network f_W(x) = rho_learned W_6 relu(W_5 relu(... relu(W_1 x))).
 
-    Four 3x3 convolutions (padding 0) and two dense layers with ReLU between, positively
-    homogeneous in every weight. W_k ~ N(0, init_scale^2) and rho_learned is 1 at the start. What of
-    it is learned, and in which coordinates, is up to `janus_pl.deep.normalizations`.
+    It has four 3x3 convolutions (padding 0) and two dense layers with ReLU between, and is
+    positively homogeneous in every weight. At the start W_k ~ N(0, init_scale^2) and rho_learned
+    is 1. `janus_pl.deep.normalizations` decides which parameters are learned, in which coordinates.
 
     Strides (1, 2, 1, 2) give the paper's 3,519,335 parameters (3,519,328 weights, and rho and six
-    gains with `WeightNorm`) and its 3200 features before the first dense layer; (2, 2, 2, 2), the
-    strides it prints, give 128 features and cost a tenth.
+    gains with `WeightNorm`) and its 3200 features before the first dense layer. The paper prints
+    the strides (2, 2, 2, 2); they give 128 features and cost a tenth.
 
     Args:
-        strides: the strides of the four convolutions.
-        channels: the output channels of the four convolutions.
-        hidden: the width of the first dense layer.
-        image_size: height and width of the input images, in pixels.
-        init_scale: the standard deviation of the weights at the start.
+        strides: The strides of the four convolutions.
+        channels: The output channels of the four convolutions.
+        hidden: The width of the first dense layer.
+        image_size: The height and width of the input images, in pixels.
+        init_scale: The standard deviation of the weights at the start.
 
     Raises:
-        UsageError: strides that are not four positive integers, or that leave no pixel.
+        UsageError: Strides or channels are not four positive integers, the strides leave no pixel,
+            a size is not a positive integer, or the network does not fit into memory.
     """
 
     def __init__(
@@ -52,7 +53,7 @@ class DeepReLU(nn.Module):
         widths = [3, *channels]
         convolved = sum(a * b for a, b in pairwise(widths)) * KERNEL**2
         count = convolved + hidden * (features + 2)
-        # With momentum, a gradient and the copy that the guard holds.
+        # Each weight has a gradient, a momentum and the guard's copy beside it.
         check_memory("model", f"{count:.3g} parameters", 4.0 * 4 * count)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for k, stride in enumerate(strides, start=1):
@@ -72,7 +73,7 @@ class DeepReLU(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def weight_layers(self) -> dict[str, nn.Module]:
-        """The layers that hold a weight, in depth order: conv1 ... conv4, fc1, fc2."""
+        """Return the layers that hold a weight, in depth order: conv1 ... conv4, fc1, fc2."""
         return {
             name: layer
             for name, layer in self.layers.named_children()
@@ -80,12 +81,12 @@ class DeepReLU(nn.Module):
         }
 
     def forward(self, x: Tensor) -> Tensor:
-        """The two outputs (B, 2) of images (B, 3, H, W)."""
+        """Return the two outputs (B, 2) of images (B, 3, H, W)."""
         return self.rho * self.layers(x)
 
 
 def output_size(strides: Sequence[int], image_size: int) -> int:
-    """Height and width after one unpadded 3x3 convolution for each stride.
+    """Return height and width after one unpadded 3x3 convolution for each stride.
 
     >>> output_size((1, 2, 1, 2), 32), output_size((2, 2, 2, 2), 32)
     (5, 1)

@@ -1,7 +1,7 @@
 r"""Four parametrizations of one homogeneous network (Fig. A.8), chosen by `model.normalization`.
 
-Every one writes the weight of layer k as W_k = s_k p_k/||p_k||, p_k a parameter of the weight's
-shape, and differs in the factor s_k and in what is learned:
+Each writes the weight of layer k as W_k = s_k p_k/||p_k|| with a parameter p_k of the weight's
+shape. They differ in the factor s_k and in the learned parameters:
 
     class        s_k          learned      paper
     WeightNorm   g_k, frozen  p_k and rho  Fig. A.8b, by weight normalization
@@ -9,8 +9,8 @@ shape, and differs in the factor s_k and in what is learned:
     Lagrange     g_k, frozen  p_k and rho  Fig. A.8b, Eq. 1/17: p_k back to unit norm after a step
     Plain        ||p_k||      p_k          a standard network
 
-All start as the function that the network was given, and all answer in the paper's units: V_k of
-unit Frobenius norm, f_W = rho f_V with rho the product of all norms.
+Each starts as the function that the network has, and answers in the paper's units: V_k of unit
+Frobenius norm, f_W = rho f_V with rho the product of all norms.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from janus_pl.theory.deep import plain_decay, weight_norm_decay
 
 
 class GlobalScale(Parametrization):
-    r"""W_k = g_k v_k/||v_k|| with frozen gains g_k and one learned rho: f_W = rho (prod_k g_k) f_V.
+    r"""Frozen gains g_k and one learned rho: W_k = g_k v_k/||v_k||, f_W = rho (prod_k g_k) f_V.
 
-    g_k is the norm of the weight that the network was given, and v_k that weight at the start. What
-    decays and what follows a step is up to the subclass: `groups`, `after_step` and `kept`.
+    At the start v_k is the weight that the network has, and g_k its norm. A subclass decides which
+    parameters decay and what follows a step: `groups`, `after_step` and `kept`.
 
     Attributes:
-        gains: g_k in depth order; shapes ().
+        gains: The g_k in depth order; shapes ().
     """
 
     def __init__(self, network: HomogeneousNetwork) -> None:
@@ -70,8 +70,8 @@ class GlobalScale(Parametrization):
 class WeightNorm(GlobalScale):
     r"""Weight normalization: W_k = g_k v_k/||v_k||, gains frozen and rho learned (Fig. A.8b).
 
-    f_W = rho (prod_k g_k) f_V with g_k the norm of the weight that the network was given. Decay on
-    v_k shrinks ||v_k|| and thereby raises the rate eta/||v_k||^2 of V_k; it moves no V_k itself.
+    f_W = rho (prod_k g_k) f_V, where g_k is the norm of the weight at the start. Decay on v_k
+    shrinks ||v_k|| and so raises the rate eta/||v_k||^2 of V_k; it moves no V_k itself.
     """
 
     def groups(self, lam: float, decay: Decay) -> Groups:
@@ -82,7 +82,7 @@ class WeightNorm(GlobalScale):
         ]
 
     def after_step(self) -> None:
-        """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
+        """Do nothing: V_k = v_k/||v_k|| has unit norm for every v_k."""
 
     def kept(self, eta: float, weight_decay: float) -> Tensor:
         etas = torch.full_like(self.norms(), eta)
@@ -91,10 +91,10 @@ class WeightNorm(GlobalScale):
 
 @final
 class PerLayer(Parametrization):
-    r"""W_k = rho_k V_k with V_k = v_k/||v_k|| and every rho_k learned (Fig. A.8a).
+    r"""A learned norm for each layer: W_k = rho_k V_k with V_k = v_k/||v_k|| (Fig. A.8a).
 
     The network's own rho is frozen. The flow of one norm is
-    d rho_k/dt = (rho/rho_k) (2/N) sum_n l_n fbar_n - 2 lambda rho_k, so that rho_k^2 - rho_j^2 is
+    d rho_k/dt = (rho/rho_k) (2/N) sum_n l_n fbar_n - 2 lambda rho_k, so rho_k^2 - rho_j^2 is
     conserved at lambda = 0. At equilibrium rho (mu - M rho) = lambda rho_k^2 for every k.
     """
 
@@ -120,7 +120,7 @@ class PerLayer(Parametrization):
         ]
 
     def after_step(self) -> None:
-        """Nothing: V_k = v_k/||v_k|| has unit norm whatever v_k is."""
+        """Do nothing: V_k = v_k/||v_k|| has unit norm for every v_k."""
 
     def radial(self) -> Tensor:
         return torch.stack([rho_k.detach() * grad_of(rho_k) for rho_k in self.rhos])
@@ -146,22 +146,23 @@ class Lagrange(GlobalScale):
         V_k <- V_k + eta (2 rho/B) sum_n l_n (d fbar_n/dV_k - fbar_n V_k),   V_k <- V_k/||V_k||.
 
     (As printed, Eq. 1 and 17 have a minus before the sums, and lack eta or rho in the second line.)
-    The multiplier is the projection: the weight is computed as g_k p_k/||p_k|| at ||p_k|| = 1, and
-    the gradient of that in p_k has no part along V_k, in a backward pass as in an `autograd.grad`.
-    So this is `WeightNorm` with v_k put back on its sphere after every step. One step without decay
-    on v_k is the same; from then on ||v_k||^2 = 1 + eta^2 ||V_k dot||^2 sets them apart. Momentum
-    keeps tangents of earlier V_k, which the retraction allows for and Eq. 17 does not know.
+    A projection does the work of the multiplier: the weight is g_k p_k/||p_k|| at ||p_k|| = 1, and
+    its gradient in p_k has no part along V_k, in a backward pass and in `autograd.grad`. So this is
+    `WeightNorm` with v_k put back on its sphere after every step. One step without decay on v_k is
+    the same in both; after it, ||v_k||^2 = 1 + eta^2 ||V_k dot||^2 sets them apart. Momentum keeps
+    tangents of earlier V_k; the retraction allows for them, and Eq. 17 does not have them.
 
-    With `unit_gains` f_W = rho f_V and everything above is in the paper's units: rho starts as the
-    product of all norms, for the paper's network at 7e6, where a step hardly changes it, and lambda
-    acts on the square of that number. Without, f_W = rho (prod_k g_k) f_V as with `WeightNorm`, and
-    the first line is in units of the learned rho: fbar_n = y_n f_W(x_n)/rho. V_k dot is the same.
+    With `unit_gains`, f_W = rho f_V and everything above is in the paper's units. rho starts as the
+    product of all norms, 7e6 for the paper's network, so a step hardly changes it, and lambda acts
+    on its square. Without `unit_gains`, f_W = rho (prod_k g_k) f_V as with `WeightNorm`, and the
+    first line is in units of the learned rho: fbar_n = y_n f_W(x_n)/rho. V_k dot is the same.
 
-    V_k moves by eta V_k dot where weight normalization has eta V_k dot/||v_k||^2, with ||v_k||^2
-    from 9 to 33,000 in the paper's network at the start: learning rates have to be lower here.
+    A step moves V_k by eta V_k dot; weight normalization moves it by eta V_k dot/||v_k||^2, and
+    ||v_k||^2 is 9 to 33,000 in the paper's network at the start. So learning rates have to be lower
+    here.
 
-    `decay: all` acts on rho alone: the gradient lambda V_k is along V_k, so nothing of it is left
-    by the projection.
+    `decay: all` acts on rho alone: the gradient lambda V_k is along V_k, and the projection removes
+    all of it.
     """
 
     def __init__(self, network: HomogeneousNetwork, unit_gains: bool = False) -> None:
@@ -182,7 +183,7 @@ class Lagrange(GlobalScale):
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """V_k <- V_k/||V_k||, the retraction of Eq. 17."""
+        """Set V_k <- V_k/||V_k||, the retraction of Eq. 17."""
         for V in self.weights.values():
             V.div_(frobenius_norm(V))
 
@@ -198,8 +199,8 @@ class Lagrange(GlobalScale):
 class Plain(Parametrization):
     r"""Plain weights W_k, the standard network; its norms are learned with the weights.
 
-    The network's own rho is frozen, for a standard network has none. Only `decay: all` exists: it
-    puts lambda W_k on every weight, so (lambda/2) sum_k ||W_k||^2 into the loss.
+    The network's own rho is frozen, because a standard network has none. Only `decay: all` exists:
+    it adds lambda W_k to the gradient of every weight, so (lambda/2) sum_k ||W_k||^2 to the loss.
     """
 
     def __init__(self, network: HomogeneousNetwork) -> None:
@@ -220,7 +221,7 @@ class Plain(Parametrization):
         return [{"params": list(self.weights.values()), "weight_decay": on_weights}]
 
     def after_step(self) -> None:
-        """Nothing: plain weights may have any norm."""
+        """Do nothing: plain weights may have any norm."""
 
     def radial(self) -> Tensor:
         parts = [torch.dot(grad_of(W).reshape(-1), W.detach().reshape(-1)) for W in self._values()]
@@ -253,7 +254,7 @@ PARAMETRIZATIONS: dict[str, Callable[[HomogeneousNetwork], Parametrization]] = {
 def _normalize(
     network: HomogeneousNetwork,
 ) -> tuple[list[nn.Parameter], dict[str, nn.Parameter]]:
-    """Normalize all weights; returns the gains g_k, frozen, and the v_k by layer."""
+    """Normalize all weights, and return the gains g_k, frozen, and the v_k by layer."""
     gains, vs = [], {}
     for name, layer in network.weight_layers().items():
         assert not parametrize.is_parametrized(layer), f"{name} is parametrized already"
@@ -264,7 +265,7 @@ def _normalize(
 
 
 def _decays(lam: float, decay: str) -> tuple[float, float]:
-    """PyTorch's `weight_decay` for the weights and for the learned scale."""
+    """Return PyTorch's `weight_decay` for the weights and for the learned scale."""
     if decay == "all":
         return lam, lam
     if decay == "rho":

@@ -16,10 +16,11 @@ OptimizerFactory = Callable[[Iterable, float], Optimizer]
 def build_optimizer(
     factory: OptimizerFactory, groups: list[dict[str, Any]], learning_rate: float
 ) -> Optimizer:
-    """The optimizer of a config, with the weight decay that each group of parameters brings.
+    """Build the optimizer of a config; each group of parameters brings its own weight decay.
 
     Raises:
-        UsageError: options that the optimizer refuses, or a weight decay of its own.
+        UsageError: The optimizer refuses its options, needs sparse gradients, or has a weight decay
+            of its own.
     """
     try:
         optimizer = factory(groups, learning_rate)

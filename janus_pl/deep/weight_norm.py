@@ -1,7 +1,7 @@
 r"""Weight normalization with one Frobenius norm a layer (Salimans & Kingma, 2016).
 
-PyTorch's `weight_norm` normalizes each row by default (`dim=0`); the paper's V_k has unit norm as
-a whole matrix, which is `dim=None` there and the only choice here.
+PyTorch's `weight_norm` normalizes each row by default (`dim=0`). The paper's V_k has unit norm as a
+whole matrix: `dim=None` in PyTorch, and the only choice here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Module = TypeVar("Module", bound=nn.Module)
 class _Normalize(torch.autograd.Function):
     """The product g v/||v|| with its gradient in closed form.
 
-    Autograd's own derivative of the composed expression makes twelve passes over the weight; the
-    closed form makes seven, which saves a tenth of a training step of the default network on a CPU.
+    Autograd's own derivative makes twelve passes over the weight. The closed form makes seven and
+    so saves a tenth of a training step of the default network on a CPU.
     """
 
     @staticmethod
@@ -42,11 +42,11 @@ class _Normalize(torch.autograd.Function):
 
 
 class FrobeniusWeightNorm(nn.Module):
-    r"""Parametrization W = g v/||v||_F, for `torch.nn.utils.parametrize`.
+    r"""The parametrization W = g v/||v||_F, for `torch.nn.utils.parametrize`.
 
-    With G = dLoss/dW and V = v/||v||: dLoss/dv = (g/||v||)(G - <G, V> V) and dLoss/dg = <G, V>, so
-    <v, dLoss/dv> = 0 and the paper's V_k dot is -||v|| dLoss/dv (Eq. 15), with no extra backward
-    pass. Shapes: g (), v and W the layer's own, for instance (out, in, kh, kw).
+    With G = dLoss/dW and V = v/||v||: dLoss/dv = (g/||v||)(G - <G, V> V) and dLoss/dg = <G, V>. So
+    <v, dLoss/dv> = 0, and the paper's V_k dot is -||v|| dLoss/dv (Eq. 15), with no extra backward
+    pass. Shapes: g is (); v and W have the layer's shape, for instance (out, in, kh, kw).
 
     >>> norm = FrobeniusWeightNorm()
     >>> norm(torch.tensor(10.0), torch.tensor([[3.0, 4.0]]))
@@ -57,7 +57,7 @@ class FrobeniusWeightNorm(nn.Module):
         return _Normalize.apply(g, v)
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Take a weight apart: g is its norm, v the weight itself, so that W starts unchanged."""
+        """Return g, the norm of a weight, and v, the weight itself: W starts unchanged."""
         return frobenius_norm(weight), weight
 
 

@@ -26,10 +26,10 @@ def run_epochs_torch(
     decay_convention: DecayConvention = "paper",
     watch: Watch | None = None,
 ) -> Tensor:
-    """The same as `run_epochs` in batched PyTorch without autograd, on the device of w.
+    """Do the same as `run_epochs` in batched PyTorch without autograd, on the device of w.
 
-    For many replicas on a GPU: no step waits for the device. Equal to `run_epochs` up to rounding.
-    A replica that diverges runs on.
+    It is for many replicas on a GPU: no step waits for the device. The result equals that of
+    `run_epochs` up to rounding. A replica that diverges runs on.
     """
     rates = np.array(eta, dtype=np.float64).reshape(np.shape(eta)[0], -1)
     replicas, n = len(w), x.shape[2] if order is None else order.shape[-1]
@@ -60,7 +60,7 @@ def run_epochs_torch(
 
 
 def _look(watch: Watch, w: Tensor, slope: Tensor, decay: Tensor) -> None:
-    """What `kernels._look` does, for all replicas at once."""
+    """Do the same as `kernels._look`, for all replicas at once."""
     probes, sums, start, drift, before, last_slope = watch.arrays
     if watch.taken < watch.stride:
         start.copy_(w)

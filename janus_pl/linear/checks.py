@@ -1,4 +1,4 @@
-"""Options of linear regression that are refused, or warned of, before its first step."""
+"""The checks of linear regression's options before its first step: errors and warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from janus_pl.linear.replicas import LinearTraining
 from janus_pl.theory import stability_limit
 from janus_pl.training.schedules import ScheduleName
 
-# Options of the trainer that would cut the steps of a run otherwise than its plan.
+# Options of the trainer that would override the plan of a run.
 FIXED: dict[str, float] = {"max_steps": -1, "min_steps": 0, "min_epochs": 0}
 FIXED |= {"overfit_batches": 0.0, "limit_train_batches": 1.0}
 CHECKED = 200  # pairs of seed and lambda whose limit of stability is computed, some 10 ms each

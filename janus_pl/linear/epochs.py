@@ -1,14 +1,15 @@
-r"""Linear regression W x = y by SGD and GD in float64: many epochs, and replicas, in one call.
+r"""Linear regression W x = y by SGD and GD in float64: many epochs and replicas in one call.
 
 The loss is L = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed
-sum). One step on the minibatch S of size B is (Eq. 5; printed as if the increment were W(t+1))
+sum). One step on the minibatch S of size B is (Eq. 5, which is printed as if the increment were
+W(t+1))
 
     W(t+1) = (1 - 2 eta lambda) W(t) - (2 eta/B) sum_{i in S} (W(t) x_i - y_i) x_i^T,
 
-and GD (Eq. 4) is S = all N. A ragged last minibatch is divided by its own size.
+and GD (Eq. 4) is S = all N. A smaller last minibatch is divided by its own size.
 
-Appendix A steps by W - eta (grad + lambda W), so that W decays by 1 - eta lambda: Eq. 5 at half
-the lambda. Its printed gradients are those of ||W x_i - y_i||^2, with the 2, for Y = I/2.
+Appendix A steps by W - eta (grad + lambda W), so W decays by 1 - eta lambda: Eq. 5 at half the
+lambda. Its printed gradients are those of ||W x_i - y_i||^2, with the 2, for Y = I/2.
 """
 
 from __future__ import annotations
@@ -43,10 +44,10 @@ def reference_epoch(
     order: Indices | None = None,
     decay_convention: DecayConvention = "paper",
 ) -> Floats:
-    """One epoch of one replica, step by step: what every fast path has to equal.
+    """Run one epoch of one replica, step by step; every fast path has to equal it.
 
-    From w (m, d), x (d, N), y (m, N) and the indices of `order` (n,), None for 0 to N - 1, to the
-    new W (m, d); the rest as in `run_epochs`.
+    Shapes: w (m, d), x (d, N), y (m, N); `order` (n,) holds indices, and None stands for 0 to
+    N - 1. Returns the new W (m, d). The other arguments are as in `run_epochs`.
 
     >>> reference_epoch(np.eye(1), np.ones((1, 1)), np.zeros((1, 1)), 1, eta=0.25, lam=0.5)
     array([[0.25]])
@@ -75,25 +76,25 @@ def run_epochs(
 ) -> Indices:
     """Run E epochs on R replicas, in place on w, in compiled code.
 
-    Sums run in one order whatever R, E and the threads are: a replica is bitwise its own single
+    Sums run in one order for any R, E and number of threads. So a replica is bitwise its own single
     run, and two calls of one epoch are bitwise one call of two. A replica whose W is not finite
-    after an epoch stops there. For GD with N > d, hand over `full_batch_equivalent(x, y)`.
+    after an epoch stops there. For GD with N > d, pass `full_batch_equivalent(x, y)`.
 
     Args:
         w: (R, m, d), float64, C-contiguous.
         x: (R, d, N). A transposed C-contiguous (R, N, d) saves a copy; y likewise.
         y: (R, m, N).
-        order: Indices of the samples, broadcast to (R, E, n). None: 0 to N - 1 in every epoch.
+        order: The indices of the samples, broadcast to (R, E, n). None: 0 to N - 1 in every epoch.
         batch_size: B, from 1 to n, or "full" for n.
-        eta: The rate of every epoch (E,), or of every step (E, ceil(n/B)).
-        lam: Weight decay lambda, a number or (R,).
-        eta_scale: Multiplies eta, a number or (R,).
+        eta: The learning rate of every epoch (E,), or of every step (E, ceil(n/B)).
+        lam: The weight decay lambda, a number or (R,).
+        eta_scale: A factor of eta, a number or (R,).
         decay_convention: "paper" decays by 1 - 2 eta lambda, "appendix_a" by 1 - eta lambda.
-        watch: Gathers what the steps do.
-        threads: Replicas are shared among so many. None: as many as PyTorch uses.
+        watch: A watch that gathers the speed, velocity and noise of the steps.
+        threads: The number of threads that share the replicas. None: as many as PyTorch uses.
 
     Returns:
-        The epoch of the call, from 0, after which W was first not finite; -1 if none; (R,).
+        The epoch of the call, from 0, after which W was first not finite, or -1; shape (R,).
 
     Raises:
         ValueError: An array has the wrong shape, or an index is out of range.
@@ -123,34 +124,34 @@ def run_epochs(
     if threads == 1:
         run_replicas(0, replicas, *shared)
     else:
-        # Threads of our own and not numba's: those abort when two threads of a process call them.
+        # Threads of our own: numba's abort if two threads of a process call them.
         borders = [replicas * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda a, b: run_replicas(a, b, *shared), borders[:-1], borders[1:]))
     if watch is not None:
-        watch.sums[torch.from_numpy(diverged >= 0)] = torch.nan  # it may have looked before the end
+        watch.sums[torch.from_numpy(diverged >= 0)] = torch.nan  # some steps were watched before
     return diverged
 
 
 def full_batch_equivalent(x: Floats, y: Floats) -> tuple[Floats, Floats]:
-    r"""At most d columns, x (R, d, d) and y (R, m, d), whose full-batch gradient is that of all N.
+    r"""Return up to d columns, x (R, d, d) and y (R, m, d), with the full-batch gradient of all N.
 
-    With X^T = Q R the gradient is (2/N) (W X - Y) X^T = (2/N) (W R^T - Y Q) R, so that the columns
-    sqrt(d/N) R^T and sqrt(d/N) Y Q do for X and Y. The residual is kept, where X X^T and Y X^T
-    alone would cancel each other only to rounding. x and y themselves where N <= d.
+    With X^T = Q R the gradient is (2/N) (W X - Y) X^T = (2/N) (W R^T - Y Q) R, so the columns
+    sqrt(d/N) R^T and sqrt(d/N) Y Q stand for X and Y. They keep the residual; X X^T and Y X^T alone
+    would cancel each other only to rounding. If N <= d, return x and y themselves.
     """
     d, n = x.shape[1:]
     if n <= d:
         return x, y
     scale = math.sqrt(d / n)
-    # One replica at a time: each has to be, bitwise, what it is alone.
+    # One replica at a time: each has to be bitwise equal to its own single run.
     factors = [np.linalg.qr(columns.T) for columns in x]
     targets = [columns @ q for columns, (q, _) in zip(y, factors, strict=True)]
     return scale * np.stack([r.T for _, r in factors]), scale * np.stack(targets)
 
 
 def _check(w: Floats, x: Floats, y: Floats, order: Indices, batch: int, rates: Floats) -> None:
-    """Compiled code has no bounds checks."""
+    """Refuse arrays that do not fit, since compiled code has no bounds checks."""
     (replicas, m, d), (epochs, per_epoch), n = w.shape, rates.shape, order.shape[2]
     if w.dtype != np.float64 or not w.flags.c_contiguous:
         raise ValueError("w has to be a C-contiguous float64 array: it is changed in place")

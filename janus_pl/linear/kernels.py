@@ -1,8 +1,8 @@
 """The compiled steps of linear regression: one replica after another, one sample after another.
 
-Plain sums in the order written here, without fastmath: the same in every run. Arrays hold a sample
-a row: x (N, d), y (N, m); W is (m, d). A row of W evolves on its own, given the samples, and its
-dot products overlap in time with those of the next one.
+Sums run in the order written here, without fastmath, so they are the same in every run. Arrays hold
+a sample a row: x (N, d), y (N, m); W is (m, d). Given the samples, a row of W evolves on its own,
+and its dot products overlap in time with those of the next row.
 """
 
 # mypy: disallow-untyped-defs=False
@@ -19,7 +19,7 @@ STEPS, SPEED, VELOCITY, SPREAD, PROBE_SPREAD = range(5)
 
 @njit(cache=True, nogil=True)
 def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, diverged):
-    """Replicas first to last - 1 through all epochs; `watch` holds arrays with a leading (R,)."""
+    """Run replicas first to last - 1 through all epochs; arrays of `watch` have a leading (R,)."""
     until, stride, probes, sums, start, drift, before, slope = watch
     for r in range(first, last):
         looks = probes[r], sums[r], start[r], drift[r], before[r], slope[r]
@@ -45,7 +45,7 @@ def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks)
 
 @njit(cache=True, nogil=True)
 def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
-    """`_epoch` at B = 1, the same to the last bit and twice as fast."""
+    """Do the same as `_epoch` at B = 1, to the last bit and twice as fast."""
     for step in range(index.shape[0]):
         if until == 0:
             _look(w, x, y, index[step : step + 1], lam, looks)
@@ -80,7 +80,7 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work)
             row = w[a]
             _slope_of_row(row, x, y, chosen, a, work)
             # W is rounded once a step, not once a sample: at rest every step rounds alike, and
-            # W_perp, which only forgets at the rate eta lambda, would gather it.
+            # W_perp, which forgets only at the rate eta lambda, would gather the errors.
             for k in range(row.shape[0]):
                 row[k] = keep * row[k] - rate * work[k]
     return until
@@ -88,7 +88,7 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work)
 
 @njit(cache=True, nogil=True)
 def _slope_of_row(row, x, y, chosen, a, out):
-    """sum_{i in S} (W x_i - y_i)_a x_i."""
+    """Write sum_{i in S} (W x_i - y_i)_a x_i to `out`."""
     out[:] = 0.0
     for b in range(chosen.shape[0]):
         xb = x[chosen[b]]

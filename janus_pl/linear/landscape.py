@@ -1,4 +1,4 @@
-"""What is known of a linear problem before any training, and what W is measured against."""
+"""The constants of a linear problem that are known before training, to measure W against."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SHOWN = 16  # of the singular values and eigenvalues in a row: the largest and t
 
 
 class Landscape:
-    r"""L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2) of R replicas, in float64.
+    r"""The loss (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2) of R replicas, in float64.
 
     Args:
-        x: Columns that stand for the N inputs, (R, d, n): X X^T is that of all of them.
-        y: The same for the targets, (R, m, n), with Y X^T and Y Y^T.
+        x: Columns that stand for the N inputs, (R, d, n): their X X^T is that of all N.
+        y: Columns that stand for the N targets, (R, m, n): Y X^T and Y Y^T are those of all N.
         w0: W at the start, (R, m, d).
-        lam: lambda, (R,).
-        num_train: N.
+        lam: The weight decay lambda, (R,).
+        num_train: The number of samples N.
 
     Attributes:
         sigma_max: The largest singular value of X, (R,).
@@ -43,19 +43,19 @@ class Landscape:
         self._null_start = self.null_norm(w0)
 
     def null_norm(self, w: Tensor) -> Tensor:
-        """||W_perp||, W_perp = W (I - pi), (..., R)."""
+        """Return ||W_perp||, W_perp = W (I - pi), (..., R)."""
         return _norm(w @ self._null)
 
     def slope(self, w: Tensor) -> Tensor:
-        """The full gradient without decay, (2/N) (W X - Y) X^T, (..., R, m, d)."""
+        """Return the full gradient without decay, (2/N) (W X - Y) X^T, (..., R, m, d)."""
         return (w @ self.x - self.y) @ self._scaled
 
     def measure(self, w: Tensor, log_decay: Tensor) -> dict[str, Tensor]:
-        """The numbers of W, by key of the record; each (..., R). Many times in one call.
+        """Return the numbers of W by key of the record, (..., R) each, for many times in one call.
 
         Args:
-            w: (..., R, m, d).
-            log_decay: log of the product of |1 - 2 eta lambda| over all steps so far, (..., R).
+            w: W, (..., R, m, d).
+            log_decay: The log of the product of |1 - 2 eta lambda| over all steps so far, (..., R).
         """
         residual = w @ self.x - self.y
         mse = residual.square().sum((-2, -1)) / self.num_train
@@ -75,7 +75,7 @@ class Landscape:
 
     def _spectra(self, w: Tensor) -> dict[str, Tensor]:
         finite = torch.isfinite(w).all(-1).all(-1, keepdim=True)
-        sound = torch.where(finite[..., None], w, 0.0)  # LAPACK refuses what is not finite
+        sound = torch.where(finite[..., None], w, 0.0)  # LAPACK refuses a matrix that is not finite
         spectra = {"singular_value": singular_values(sound)}
         if w.shape[-2] == w.shape[-1]:
             spectra["eigenvalue_modulus"] = eigenvalue_moduli(sound)
@@ -93,7 +93,7 @@ class Landscape:
 
 
 def noise(watch: Watch) -> dict[str, Tensor]:
-    """The numbers of the steps since the last row, by key of the record; each (R,)."""
+    """Return the numbers of the steps since the last row by key of the record, (R,) each."""
     return {
         "gradient_norm": watch.speed,
         "noise/weights": watch.variance.sqrt(),

@@ -1,4 +1,4 @@
-"""Which epochs of a long run are recorded, where callbacks look, and in which pieces it goes."""
+"""The plan of a long run: the epochs to record, the looks of callbacks, and the pieces to run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import NamedTuple
 
 
 class Piece(NamedTuple):
-    """Epochs first to last - 1, counted from 0; of a stream, steps."""
+    """The epochs first to last - 1, counted from 0; of a stream, the steps."""
 
     first: int
     last: int
 
 
 def log_spaced(total: int, per_decade: int) -> list[int]:
-    """The epochs from 1 to `total`: all small numbers, then so many a decade, and the last.
+    """Return epochs from 1 to `total`: all small numbers, then `per_decade` a decade, and the last.
 
-    But for the last they do not depend on `total`: a longer run has those of a shorter one.
+    Except for the last, they do not depend on `total`: a longer run has those of a shorter one.
 
     >>> log_spaced(100, per_decade=5)
     [1, 2, 3, 4, 6, 10, 16, 25, 40, 63, 100]
@@ -28,23 +28,25 @@ def log_spaced(total: int, per_decade: int) -> list[int]:
 
 
 def tenths(total: int) -> list[int]:
-    """Where the last tenth of a run and the tenth before it begin, where they are whole."""
+    """Return the epochs at which the last two tenths of a run begin, except 0."""
     return [border for border in (total * 8 // 10, total * 9 // 10) if border > 0]
 
 
 class Plan:
-    """The epochs still to run: an iterable of the pieces up to the next look, once for each look.
+    """The epochs still to run; each iteration yields the pieces up to the next look.
+
+    At a look callbacks run and checkpoints are made.
 
     Args:
-        total: All epochs; of a stream, steps.
-        records: What is recorded.
-        looks: Where callbacks look and checkpoints are made; recorded as well.
+        total: The number of all epochs; of a stream, of all steps.
+        records: The epochs to record.
+        looks: The epochs to look at; they are recorded as well.
         size: The most epochs in a piece.
-        stretch: The most epochs from one look to the next, as far as there are records: a long
-            stretch gets further looks.
+        stretch: The most epochs from one look to the next. A longer stretch gets further looks at
+            its records.
 
     Attributes:
-        done: Epochs completed so far: for whoever runs the pieces to set.
+        done: The epochs completed so far; the runner of the pieces sets it.
     """
 
     def __init__(

@@ -20,33 +20,33 @@ QUANTILES = {"q05": 0.05, "q95": 0.95}
 
 
 class LinearRecord:
-    """Collects a snapshot for every row and measures many of them in one call.
+    """The snapshots of a run, one for each row; many of them are measured in one call.
 
     Args:
-        run: the replicas on their way.
+        run: The replicas in training.
     """
 
     def __init__(self, run: LinearTraining) -> None:
         self.run = run
         self._seen: list[Snapshot] = []
-        self._windows: list[tuple[int, Window]] = []  # the end and what was seen, last fifth
+        self._windows: list[tuple[int, Window]] = []  # with their ends; of the run's last fifth
         self._last: dict[str, Tensor] = {}  # the newest value of every number, (R,)
 
     def take(self) -> None:
-        """A row is due: keep what it is made of."""
+        """Keep a snapshot of this moment for a row."""
         run, snapshot = self.run, self.run.snapshot()
         self._seen.append(snapshot)
         if snapshot.watch is not None and snapshot.done > run.plan.total * 8 // 10:
             self._windows.append((snapshot.done, window(snapshot.watch)))
 
     def rows(self) -> list[dict[str, float]]:
-        """The rows since the last call, the one of this moment last."""
+        """Return the rows since the last call; the row of this moment comes last."""
         if not self._seen or self._seen[-1].done < self.run.plan.done:
             self.take()
         return self.rows_before()
 
     def rows_before(self) -> list[dict[str, float]]:
-        """The rows taken since the last call: one look at all of them."""
+        """Return the rows taken since the last call, measured together."""
         run, seen = self.run, self._seen
         self._seen = []
         if not seen:
@@ -75,7 +75,7 @@ class LinearRecord:
         return rows
 
     def last_row(self) -> dict[str, Value]:
-        """What the last row holds beside: the noise over tenths, and the table of replicas."""
+        """Return the extra values of the last row: the noise over tenths, the table of replicas."""
         row: dict[str, Value] = {**self._tenths()}
         if len(self.run.eta) > 1:
             row["replicas"] = self._table()
@@ -84,17 +84,17 @@ class LinearRecord:
         return row
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Return the record's part of a checkpoint."""
         return {"windows": [(end, tuple(window)) for end, window in self._windows]}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the record from a checkpoint."""
         first = self.run.plan.total * 8 // 10
         windows = [(end, Window(*parts)) for end, parts in state["windows"]]
         self._windows = [(end, window) for end, window in windows if end > first]
 
     def _medians(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Values (R,) as numbers of a row: themselves, or the median and two quantiles."""
+        """Return values (R,) as numbers of a row: the only value, or median and two quantiles."""
         self._last |= values
         table = torch.stack([*values.values()])
         if table.shape[1] == 1:
@@ -109,7 +109,7 @@ class LinearRecord:
         }
 
     def _tenths(self) -> dict[str, float]:
-        """The noise over the last tenth of the run, and over the tenth before it."""
+        """Return the noise over the last tenth of the run, and over the tenth before it."""
         total = self.run.plan.total
         borders = [total * tenth // 10 for tenth in (8, 9, 10)]
         row: dict[str, float] = {}
@@ -126,7 +126,7 @@ class LinearRecord:
         return row
 
     def _table(self) -> Table:
-        """A row a replica, with its newest numbers."""
+        """Return a table with a row for each replica: its newest numbers."""
         run = self.run
         columns = {
             "seed": run.seed.tolist(),
@@ -139,9 +139,10 @@ class LinearRecord:
 
 
 def save_problem(folder: Path, data: LinearProblem) -> None:
-    """X (d, N), Y (m, N) and W0 (m, d), so that the run can be computed again elsewhere.
+    """Save X (d, N), Y (m, N) and W0 (m, d), so that the run can be computed again elsewhere.
 
-    With a leading axis of seeds where the data have replicas.
+    If the data have replicas, the arrays have a leading axis of seeds. For a stream the file holds
+    W0 alone.
     """
     arrays = {"W0": data.w0()}
     if data.streamed:
@@ -153,7 +154,7 @@ def save_problem(folder: Path, data: LinearProblem) -> None:
 
 
 def save_result(folder: Path, run: LinearTraining) -> None:
-    """W (m, d), or (R, m, d) of several replicas, and what belongs to it."""
+    """Save W (m, d), or (R, m, d) of several replicas, with epochs, seeds, lambdas and rates."""
     w = run.weight.cpu()
     save_arrays(
         folder / "final.npz",

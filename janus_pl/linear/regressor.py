@@ -1,4 +1,4 @@
-"""The paper's linear experiment: W x = y by SGD or GD, many steps to a step of the trainer."""
+"""The paper's linear experiment: W x = y by SGD or GD, many steps in a step of the trainer."""
 
 from __future__ import annotations
 
@@ -41,43 +41,43 @@ SAMPLES_AT_ONCE = 65_536
 
 
 class LinearRegressor(JanusTask):
-    r"""W x = y by minibatch SGD or GD in float64, from the problem of `LinearProblem`.
+    r"""Linear regression W x = y by minibatch SGD or GD in float64, on a `LinearProblem`.
 
-    L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum);
-    a step on the minibatch S of size B is
+    L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum).
+    A step on the minibatch S of size B is
 
         W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5).
 
-    GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded. All steps between two of
-    them are one call of compiled code, or several of about a quarter of a second. An "epoch" of the
-    trainer is the stretch to the next look of its callbacks. A stream (`data.order: online`) is a
-    single epoch, recorded at log-spaced steps.
+    GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded. All steps between two
+    records are one call of compiled code, or several calls of about a quarter of a second. An
+    "epoch" of the trainer is the stretch up to the next run of its callbacks. A stream
+    (`data.order: online`) is a single epoch; log-spaced steps of it are recorded.
 
-    Where `weight_decay` or `learning_rate` is a list, or the data have replicas, all combinations
-    run at once, the seed slowest and eta fastest; each is bitwise its own single run. A number of
-    the record is then the median over the replicas, with the quantiles `q05` and `q95` beside it,
-    and the last row adds `replicas`, a table of them all; shared callbacks look at the first one.
+    If `weight_decay` or `learning_rate` is a list, or the data have replicas, all combinations run
+    at once. The seed varies slowest and eta fastest. Each replica is bitwise its own single run. A
+    number of the record is then the median over the replicas, with the quantiles `q05` and `q95`
+    beside it. The last row adds `replicas`, a table of all replicas. Callbacks read the first one.
 
     Args:
-        learning_rate: eta at the start. "auto": 0.5/sigma_max(X) (Section 3.3 prints
-            0.5 sigma_max, which diverges). A list: one replica each.
-        gd_learning_rate: eta where a batch is the whole set; not set, the same.
-        weight_decay: the paper's lambda. A list: one replica each.
-        schedule: `constant`, `inverse_sqrt` (eta/sqrt(t)) or `cosine`. Its time t is the epoch,
-            from 1; of a stream, which has only one, the step.
-        gd_schedule: the schedule where a batch is the whole set; not set, the same.
-        decay_convention: "paper" decays by 1 - 2 eta lambda a step, "appendix_a" by
-            1 - eta lambda, as the example of Appendix A does.
-        records_per_decade: recorded epochs in a factor of ten.
-        looks_per_decade: those of them at which callbacks look.
-        on_divergence: a W that is not finite in any replica ends the run, with the last sound W.
-            `stop`: as an error, exit code 3; `record`: as an outcome, exit code 0.
+        learning_rate: The learning rate eta at the start. "auto": 0.5/sigma_max(X) (Section 3.3
+            prints 0.5 sigma_max, which diverges). A list: one replica each.
+        gd_learning_rate: The learning rate if a batch is the whole set. Not set: `learning_rate`.
+        weight_decay: The paper's lambda. A list: one replica each.
+        schedule: The schedule: `constant`, `inverse_sqrt` (eta/sqrt(t)) or `cosine`. Its time t is
+            the epoch, from 1; of a stream, which has only one epoch, the step.
+        gd_schedule: The schedule if a batch is the whole set. Not set: `schedule`.
+        decay_convention: The decay of W in a step. "paper": 1 - 2 eta lambda. "appendix_a":
+            1 - eta lambda, as in the example of Appendix A.
+        records_per_decade: The number of recorded epochs in a factor of ten.
+        looks_per_decade: The number of epochs in a factor of ten at which callbacks run.
+        on_divergence: The end of a run if W is finite in no replica. It keeps the last sound W.
+            `stop`: an error, exit code 3. `record`: an outcome, exit code 0.
 
     Raises:
-        UsageError: a value outside its range.
+        UsageError: A value is outside its range.
     """
 
-    splits_epochs = False  # the stretch to the next look, of a few seconds
+    splits_epochs = False  # an epoch of the trainer takes a few seconds
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class LinearRegressor(JanusTask):
         return {"fc1": weight_velocity(watch.before[0], watch.slope[0])}
 
     def velocity_norms(self) -> Tensor:
-        # A mean already, over the steps since the last row.
+        # It is a mean already, over the steps since the last row.
         return self.replicas.watch.velocity[:1]
 
     def full_velocity_norms(self) -> Tensor:
@@ -159,7 +159,7 @@ class LinearRegressor(JanusTask):
         return x @ self.weight[0].mT
 
     def epochs_to_run(self) -> Plan:
-        """What `LinearProblem` hands the trainer in place of minibatches."""
+        """Return the plan, which `LinearProblem` hands to the trainer in place of minibatches."""
         return self.replicas.plan
 
     def setup(self, stage: str) -> None:
@@ -203,7 +203,7 @@ class LinearRegressor(JanusTask):
             warn_of_instability(self.replicas, self.data)
         self.planned = self.replicas.plan.total
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
-            # The trainer's epochs are the stretches between two records; `training_step` ends them.
+            # The trainer's epochs are the stretches between looks; `training_step` ends the run.
             trainer.fit_loop.max_epochs = -1
 
     def on_train_start(self) -> None:
@@ -229,7 +229,7 @@ class LinearRegressor(JanusTask):
         if run.plan.done == look:
             optimizer = self.optimizers()
             assert isinstance(optimizer, LightningOptimizer)
-            optimizer.step()  # takes none: callbacks look, and the trainer counts
+            optimizer.step()  # it takes no step: callbacks run, and the trainer counts
         if run.plan.done == run.plan.total:
             self.trainer.should_stop = True
 
@@ -275,7 +275,7 @@ class LinearRegressor(JanusTask):
     # Parts
 
     def _complete_row(self) -> None:
-        """Write the rows before this moment's, which callbacks have begun, and complete that."""
+        """Write the rows before that of this moment; complete that one, which callbacks began."""
         *earlier, last = self.record.rows()
         for row in earlier:
             write_whole(self.trainer, row)
@@ -283,7 +283,7 @@ class LinearRegressor(JanusTask):
         self.row.complete(self.trainer, {axis: last[axis] for axis in AXES})
 
     def _divergence(self, start: int) -> DivergenceError:
-        """Of a piece after which no replica is finite: what to raise, with the last to go in it."""
+        """Return the error of a piece that left no replica finite; it names the last to diverge."""
         run, count = self.replicas, len(self.weight)
         for row in self.record.rows_before():
             write_whole(self.trainer, row)
@@ -306,7 +306,7 @@ class LinearRegressor(JanusTask):
 
     @property
     def _folder(self) -> Path | None:
-        """Where files of the run go, on the process that writes them."""
+        """The folder for the files of the run, on the process that writes them; else None."""
         logger = self.trainer.logger
         if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
             return logger.folder
@@ -314,7 +314,7 @@ class LinearRegressor(JanusTask):
 
 
 class _Rescue(Callback):
-    """Rows are written at looks: those that wait when a run breaks off are written then."""
+    """A callback that writes the rows that wait for the next look when a run breaks off."""
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
@@ -325,11 +325,11 @@ class _Rescue(Callback):
 
 
 class _Counter(Optimizer):
-    """Takes no step: the steps were taken in compiled code. The trainer counts, callbacks look."""
+    """An optimizer that takes no step, since compiled code took them; the trainer counts."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
         super().__init__(parameters, {})
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         if closure is not None:
-            closure()  # where Lightning calls `on_before_optimizer_step`
+            closure()  # Lightning calls `on_before_optimizer_step` in it

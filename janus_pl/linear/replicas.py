@@ -1,4 +1,4 @@
-"""R replicas of a linear problem on their way: what takes the steps for `LinearRegressor`."""
+"""R replicas of a linear problem in training; they take the steps of `LinearRegressor`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from janus_pl.theory import decay_factor
 from janus_pl.training.schedules import ScheduleName, multipliers
 
 PROBES = 32  # the first inputs, whose predictions are watched
-# Steps that are looked at between two rows: one in 64, since a look costs as much as some twenty
-# steps, but from the first number up to the second, and a whole epoch of at most the third.
+# Steps that a watch looks at between two rows: one in 64, since a look costs as much as twenty
+# steps, but from the first number up to the second, or a whole epoch of at most the third number.
 LOOKS = 8, 64, 4096
-STREAM_LOOKS = 512  # of a stream, which has no epoch
+STREAM_LOOKS = 512  # of a stream, whose unit of time is the step
 PIECE = 2.5e8  # multiplications in a piece: about a quarter of a second
 STRETCH = 20  # pieces from one look, and checkpoint, to the next: a few seconds
 SAMPLES_AT_ONCE = 65_536  # of a stream
 
 
 class Snapshot(NamedTuple):
-    """A record to be: W and what belongs to it after so many units of time.
+    """The state of the replicas at a record, after `done` units of time.
 
-    Shapes: weight (R, m, d), the others (R,); `watch` of the steps since the record before it,
-    None at the start.
+    Shapes: weight (R, m, d), the others (R,). `watch` is of the steps since the record before; at
+    the start it is None.
     """
 
     done: int
@@ -54,7 +54,7 @@ class Snapshot(NamedTuple):
 
 
 class Window(NamedTuple):
-    """The steps between two rows: how many, the mean of W, and its and its predictions' variance.
+    """The steps between two rows: their number, the mean of W, the variances of W and W x.
 
     Shapes: mean (R, m, d), variances (R,).
     """
@@ -68,27 +68,27 @@ class Window(NamedTuple):
 class LinearTraining:
     """All combinations of the data's seeds, lambdas and learning rates, a replica each.
 
-    The seed is slowest and the learning rate fastest. The unit of time is the epoch, or, of a
-    stream, which is a single epoch, the step.
+    The seed varies slowest and the learning rate fastest. The unit of time is the epoch; of a
+    stream, which is a single epoch, it is the step.
 
     Args:
-        data: the problem, after its `setup`.
-        lambdas: weight decays.
-        rates: learning rates; "auto" is 0.5/sigma_max(X).
-        schedule: multiplies the learning rate.
-        decay_convention: as in `run_epochs`.
-        epochs: the epochs to run.
-        records_per_decade: how many of them to record in a factor of ten.
-        looks_per_decade: at how many of them callbacks look.
-        weight: W, (R, m, d), float64, which is changed in place: on a CPU by compiled code,
-            elsewhere in batched PyTorch.
+        data: The problem, after its `setup`.
+        lambdas: The weight decays.
+        rates: The learning rates; "auto" is 0.5/sigma_max(X).
+        schedule: The schedule, a factor of the learning rate.
+        decay_convention: The decay of W, as in `run_epochs`.
+        epochs: The number of epochs to run.
+        records_per_decade: The number of epochs to record in a factor of ten.
+        looks_per_decade: The number of epochs in a factor of ten at which callbacks run.
+        weight: W, (R, m, d), float64. It is changed in place: on a CPU by compiled code, on other
+            devices in batched PyTorch.
 
     Attributes:
         sound: W before the last piece, (R, m, d).
-        seed, lam, eta: what the replicas differ in, (R,).
-        eta_t: the sum of the learning rates of all steps, (R,).
-        log_decay: log of the product of |1 - 2 eta lambda| over all steps, (R,).
-        diverged: the unit of time after which W was first not finite; -1 if none; (R,).
+        seed, lam, eta: The seed, lambda and first learning rate of each replica, (R,).
+        eta_t: The sum of the learning rates of all steps, (R,).
+        log_decay: The log of the product of |1 - 2 eta lambda| over all steps, (R,).
+        diverged: The unit of time after which W was first not finite; -1 if it is finite; (R,).
     """
 
     def __init__(
@@ -135,16 +135,16 @@ class LinearTraining:
 
     @property
     def learning_rate(self) -> Tensor:
-        """eta of the last step, or of the first before any, (R,)."""
+        """The learning rate of the last step, or of the first if none was taken, (R,)."""
         last = max(self.plan.done - 1, 0)
         return self.eta * float(self.multipliers(last, last + 1)[0])
 
     def multipliers(self, first: int, last: int) -> NDArray[np.float64]:
-        """What the schedule multiplies eta by, in units of time first to last - 1."""
+        """Return the factors of eta in the units of time first to last - 1."""
         return multipliers(self.schedule, first, last, self.plan.total)
 
     def run(self, piece: Piece) -> bool:
-        """Take the steps of a piece; whether it ends at a record."""
+        """Take the steps of a piece; tell whether it ends at a record."""
         ends = piece.last == self.plan.record
         if self.watch.taken >= self.watch.steps:
             self.watch = self._new_watch()
@@ -161,29 +161,30 @@ class LinearTraining:
         return ends
 
     def snapshot(self) -> Snapshot:
-        """What a record is made of."""
+        """Return the state of the replicas for a record."""
         watch = self.watch if self.watch.taken else None
         state = self.weight.clone(), self.log_decay.clone(), self.eta_t.clone()
         return Snapshot(self.plan.done, *state, self.learning_rate, watch)
 
     def epochs(self, done: int) -> float:
-        """Units of time in epochs; a stream is one."""
+        """Return units of time in epochs; a whole stream is one epoch."""
         return done / (self.data.steps_per_epoch if self.in_steps else 1)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds beside W."""
+        """Return the values of a checkpoint beside W."""
         state = {"done": self.plan.done, "eta_t": self.eta_t, "log_decay": self.log_decay}
         return {**state, "total": self.plan.total, "made_of": self._made_of()}
 
     def load(self, state: Mapping[str, Any], had_ended: bool = False) -> None:
-        """Go on from a checkpoint; lambda and the learning rate may be others from here on.
+        """Go on from a checkpoint; lambda and the learning rate may differ from here on.
 
         Args:
-            state: what `state` has returned.
-            had_ended: whether it is the end of this very run, of which nothing is left to do.
+            state: The values that `state` returned.
+            had_ended: Whether the checkpoint is the end of this very run, with no step left.
 
         Raises:
-            UsageError: the checkpoint is of another problem or another clock, or at its end.
+            UsageError: The checkpoint is of another problem, batch size, order or cosine, or it has
+                no step left.
         """
         for field, value in self._made_of().items():
             if (given := state["made_of"][field]) != value:
@@ -200,7 +201,7 @@ class LinearTraining:
         self.watch = self._new_watch()
 
     def _made_of(self) -> dict[str, object]:
-        """What must not change when a run goes on: the samples, W0 and the clock."""
+        """Return the values that must not change when a run goes on: samples, W0, batches."""
         held = self.landscape
         problem = sha256(b"".join(a.cpu().numpy().tobytes() for a in (held.x, held.y, held.w0)))
         return {
@@ -218,7 +219,7 @@ class LinearTraining:
         return torch.as_tensor(np.ascontiguousarray(array)).to(self.device)
 
     def _learning_rates(self, rates: Sequence[float | str]) -> Tensor:
-        """(R, len(rates))."""
+        """Return the learning rate of each replica's problem, (R, len(rates))."""
         auto = 0.5 / self.landscape.sigma_max
         if "auto" in rates and not torch.isfinite(auto).all():
             raise UsageError("model.learning_rate", "auto", "a number: X is zero")
@@ -226,12 +227,12 @@ class LinearTraining:
         return torch.stack(columns, 1)
 
     def _columns(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The samples as the steps read them, a sample a row in memory: (R, d, n), (R, m, n)."""
+        """Return the samples of the steps, a sample a row in memory: (R, d, n), (R, m, n)."""
         if self.data.whole:
             share = math.sqrt(x.shape[2] / self.data.num_train)
             few = full_batch_equivalent((x * share).cpu().numpy(), (y * share).cpu().numpy())
         elif self.in_steps:
-            return x, y  # not used: a stream is read as it comes
+            return x, y  # not used: a stream is read in pieces
         else:
             few = self.data.problem.x[self._replica], self.data.problem.y[self._replica]
         rows = (self._tensor(a.swapaxes(1, 2)) for a in few)
@@ -271,12 +272,12 @@ class LinearTraining:
 
 
 def window(watch: Watch) -> Window:
-    """What a watch saw."""
+    """Return the window of steps that a watch looked at."""
     return Window(watch.steps, watch.mean, watch.variance, watch.probe_variance)
 
 
 def pooled(windows: Sequence[Window], probes: Tensor) -> tuple[Tensor, Tensor]:
-    """The variances over the steps of all windows, of W and of its predictions, (R,) each."""
+    """Return the variances over the steps of all windows: of W and of its predictions, (R,)."""
     total = sum(window.steps for window in windows)
     mean = sum(window.mean * (window.steps / total) for window in windows)
     variance = prediction = torch.zeros(())

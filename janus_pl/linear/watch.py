@@ -1,4 +1,4 @@
-"""What the steps of SGD do between two looks: speed, velocity, noise."""
+"""The speed, velocity and noise of the steps of SGD between two rows."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from janus_pl.linear.kernels import PROBE_SPREAD, SPEED, SPREAD, STEPS, VELOCITY
 
 
 class Watch:
-    r"""What SGD does between two looks, from up to `most` of its steps, spread evenly over them.
+    r"""The sums over the watched steps of SGD between two rows: at most `most`, evenly spread.
 
-    Of all steps where there are no more than that. A stride that shares no factor with the steps of
-    an epoch visits every phase of a fixed order. The last step is always among those looked at.
+    If there are no more steps than `most`, all are watched. The stride shares no factor with the
+    steps of an epoch, so it visits every phase of a fixed order. The last step is always watched.
 
     Args:
         w: W, (R, m, d), for shape and device.
         probes: The inputs whose predictions are watched, (R, K, d).
-        steps: How many steps will be taken.
-        steps_per_epoch: ceil(n/B).
-        most: How many to look at, at the most.
+        steps: The number of steps to come.
+        steps_per_epoch: The number of steps in an epoch, ceil(n/B).
+        most: The largest number of steps to watch.
 
     Attributes:
-        before: W before the last step looked at, (R, m, d).
+        before: W before the last watched step, (R, m, d).
         slope: The gradient of its minibatch, (2/B) sum_{i in S} (W x_i - y_i) x_i^T, (R, m, d).
     """
 
@@ -43,22 +43,22 @@ class Watch:
 
     @property
     def until(self) -> int:
-        """Steps still to take before the next one that is looked at."""
+        """The number of steps before the next watched one."""
         return (self.steps - 1 - self.taken) % self.stride
 
     @property
     def arrays(self) -> tuple[Tensor, ...]:
-        """Where the sums are gathered."""
+        """The arrays that gather the sums."""
         return self.probes, self.sums, self._start, self._drift, self.before, self.slope
 
     @property
     def speed(self) -> Tensor:
-        """Mean of ||W(t+1) - W(t)||/eta = ||slope + 2 lambda W|| over the steps, (R,)."""
+        """The mean of ||W(t+1) - W(t)||/eta = ||slope + 2 lambda W|| over the steps, (R,)."""
         return self.sums[:, SPEED] / self.sums[:, STEPS]
 
     @property
     def velocity(self) -> Tensor:
-        """Mean of ||V dot|| = ||W|| ||G - <G, V> V||, G the slope and V = W/||W||, (R,)."""
+        """The mean of ||V dot|| = ||W|| ||G - <G, V> V||, G the slope and V = W/||W||, (R,)."""
         return self.sums[:, VELOCITY] / self.sums[:, STEPS]
 
     @property
@@ -68,14 +68,14 @@ class Watch:
 
     @property
     def variance(self) -> Tensor:
-        """Mean over the steps of ||W - mean W||^2, (R,)."""
+        """The mean over the steps of ||W - mean W||^2, (R,)."""
         drift = self._drift / self.sums[:, STEPS, None, None]
         spread = self.sums[:, SPREAD] / self.sums[:, STEPS] - drift.square().sum((1, 2))
         return spread.clamp(min=0)
 
     @property
     def probe_variance(self) -> Tensor:
-        """The same for W z, as a mean over the probes z, (R,)."""
+        """The same variance for W z, as a mean over the probes z, (R,)."""
         drift = self._drift / self.sums[:, STEPS, None, None] @ self.probes.mT
         probes = self.probes.shape[1]
         spread = self.sums[:, PROBE_SPREAD] / self.sums[:, STEPS] - drift.square().sum((1, 2))

@@ -1,4 +1,4 @@
-"""Figures into a W&B run of job type `report`, in the group of the runs that they show."""
+"""Publication of figures in a W&B run of job type `report`, in the group of their runs."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from janus_pl.run.account import check_folder_name, has_account, new_id
 def publish(
     figures: Sequence[Figure], page: Path, runs: Sequence[Run], project: str, run_dir: str
 ) -> Path:
-    """The folder of the new run, `RUN_DIR/PROJECT/ID`; offline where there is no account.
+    """Publish figures as a W&B run, and return its folder, `RUN_DIR/PROJECT/ID`.
+
+    Without an account the run is offline, unless `WANDB_MODE` is set.
 
     Args:
-        figures: those that were drawn become `figures/KEY`, with their captions.
-        page: the interactive page, which becomes `page`.
-        runs: what they show; the group is theirs if they have one in common.
-        project: of W&B, and a folder's name.
-        run_dir: the folder of all runs.
+        figures: The figures; each that was drawn becomes `figures/KEY`, with its caption.
+        page: The file of the interactive page, which becomes `page`.
+        runs: The runs that the figures show; if they share a group, the new run joins it.
+        project: The project of W&B, and a folder's name.
+        run_dir: The folder of all runs.
 
     Raises:
-        UsageError: a project that is no folder's name, or W&B refuses the run.
-        StorageError: the folder cannot be made.
+        UsageError: The project is not a folder's name, or W&B refuses the run.
+        StorageError: The folder cannot be made.
     """
     check_folder_name("--project", project)
     groups = {run.group for run in runs}

@@ -14,7 +14,7 @@ BATCH = "data.init_args.batch_size"
 
 
 def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) -> Any:
-    """The workspace: a section for each kind of figure, x axis the epoch, colours by run."""
+    """Build the workspace: a section for each kind of figure, x axis the epoch, colours by run."""
     line = _lines(panels)
     by_lambda, by_batch = panels.Config(LAMBDA), panels.Config(BATCH)
     sections = {
@@ -62,7 +62,7 @@ def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) ->
 
 
 def as_json(view: Any) -> Mapping[str, Any]:
-    """What would be sent to W&B."""
+    """Return the JSON that would be sent to W&B."""
     model: Mapping[str, Any] = view._to_model().model_dump(mode="json", by_alias=True)
     return model
 

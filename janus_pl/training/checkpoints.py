@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or not there, are checked when loaded, and run no code."""
+"""Checkpoints: written whole or not at all, checked when loaded, and free of code."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from janus_pl.training.lightning import stores_checkpoints_itself
 PREVIOUS = "previous.ckpt"
 PLAIN = "tensors and plain containers"
 MARK = b"janus_pl sha256 "
-SEAL = 2 + len(MARK) + 2 * sha256().digest_size  # bytes, the length of the comment among them
+SEAL = 2 + len(MARK) + 2 * sha256().digest_size  # bytes; the first two hold the comment's length
 OF_LIGHTNING = {"state_dict": dict, "global_step": int, "pytorch-lightning_version": str}
 OF_TRAINING = {"callbacks", "loops", "lr_schedulers", "optimizer_states"}
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """Saves in one step and with a checksum; loads only what is sound and holds no code.
+    """A checkpoint plugin that saves in one step with a checksum, and loads sound files alone.
 
-    A file is what `torch.save` writes, a zip archive, with the SHA-256 of all its bytes before it
-    as the archive's comment, so `torch.load` reads it as any other. It is written to a temporary
-    file in the same folder, which replaces the checkpoint when it is complete and on the disk;
-    `last.ckpt` then stays as `previous.ckpt`, if it was sound itself.
+    A file is the zip archive of `torch.save`. The archive's comment holds the SHA-256 of all bytes
+    before it, so `torch.load` reads the file as any other. It is written to a temporary file in the
+    same folder, which replaces the checkpoint when it is complete and on the disk. The old
+    `last.ckpt` then stays as `previous.ckpt`, if it was sound.
 
-    Loading takes tensors and plain containers only, whoever made the file. Where it is damaged,
-    the newest sound checkpoint of its folder is taken, with a warning. A file without our checksum
-    is judged by the CRC-32 of its records, which `torch.save` writes and `torch.load` ignores.
+    Loading takes tensors and plain containers only, so it runs no code. If the file is damaged, the
+    newest sound checkpoint of its folder is taken, with a warning. A file without our checksum is
+    judged by the CRC-32 of its records, which `torch.save` writes and `torch.load` ignores.
 
-    `LightningModule.load_from_checkpoint` does not come here: it reads without any check.
+    `LightningModule.load_from_checkpoint` does not use this plugin: it reads without any check.
     """
 
     def __init__(self) -> None:
@@ -50,12 +50,13 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Save, or leave everything as it was.
+        """Save a checkpoint; if that fails, leave everything as it was.
 
         Raises:
-            StorageError: the file cannot be written.
-            UsageError: the checkpoint holds what could not be loaded again; a place that is no
-                local folder.
+            StorageError: The file cannot be written.
+            UsageError: The checkpoint holds objects that could not be loaded again, or the place is
+                not a local folder.
+            TypeError: Storage options are given.
         """
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} has no storage_options")
@@ -76,16 +77,16 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         map_location: Any = "cpu",
         weights_only: bool | None = None,
     ) -> dict[str, Any]:
-        """The checkpoint of a file, or the newest sound one beside it.
+        """Return the checkpoint of a file or, if it is damaged, the newest sound one beside it.
 
         Raises:
-            UsageError: neither is sound, or the file is not there.
+            UsageError: Neither is sound, the file does not exist, or `weights_only` is False.
         """
         check_weights_only(weights_only)
         return load_sound(Path(path), map_location)[1]
 
     def _sound(self, path: Path) -> bool:
-        """Whether a file may take the place of a sound one."""
+        """Tell whether a file is a sound checkpoint, so that it may be kept as the previous one."""
         if path in self._written:
             return True
         try:
@@ -96,7 +97,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
 
 
 def with_verified_io(plugins: Any, strategy: object) -> list[Any]:
-    """A trainer's plugins, with ours unless the user stores checkpoints in an own way."""
+    """Return a trainer's plugins, with ours added unless the user stores checkpoints otherwise."""
     given = list(plugins) if isinstance(plugins, list | tuple) else [plugins] if plugins else []
     own = [plugin for plugin in given if isinstance(plugin, CheckpointIO)]
     if own or stores_checkpoints_itself(strategy):
@@ -105,16 +106,16 @@ def with_verified_io(plugins: Any, strategy: object) -> list[Any]:
 
 
 class UnsoundError(ValueError):
-    """Why a file is no checkpoint to go on from."""
+    """The reason why no run can go on from a file."""
 
 
 def load_sound(path: Path, map_location: Any = "cpu") -> tuple[Path, dict[str, Any]]:
-    """The checkpoint of a file and its place, or the newest sound one of the same folder.
+    """Return a file and its checkpoint or, if it is damaged, the newest sound ones beside it.
 
-    The newest is that of the most steps: times of files change when they are copied.
+    The newest is the one with the most steps, since copying a file changes its time.
 
     Raises:
-        UsageError: neither is sound, or the file is not there.
+        UsageError: Neither is sound, or the file does not exist.
     """
     if not path.is_file():
         raise UsageError("--ckpt_path", str(path), "an existing checkpoint file")
@@ -143,7 +144,7 @@ def load_sound(path: Path, map_location: Any = "cpu") -> tuple[Path, dict[str, A
 
 
 def check_weights_only(weights_only: bool | None) -> None:
-    """Nobody can ask for code to be run."""
+    """Refuse `weights_only: false`, which would let a checkpoint run code."""
     if weights_only is False:
         raise UsageError("--weights_only", False, f"true: a checkpoint is {PLAIN}")
 
@@ -151,16 +152,16 @@ def check_weights_only(weights_only: bool | None) -> None:
 def check_fits(
     path: Path, checkpoint: dict[str, Any], weights: Mapping[str, Tensor], training: bool
 ) -> None:
-    """Compare a checkpoint with what is to go on from it.
+    """Refuse a checkpoint that a model cannot go on from.
 
     Args:
-        path: the checkpoint's place, to be named.
-        checkpoint: what it holds.
-        weights: the model's; empty where they are not known yet.
-        training: whether the state of the training is needed, too.
+        path: The checkpoint's file, for the message.
+        checkpoint: Its content.
+        weights: The model's weights; empty if they are not known yet.
+        training: Whether the state of the training is needed, too.
 
     Raises:
-        UsageError: it is of another model, or of the weights alone.
+        UsageError: The checkpoint is of another model, or holds the weights alone.
     """
     if training and not checkpoint.keys() >= OF_TRAINING:
         allowed = "a checkpoint with the state of the training; this one holds the weights alone"
@@ -176,7 +177,7 @@ def check_fits(
 
 
 def _archive(checkpoint: dict[str, Any]) -> io.BytesIO:
-    """A checkpoint in memory, so that a full disk is met by plain writes alone."""
+    """Return a checkpoint as bytes in memory, so that only plain writes can meet a full disk."""
     archive = io.BytesIO()
     torch.save(checkpoint, archive)
     archive.seek(0)
@@ -187,10 +188,10 @@ def _archive(checkpoint: dict[str, Any]) -> io.BytesIO:
 
 
 def _read(path: Path, map_location: Any) -> dict[str, Any]:
-    """A checkpoint, from the very bytes that were verified.
+    """Return a checkpoint, from the very bytes that were verified.
 
     Raises:
-        UnsoundError: the file is damaged, or holds something else.
+        UnsoundError: The file is damaged, or holds something else.
     """
     try:
         content = path.read_bytes()
@@ -221,10 +222,10 @@ def _refusal(file: io.BytesIO, error: Exception) -> str:
 
 
 def _verify(content: bytes) -> None:
-    """Compare with the checksum.
+    """Compare the content of a file with its checksum.
 
     Raises:
-        UnsoundError: the content is not what was written.
+        UnsoundError: The content has changed since it was written, or is no checkpoint.
     """
     if not content:
         raise UnsoundError("is empty")
@@ -243,6 +244,6 @@ def _verify(content: bytes) -> None:
 
 
 def _seal_of(body: memoryview) -> bytes:
-    """The end of an archive: the length of its comment, and the comment."""
+    """Return the end of an archive: the length of its comment, and the comment."""
     comment = MARK + sha256(body).hexdigest().encode()
     return struct.pack("<H", len(comment)) + comment

@@ -1,4 +1,4 @@
-"""How far a fit is: the epochs completed, and whether the last one has ended."""
+"""The progress of a fit: the epochs completed, and whether the last one has ended."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ OnDivergence = Literal["stop", "record"]
 
 
 def check_on_divergence(value: object) -> None:
-    """Raise a UsageError for a value that is none."""
+    """Raise a UsageError unless the value is "stop" or "record"."""
     if value not in get_args(OnDivergence):
         raise UsageError("model.on_divergence", value, ", ".join(get_args(OnDivergence)))
 
@@ -27,16 +27,16 @@ def diverged(
     on_divergence: OnDivergence,
     count: int = 1,
 ) -> DivergenceError:
-    """Write the outcome as the last row, which W&B's summary takes over, and return the error.
+    """Write the outcome as the last row, which becomes W&B's summary, and return the error.
 
     Args:
-        trainer: of the run.
-        message: one line.
-        step: the first step that was not sound.
-        axes: `epoch`, `trainer/global_step` and `eta_t`; the first is also kept by a name that no
-            later row would change.
-        on_divergence: whether the error is the outcome that was asked for.
-        count: the replicas that diverged.
+        trainer: The trainer of the run.
+        message: The error in one line.
+        step: The first step that was not sound.
+        axes: The `epoch`, `trainer/global_step` and `eta_t`. The epoch is also written as
+            `diverged/epoch`, which no later row changes.
+        on_divergence: The option: `record` if the config asked for this outcome, else `stop`.
+        count: The number of replicas that diverged.
     """
     outcome: dict[str, float] = {"diverged": True if count == 1 else count}
     outcome |= {"diverged/epoch": axes["epoch"], "diverged/step": step}

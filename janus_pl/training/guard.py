@@ -1,4 +1,4 @@
-"""Keeps what is not finite out of the weights, on every rank; never waits for the device."""
+"""The guard that keeps the weights finite on every rank, without a wait for the device."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 
 class UpdateGuard:
-    """Applies optimizer steps until a loss, gradient or weight is not finite; then keeps the last.
+    """Optimizer steps until a loss, gradient or weight is not finite; then the last weights stay.
 
-    The decision is made on the device, so that the host never waits within an epoch; it looks at
-    `state` when it has a reason to wait anyway. Once bad it stays bad, and the weights are those
-    after the last sound step: a copy of them is held. So is what was not finite, in the first bad
-    step. Under DDP every rank decides as the others do.
+    The decision is made on the device, so the host never waits within an epoch; it reads `state`
+    when it has to wait anyway. The guard keeps a copy of the weights after the last sound step.
+    From the first bad step on, the weights are that copy. The guard also notes the numbers that
+    were not finite in the first bad step. Under DDP every rank decides the same.
 
     A norm that overflows counts as not finite.
 
     Args:
-        parameters: all trained parameters by the names of their layers, in depth order.
-        steps: the steps that have been taken before.
+        parameters: All trained parameters by the names of their layers, in depth order.
+        steps: The number of steps taken before.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], steps: int = 0) -> None:
@@ -30,7 +30,7 @@ class UpdateGuard:
         self._sound_weights = [p.detach().clone() for p in self.parameters]
         device = self.parameters[0].device
         self._zero = torch.zeros((), device=device)
-        # The loss, gradients, weights before the step and weights after it.
+        # In this order: the loss, gradients, weights before the step, weights after it.
         self._bad = torch.zeros(1 + 3 * len(self.names), dtype=torch.bool, device=device)
         self._sound_steps = torch.full((), steps, dtype=torch.int64, device=device)
         distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
@@ -43,24 +43,25 @@ class UpdateGuard:
 
     @torch.no_grad()
     def step(self, optimizer: LightningOptimizer, *losses: Tensor) -> None:
-        """One optimizer step, of which `settle` decides whether it stays."""
+        """Take one optimizer step; `settle` then decides whether it stays."""
         gradients = [self._zero if p.grad is None else p.grad for p in self.parameters]
         loss = torch.stack(losses).sum()
         self._note(0, loss, *torch._foreach_norm(gradients), *torch._foreach_norm(self.parameters))
         inner = optimizer.optimizer
         if getattr(inner, "_step_supports_amp_scaling", False):
-            # Fused optimizers leave out a bad step in their own kernel: what GradScaler uses, too.
-            # So their own state stays sound as well.
+            # Fused optimizers leave out a bad step in their own kernel, as GradScaler asks them to,
+            # so their own state stays sound as well.
             inner.grad_scale = None  # type: ignore[attr-defined]
             inner.found_inf = self._bad.any().float()  # type: ignore[attr-defined]
         optimizer.step()
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Keep the weights as the step has left them or, from the first bad step on, as before."""
+        """Keep the weights of this step or, from the first bad step on, the last sound ones."""
         self._note(1 + 2 * len(self.names), *torch._foreach_norm(self.parameters))
         if self._ranks > 1:
-            # Once a step: what was bad before it, on any rank, came to all with the gradients' sum.
+            # One reduction a step is enough: a loss or gradient that was bad on one rank came to
+            # all ranks with the sum of the gradients.
             flags = self._bad.float()
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
             self._bad.copy_(flags > 0)
@@ -71,14 +72,15 @@ class UpdateGuard:
         self._sound_steps += ~bad
 
     def state(self) -> Tensor:
-        """(bad, sound steps so far), float64 on the device; shape (2,)."""
+        """Return (bad, sound steps so far), float64 on the device; shape (2,)."""
         return torch.stack((self._bad.any().double(), self._sound_steps.double()))
 
     def culprit(self) -> str:
-        """What was not finite in the first bad step, and in which layer; the host waits.
+        """Name the number that was not finite in the first bad step, and its layer; the host waits.
 
-        A parameter, if there is one, since all else follows from it. Else the gradient that the
-        backward pass comes to first, which is the last in depth, and the loss if it was bad.
+        It is a parameter, if one was bad, since all else follows from it. Else it is the bad
+        gradient that the backward pass reaches first, the last in depth, and the loss if it was
+        bad.
         """
         flags, count = self._bad.tolist(), len(self.names)
         losses, (gradients, before, after) = flags[0], zip(*[iter(flags[1:])] * count, strict=True)
@@ -96,7 +98,7 @@ class UpdateGuard:
             epoch: The epoch of the first bad step.
             sound: The sound steps before it.
             rate: The learning rate.
-            weight_decay: lambda.
+            weight_decay: The paper's lambda.
         """
         return (
             f"{self.culprit()} not finite at epoch {epoch}, step {sound + 1}, learning rate"

@@ -119,7 +119,7 @@ def save_requeue_at(trainer: Trainer, path: Path) -> None:
 
 
 def end_without_steps(trainer: Trainer) -> None:
-    """Start and end the fit even where a checkpoint leaves no step to take.
+    """Start and end the fit even if a checkpoint leaves no step to take.
 
     Lightning would leave the whole fit out, and with it the end of a run that was killed after its
     last checkpoint: a row that early stopping has held back, the files that callbacks write then.

@@ -1,4 +1,4 @@
-"""The processes of a run, as Lightning started them: each takes its share, and sums cover all."""
+"""The processes of a run, as Lightning started them; they share samples and add up sums."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from torch import Tensor
 class Ranks:
     """This process among those of a run; without a trainer, the only one.
 
-    The samples of a batch go round: process r of R takes numbers r, r + R, r + 2 R, ... of it, none
-    twice, and nothing is padded, so a share may be empty.
+    Process r of R takes the samples r, r + R, r + 2 R, ... of a batch. No sample is taken twice,
+    and nothing is padded, so a share may be empty.
 
-    `add_up` and `gather` are one collective each: every process has to call them, in one order. A
-    process alone pays nothing for them.
+    `add_up` and `gather` are one collective each: all processes have to call them in the same
+    order. For a single process they do nothing.
 
     Attributes:
-        rank: r, from 0.
-        size: R.
+        rank: The number r of this process, from 0.
+        size: The number R of processes.
     """
 
     def __init__(self, trainer: Trainer | None = None) -> None:
@@ -30,12 +30,12 @@ class Ranks:
         self.size = 1 if trainer is None else trainer.world_size
 
     def own(self, samples: Tensor) -> Tensor:
-        """This process's share of samples (n, ...), a view."""
+        """Return this process's share of samples (n, ...), a view."""
         return samples if self.size == 1 else samples[self.rank :: self.size]
 
     @torch.no_grad()
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Every tensor becomes its sum over all processes, in place and the same on each."""
+        """Replace every tensor by its sum over all processes, in place and the same on each."""
         if self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
@@ -46,7 +46,7 @@ class Ranks:
 
     @torch.no_grad()
     def gather(self, share: Tensor, count: int) -> Tensor:
-        """What all processes found for their `own` samples, (count, ...), in the samples' order."""
+        """Return the results (count, ...) of the `own` samples of all processes, in their order."""
         if self.size == 1:
             return share
         whole = share.new_zeros((count, *share.shape[1:]))
@@ -56,9 +56,9 @@ class Ranks:
 
 
 def backward_alone(strategy: Strategy) -> AbstractContextManager[None]:
-    """Within it a backward pass leaves this process's gradients: DDP does not average them.
+    """Keep DDP from averaging gradients within the block: each process gets its own.
 
-    Its mean over processes is not the mean over samples, and a micro-batch is not the end of a
+    DDP's mean over processes is not the mean over samples, and a micro-batch is not the end of a
     batch.
     """
     if isinstance(strategy, ParallelStrategy):

@@ -1,4 +1,4 @@
-"""What a checkpoint of Lightning's lacks for a run to go on as if it had never been interrupted."""
+"""The state beyond Lightning's checkpoint that lets a run go on as if never interrupted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from janus_pl.training.lightning import end_without_steps, restore_loader_positi
 
 
 class ExactResume(Callback):
-    """Keeps the states of the random generators, the rows so far, and whether the run had ended.
+    """The states of the random generators, the number of rows, and whether the run had ended.
 
     Args:
-        goes_on: whether this is the run of the checkpoint, resumed. A new run that starts from
-            somebody's checkpoint does not end where that one had.
+        goes_on: Whether the run of the checkpoint is resumed. A new run that starts from a
+            checkpoint has its own rows and its own end.
     """
 
     def __init__(self, goes_on: bool = False) -> None:
@@ -27,14 +27,14 @@ class ExactResume(Callback):
         self._state: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # Lightning reads a checkpoint before it does this, and so float64 into float32 weights.
+        # Lightning converts after it reads a checkpoint, and so reads float64 into float32 weights.
         trainer.precision_plugin.convert_module(pl_module)
         if self.goes_on:
             end_without_steps(trainer)
 
     @property
     def had_ended(self) -> bool:
-        """Whether the run that goes on had taken its last step, and was killed after that."""
+        """Whether the resumed run was killed after its last step."""
         return self.goes_on and self._state is not None and self._state["ends"]
 
     def on_save_checkpoint(
@@ -52,7 +52,7 @@ class ExactResume(Callback):
         self._state = checkpoint.get("exact_resume")
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # Before the loaders are made, which draw from the generators.
+        # The loaders are made later, and draw from the generators.
         if self._state is not None:
             set_generators(self._state["generators"])
         logger = _run_logger(trainer)
@@ -68,13 +68,13 @@ class ExactResume(Callback):
 
 
 def _run_logger(trainer: Trainer) -> RunLogger | None:
-    """The logger of the process that writes the record."""
+    """Return the run's logger on the process that writes the record; else None."""
     own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
     return own[0] if own and trainer.is_global_zero else None
 
 
 def generators() -> dict[str, Any]:
-    """States of Python's, NumPy's and PyTorch's global generators in plain containers."""
+    """Return the states of Python's, NumPy's and PyTorch's global generators, as plain values."""
     kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
     version, internal, gauss = random.getstate()
     return {
@@ -86,7 +86,7 @@ def generators() -> dict[str, Any]:
 
 
 def set_generators(states: dict[str, Any]) -> None:
-    """Put the generators where `generators` found them."""
+    """Set the generators to the states that `generators` returned."""
     version, internal, gauss = states["python"]
     random.setstate((version, tuple(internal), gauss))
     kind, keys, *rest = states["numpy"]

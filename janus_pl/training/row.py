@@ -46,7 +46,7 @@ class Row:
 
         Args:
             trainer: The trainer of the run.
-            axes: `epoch`, `trainer/global_step` and `eta_t`.
+            axes: The `epoch`, `trainer/global_step` and `eta_t`.
         """
         self._axes = axes
         row = {**self.values, **axes}
@@ -66,7 +66,7 @@ class Row:
         self.values, self._axes = {}, None
 
     def state(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of the row, in plain values."""
+        """Return the row's part of a checkpoint, in plain values."""
         return {"row": plain_row(self.values), "axes": self._axes and dict(self._axes)}
 
     def load(self, state: Mapping[str, Any]) -> None:

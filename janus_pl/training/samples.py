@@ -1,4 +1,4 @@
-"""The training set as callbacks and tasks look at it: every sample once."""
+"""The training set as callbacks and tasks read it: every sample once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVALUATION_CHUNK = 500
 
 
 def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterator[Any]:
-    """Yield batches of the training set, every sample once, in data order where it is known.
+    """Yield batches of the training set, every sample once, in data order if it is known.
 
     After the pass the random generators are in the state that they had before it, so training goes
     on bitwise as if nobody had looked.

@@ -1,6 +1,6 @@
 r"""Learning-rate schedules, given by a config.
 
-A schedule is eta(e) = eta_0 m(e), e the epochs completed; it steps once an epoch.
+A schedule is eta(e) = eta_0 m(e) after e completed epochs; it steps once an epoch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Schedule = ScheduleName | Callable[[Optimizer], LRScheduler]
 
 
 def cosine(epoch: int, epochs: int) -> float:
-    r"""Cosine annealing over the run (Section D.5): m(e) = (1 + cos(pi e/E))/2.
+    r"""Return m(e) = (1 + cos(pi e/E))/2, cosine annealing over the run (Section D.5).
 
     >>> cosine(0, 10), cosine(5, 10), cosine(10, 10)
     (1.0, 0.5, 0.0)
@@ -32,12 +32,12 @@ def cosine(epoch: int, epochs: int) -> float:
 
 
 def constant(epoch: int) -> float:
-    """m(e) = 1."""
+    """Return m(e) = 1."""
     return 1.0
 
 
 def inverse_sqrt(epoch: int) -> float:
-    r"""m(e) = 1/sqrt(e + 1), with epoch e + 1 the paper's t (Section 3.3).
+    r"""Return m(e) = 1/sqrt(e + 1); epoch e + 1 is the paper's t (Section 3.3).
 
     >>> inverse_sqrt(0), inverse_sqrt(3)
     (1.0, 0.5)
@@ -46,14 +46,14 @@ def inverse_sqrt(epoch: int) -> float:
 
 
 def multiplier(name: ScheduleName, epochs: int) -> Callable[[int], float]:
-    """The schedule of a name, for a run of so many epochs."""
+    """Return the schedule of a name, for a run of `epochs` epochs."""
     if name == "cosine":
         return partial(cosine, epochs=epochs)
     return {"constant": constant, "inverse_sqrt": inverse_sqrt}[name]
 
 
 def multipliers(name: ScheduleName, first: int, last: int, epochs: int) -> NDArray[np.float64]:
-    """m(e) of epochs first to last - 1 of a run of so many, (last - first,): many at a time.
+    """Return m(e) of epochs first to last - 1 of a run of `epochs` epochs, (last - first,).
 
     >>> multipliers("inverse_sqrt", 0, 4, 4).tolist()[::3], multipliers("cosine", 5, 6, 10).tolist()
     ([1.0, 0.5], [0.5])
@@ -65,7 +65,7 @@ def multipliers(name: ScheduleName, first: int, last: int, epochs: int) -> NDArr
 
 
 def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
-    """The scheduler of a config for the length of this trainer's run."""
+    """Build the scheduler of a config for the length of this trainer's run."""
     if not isinstance(schedule, str):
         return schedule(optimizer)
     epochs = planned_epochs(trainer) if schedule == "cosine" else 1
@@ -73,10 +73,10 @@ def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) 
 
 
 def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
-    """Try a PyTorch scheduler on an optimizer that is thrown away.
+    """Refuse a PyTorch scheduler that does not work; the optimizer serves for the try alone.
 
     Raises:
-        UsageError: options that it refuses, or one that needs a metric.
+        UsageError: The scheduler refuses its options, or needs a metric.
     """
     if isinstance(schedule, str):
         return
@@ -90,10 +90,10 @@ def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
 
 
 def check_end(schedule: Schedule, trainer: Trainer) -> None:
-    """A cosine needs to know its end.
+    """Refuse a cosine if the length of the run is not known.
 
     Raises:
-        UsageError: neither epochs nor steps are limited.
+        UsageError: Neither epochs nor steps are limited.
     """
     if schedule == "cosine" and trainer.max_epochs == -1 and trainer.max_steps == -1:
         allowed = "a number of epochs or of trainer.max_steps, for schedule: cosine"
@@ -101,14 +101,14 @@ def check_end(schedule: Schedule, trainer: Trainer) -> None:
 
 
 def planned_epochs(trainer: Trainer) -> int:
-    """The number of epochs that the trainer will run, at least 1."""
+    """Return the number of epochs that the trainer will run, at least 1."""
     trainer.fit_loop.setup_data()  # only then is the number of batches known
     steps = trainer.estimated_stepping_batches
     return max(1, math.ceil(steps / max(1, trainer.num_training_batches)))
 
 
 def factory_name(factory: object) -> str:
-    """Of what a config gave: a class comes wrapped in a function of the parser's."""
+    """Name a class of a config, or return "its class" if the parser wrapped it in a function."""
     if factory is None or isinstance(factory, type):
         return getattr(factory, "__name__", "null")
     return "its class"

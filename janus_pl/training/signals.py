@@ -1,11 +1,10 @@
-"""SIGTERM and SIGINT: the step is finished, a checkpoint saved, and the exit code tells.
+"""SIGTERM and SIGINT: a run finishes its step, saves a checkpoint, and exits with 128 + signal.
 
-Lightning's own handling falls short: SIGINT ends the process from within `fit` with exit code 1,
-SIGTERM raises between two steps without a checkpoint, and under DDP its handler takes part in a
-collective that the other ranks know nothing of, while every rank waits before every step for the
-first one's word. SIGUSR1, by which SLURM announces the end of a job, is Lightning's to answer with
-a requeue, but it would save in the middle of a step, and any run in the same working directory
-would go on from that file.
+Lightning's own handling falls short. SIGINT ends the process from within `fit` with exit code 1.
+SIGTERM raises between two steps without a checkpoint. Under DDP its handler joins a collective that
+the other ranks do not, and before every step every rank waits for a broadcast of the first. SLURM
+announces the end of a job by SIGUSR1. Lightning answers with a requeue, but would save in the
+middle of a step, to a file from which any run in the same working directory would go on.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ NOTICE = b"SIGINT: finishing; another one ends at once\n"
 
 
 class Interrupted(BaseException):
-    """A signal ended the run; no Exception, so that nothing takes it for a defect.
+    """The end of a run by a signal. It is no Exception, so that nothing takes it for a defect.
 
     Attributes:
-        exit_code: 128 plus the signal's number.
+        exit_code: The exit code, 128 plus the signal's number.
     """
 
     def __init__(self, signum: int, where: str = "before training had begun") -> None:
@@ -45,14 +44,14 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """Handles SIGTERM and SIGINT while the block lasts, in the main thread.
+    """The handler of SIGTERM and SIGINT within a `with` block, in the main thread.
 
-    The first signal is noted for `StopBetweenSteps`, or raised at once where nobody will look for
-    it. A SIGINT after another signal ends the process on the spot.
+    The first signal is noted for `StopBetweenSteps`; if nobody reads the note, it raises at once.
+    A SIGINT after another signal ends the process at once.
 
     Attributes:
-        received: the number of the first signal, 0 if none came.
-        deferred: whether somebody looks at `received`.
+        received: The number of the first signal, 0 if none came.
+        deferred: Whether somebody reads `received`.
     """
 
     def __init__(self) -> None:
@@ -74,7 +73,7 @@ class StopSignals:
         _install(self._before)
 
     def install(self) -> None:
-        """Become the handler, also again after Lightning has put its own in front."""
+        """Become the handler, also again after Lightning has installed its own."""
         _install(dict.fromkeys(HANDLED, self._handle))
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
@@ -88,10 +87,10 @@ class StopSignals:
 
 
 class StopBetweenSteps(Checkpoint):
-    """Stops a fit between two steps of an epoch, or at its end where its steps were done.
+    """A callback that stops a fit between two steps of an epoch, or at the epoch's end.
 
-    A Checkpoint, so that it comes after all other callbacks: what they have seen of the step is in
-    the checkpoint. All ranks stop at the same step, whichever got the signal.
+    It is a Checkpoint, so it runs after all other callbacks: the checkpoint holds what they noted
+    of the step. All ranks stop at the same step, no matter which rank got the signal.
     """
 
     def __init__(self, signals: StopSignals) -> None:
@@ -101,7 +100,7 @@ class StopBetweenSteps(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._requeue = put_off_signals(trainer, self._ask)
-        # A rank that stopped now by itself would leave the others waiting.
+        # If one rank stopped now by itself, the others would wait forever.
         self.signals.deferred = self.signals.deferred or trainer.world_size > 1
 
     def _ask(self, signum: int, frame: FrameType | None) -> None:
@@ -115,7 +114,7 @@ class StopBetweenSteps(Checkpoint):
         self.signals.deferred = True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        # After an epoch's last step its end is near, and a checkpoint there leaves nothing pending.
+        # After an epoch's last step, stop at its end: a checkpoint there leaves nothing pending.
         here = getattr(pl_module, "splits_epochs", True) and not trainer.is_last_batch
         if here:
             self._heed(trainer, pl_module)
@@ -128,10 +127,10 @@ class StopBetweenSteps(Checkpoint):
     ) -> None:
         launcher = trainer.strategy.launcher
         if isinstance(exception, Interrupted) and launcher is not None:
-            launcher.kill(signal.SIGTERM)  # processes that it started may have got no signal
+            launcher.kill(signal.SIGTERM)  # the processes that it started may have got no signal
 
     def _heed(self, trainer: Trainer, module: LightningModule, ends: bool = False) -> None:
-        """Do what a signal asks for that any of the ranks got; a run at its end is finished."""
+        """Act on a signal that any process received; let a run that is ending finish."""
         signum, requeue = self.signals.received, int(self._requeue_asked)
         if trainer.world_size > 1:
             mine = torch.tensor([signum, requeue], device=trainer.strategy.root_device)
@@ -147,7 +146,7 @@ class StopBetweenSteps(Checkpoint):
 
     def _stop(self, trainer: Trainer, module: LightningModule, signum: int) -> None:
         if isinstance(module, JanusTask):
-            module.row.write(trainer)  # early stopping keeps it back until the next epoch
+            module.row.write(trainer)  # early stopping holds it back until the next epoch
         where = f"after step {trainer.global_step}"
         if (path := save_last(trainer)) is not None:
             where += f"; the checkpoint is {path}"
@@ -162,7 +161,7 @@ def save_last(trainer: Trainer) -> Path | None:
 
 
 def last_path(trainer: Trainer) -> Path | None:
-    """`last.ckpt` beside the run's checkpoints; None where it keeps none."""
+    """Return `last.ckpt` beside the run's checkpoints; None if the run keeps none."""
     folder = getattr(trainer.checkpoint_callback, "dirpath", None)
     return None if folder is None else Path(folder) / LAST
 

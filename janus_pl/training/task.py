@@ -1,4 +1,4 @@
-r"""JanusTask: an experiment of the paper that trains itself and answers callbacks."""
+r"""JanusTask, an experiment of the paper that trains itself and answers callbacks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from janus_pl.training.row import Row
 
 
 class Learned(Protocol):
-    """What callbacks read of the parameters p_k that a network learns (W_k = s_k p_k/||p_k||)."""
+    """The answers to callbacks about the parameters p_k of a network (W_k = s_k p_k/||p_k||)."""
 
     weights: dict[str, nn.Parameter]
 
@@ -37,7 +37,7 @@ class JanusTask(LightningModule, ABC):
 
     Attributes:
         row: The epoch's row.
-        parametrization: What a network learns, where Lightning's own steps train it; else None.
+        parametrization: The parameters of a network, if Lightning's own steps train it; else None.
         splits_epochs: Whether a checkpoint within an epoch of the trainer holds all that the rest
             of the epoch needs. If not, a run stops only at an epoch's end.
         ranks: The processes that share the samples.
@@ -92,7 +92,7 @@ class JanusTask(LightningModule, ABC):
         raise NotImplementedError
 
     def equilibrium(self) -> dict[str, Tensor]:
-        """Return how far the scale is from rest over the whole training set: values by name, ().
+        """Return the scale's distance from rest over the whole training set: values by name, ().
 
         It is empty if the task has no scale of its own.
         """
@@ -126,7 +126,7 @@ class JanusTask(LightningModule, ABC):
 
 
 def put(trainer: Trainer, module: LightningModule, values: Mapping[str, Value]) -> None:
-    """Add values to the row of this epoch, whatever the module.
+    """Add values to the row of this epoch, for any module.
 
     A JanusTask collects its own row. Any other module logs through Lightning, whose epoch-end
     metrics make the row; objects wait for it in W&B's pending row.

@@ -20,11 +20,11 @@ class Estimate(NamedTuple):
     """An effect over seeds.
 
     Attributes:
-        name: what it is.
-        value: the mean over seeds, of ratios the geometric one.
-        low: the lower end of its 95% interval (Student's t over seeds); None for a single seed.
-        high: the upper end.
-        seeds: how many.
+        name: The name of the effect.
+        value: The mean over seeds; for ratios, the geometric mean.
+        low: The lower end of its 95% interval (Student's t over seeds); None for a single seed.
+        high: The upper end of the interval; None for a single seed.
+        seeds: The number of seeds.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Estimate(NamedTuple):
 
 
 def mean(name: str, values: Sequence[float]) -> Estimate:
-    """Mean of one value a seed, with its interval.
+    """Return the mean of one value a seed, with its interval.
 
     >>> mean("fall", [0.25, 0.75]).value, mean("fall", [0.5]).low
     (0.5, None)
@@ -53,13 +53,13 @@ def mean(name: str, values: Sequence[float]) -> Estimate:
 
 
 def ratio(name: str, values: Sequence[float]) -> Estimate:
-    """Geometric mean of one positive value a seed; the interval is that of the logarithms.
+    """Return the geometric mean of one positive value a seed; the interval is of the logarithms.
 
     >>> round(ratio("spread", [2.0, 8.0]).value, 12)
     4.0
 
     Raises:
-        ValueError: a value that has no logarithm. Rules ask `is_positive` first.
+        ValueError: A value has no logarithm. Rules ask `is_positive` first.
     """
     if not all(map(is_positive, values)):
         raise ValueError(f"{name}: got {[*values]}, allowed: finite ratios above 0")
@@ -69,7 +69,7 @@ def ratio(name: str, values: Sequence[float]) -> Estimate:
 
 
 def mean_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
-    """Mean of one value a run: within each seed first, for only seeds are independent."""
+    """Return the mean of one value a run, within each seed first: only seeds are independent."""
     found: dict[tuple[Any, Any], list[float]] = {}
     for run, value in zip(runs, values, strict=True):
         found.setdefault(seed_of(run), []).append(value)
@@ -77,7 +77,7 @@ def mean_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Est
 
 
 def ratio_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
-    """Geometric mean of one positive value a run: within each seed first."""
+    """Return the geometric mean of one positive value a run, within each seed first."""
     found: dict[tuple[Any, Any], list[float]] = {}
     for run, value in zip(runs, values, strict=True):
         found.setdefault(seed_of(run), []).append(value)
@@ -85,17 +85,17 @@ def ratio_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Es
 
 
 def is_positive(value: float) -> bool:
-    """Whether a ratio can be taken of it and to it."""
+    """Tell whether a value is finite and above 0, so that it may be a part of a ratio."""
     return math.isfinite(value) and value > 0
 
 
 def _exp(exponent: float) -> float:
-    """Infinity where two seeds are so far apart that the interval has no end."""
+    """Return e^exponent, or infinity if two seeds are so far apart that it overflows."""
     return math.exp(exponent) if exponent < math.log(sys.float_info.max) else math.inf
 
 
 def trend(x: Sequence[float], y: Sequence[float]) -> float:
-    """Kendall's tau of y against x, -1 to 1; 0 where one of them does not vary.
+    """Return Kendall's tau of y against x, -1 to 1; 0 if one of them does not vary.
 
     >>> trend([0, 1, 2], [5.0, 6.0, 9.0])
     1.0

@@ -40,7 +40,7 @@ from janus_pl.verify.words import lambdas_of, listed, seeds_of, whose
 def grows_with_lambda(
     quantity: Quantity, words: str, keys: Sequence[str], dynamics: str = "SGD", sign: int = 1
 ) -> Callable[[Sequence[Run]], list[Finding | Missing]]:
-    """Kendall's tau of a quantity against lambda, seed by seed, and its change; square loss."""
+    """Make a rule: a quantity's tau against lambda, by seed, and its change; square loss."""
 
     def rule(runs: Sequence[Run]) -> list[Finding | Missing]:
         results: list[Finding | Missing] = []
@@ -72,7 +72,7 @@ def grows_with_lambda(
 
 
 def noise_needs_lambda(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """The relative spread with weight decay over that without, under SGD."""
+    """Compare the relative spread with weight decay with that without, under SGD."""
     results: list[Finding | Missing] = []
     for family in families(square(runs, "SGD", "margin/std"), "lambda"):
         sweeps = [sweep for sweep in sweeps_of(family) if lambda_of(sweep[0]) == 0]
@@ -98,7 +98,7 @@ def noise_needs_lambda(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def gd_spread_is_constant(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """The relative spread at the largest lambda over that at the smallest, under converged GD."""
+    """Compare the relative spread at the largest and at the smallest lambda, under converged GD."""
     gd = square(runs, "GD", "margin/std", "train/error")
     converged = [run for run in gd if run.last("train/error") < CONVERGED_ERROR]
     results: list[Finding | Missing] = [
@@ -131,7 +131,7 @@ def gd_spread_is_constant(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """The relative spread at lambda = 0: an exponential-type loss over the square loss."""
+    """Compare the relative spread at lambda = 0: an exponential-type loss over the square loss."""
     results: list[Finding | Missing] = []
     undecayed = [r for r in deep(runs, "SGD", "margin/std") if lambda_of(r) == 0]
     for family in families(undecayed, "loss"):
@@ -157,7 +157,7 @@ def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
             spreads = [relative_spread(b) / relative_spread(a) for a, b in pairs]
             effects = [ratio_by_seed("spread", first, spreads)]
             told = f"std/mean times {effects[0]}"
-            # Told beside the spread, which decides; not every record has it.
+            # The velocity is told beside the spread, which decides; not every record has it.
             if not no_ratio(flat(pairs), velocity, "||V_k dot||"):
                 moves = [velocity(b) / velocity(a) for a, b in pairs]
                 effects.append(ratio_by_seed("velocity", first, moves))

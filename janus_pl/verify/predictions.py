@@ -1,4 +1,4 @@
-"""The paper's predictions for the deep network (Section 2.1), and the controls it lacks."""
+"""The paper's predictions for the deep network (Section 2.1), and controls that it lacks."""
 
 from __future__ import annotations
 

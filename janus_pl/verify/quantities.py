@@ -1,6 +1,6 @@
-"""Numbers of a run that the rules compare.
+"""The numbers of a run that the rules compare.
 
-Where nothing else is said, a number is taken from the last row that holds it.
+A number is taken from the last row that holds it, unless a docstring names another row.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 
 from janus_pl.records.run import Run
 
-# Layers whose rank is far above the number of classes; the first two have few columns.
+# Layers whose rank is far above the number of classes. conv1 and conv2 have few columns.
 MIDDLE = ("conv3", "conv4", "fc1")
 
 RANK, VELOCITY = "effective_rank", "velocity"
@@ -29,28 +29,28 @@ class At(NamedTuple):
     row: int
 
 
-# SGD and GD of the same seed, each at a row.
+# Runs of SGD and GD of the same seed, each at a row.
 Pair = tuple[At, At]
 
 
 def relative_spread(run: Run) -> float:
-    """std/mean of the margins: the units of the margins move with rho, this does not."""
+    """Return std/|mean| of the margins; rho changes the units of the margins, not this ratio."""
     mean = abs(run.last("margin/mean"))
     return run.last("margin/std") / mean if mean else math.inf
 
 
 def mean_margin(run: Run) -> float:
-    """mu, in the paper's units."""
+    """Return mu, in the paper's units."""
     return run.last("margin/mean")
 
 
 def velocity(run: Run) -> float:
-    """Geometric mean of ||V_k dot|| over the layers; NaN where none is recorded."""
+    """Return the geometric mean of ||V_k dot|| over the layers; NaN if none is recorded."""
     return geometric_mean([run.last(f"velocity/{layer}") for layer in run.layers("velocity")])
 
 
 def velocity_at(at: At) -> float:
-    """The same at a row."""
+    """Return the geometric mean of ||V_k dot|| over the layers at a row."""
     layers = at.run.layers(VELOCITY)
     return geometric_mean([float(at.run.rows[f"{VELOCITY}/{k}"].loc[at.row]) for k in layers])
 
@@ -64,23 +64,23 @@ def geometric_mean(values: Sequence[float]) -> float:
 
 
 def middle_rank(run: Run) -> float:
-    """Mean effective rank of the middle layers."""
+    """Return the mean effective rank of the middle layers."""
     return float(np.mean([run.last(f"effective_rank/{layer}") for layer in middle(run)]))
 
 
 def middle(run: Run) -> list[str]:
-    """conv3, conv4 and fc1; of other networks all layers but the first and the last."""
+    """Return conv3, conv4 and fc1; of other networks, all layers but the first and the last."""
     layers = run.layers("effective_rank")
     return [layer for layer in MIDDLE if layer in layers] or layers[1:-1] or layers
 
 
 def least_rank_at_start(run: Run) -> float:
-    """Of the middle layers."""
+    """Return the least effective rank of the middle layers in the first row."""
     return min(run.first(f"effective_rank/{layer}") for layer in middle(run))
 
 
 def falls(run: Run, row: int | None = None) -> dict[str, float]:
-    """1 - effective rank/effective rank at the start, by middle layer, at a row or at the end."""
+    """Return 1 - effective rank/that at the start, by middle layer, at a row or at the end."""
     found = {}
     for layer in middle(run):
         ranks = run.rows[f"effective_rank/{layer}"]
@@ -91,7 +91,7 @@ def falls(run: Run, row: int | None = None) -> dict[str, float]:
 
 
 def learned_mu(run: Run) -> float:
-    """|mu| in units of the learned rho."""
+    """Return |mu| in units of the learned rho."""
     learned = abs(run.last("rho_learned"))
     return abs(run.last("margin/mean") * run.last("rho")) / learned if learned else math.inf
 

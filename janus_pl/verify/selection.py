@@ -1,4 +1,4 @@
-"""Which runs are compared with which."""
+"""The choice of the runs that are compared with each other."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from janus_pl.verify.verdicts import Missing
 
 
 def deep(runs: Sequence[Run], dynamics: str | None = None, *keys: str) -> list[Run]:
-    """Finished runs of a network on a loss, with these keys in the record."""
+    """Return the finished runs of a network on a loss, with these keys in the record."""
     return [
         run
         for run in runs
@@ -36,18 +36,18 @@ def deep(runs: Sequence[Run], dynamics: str | None = None, *keys: str) -> list[R
 
 
 def square(runs: Sequence[Run], dynamics: str, *keys: str) -> list[Run]:
-    """Those under the square loss."""
+    """Return the runs of `deep` under the square loss."""
     return [r for r in deep(runs, dynamics, *keys) if r.options["model.loss"] == "square"]
 
 
 def sweeps_of(family: Sequence[Run]) -> list[list[Run]]:
-    """For each seed that has two lambdas or more its runs, in the order of lambda."""
+    """Return the runs of each seed that has two lambdas or more, in the order of lambda."""
     sweeps = [sorted(same, key=lambda_of) for same in by_seed(family)]
     return [sweep for sweep in sweeps if lambda_of(sweep[0]) < lambda_of(sweep[-1])]
 
 
 def groups_of(sweeps: Sequence[Sequence[Run]]) -> list[Sequence[Sequence[Run]]]:
-    """Seeds to pool: all that share two lambdas, else each alone, for their changes differ."""
+    """Return the seeds to pool: all if they share two lambdas; else each alone."""
     if not sweeps or len(shared_lambdas(sweeps)) > 1:
         return [sweeps] if sweeps else []
     return [[sweep] for sweep in sweeps]
@@ -58,7 +58,7 @@ def shared_lambdas(sweeps: Sequence[Sequence[Run]]) -> set[float]:
 
 
 def ends_of(group: Sequence[Sequence[Run]]) -> list[tuple[Run, Run]]:
-    """Of each seed the runs at the least and at the largest lambda that all of them share."""
+    """Return each seed's runs at the least and the largest lambda that all seeds share."""
     shared = shared_lambdas(group)
     return [
         (
@@ -70,7 +70,7 @@ def ends_of(group: Sequence[Sequence[Run]]) -> list[tuple[Run, Run]]:
 
 
 def no_ratio(runs: Sequence[Run], quantity: Quantity, words: str) -> Missing | None:
-    """What to say where a ratio of or to a number has no meaning, as with a velocity of 0."""
+    """Return what is missing if a quantity is not above 0 in a run, so has no ratio; else None."""
     for run in runs:
         if not is_positive(value := quantity(run)):
             return no_ratio_to(run, words, value)
@@ -85,9 +85,10 @@ def no_ratio_to(run: Run, words: str, value: float) -> Missing:
 def pairs_by_batch(
     runs: Sequence[Run], kind: str, *varied: str
 ) -> Iterator[tuple[list[Run], list[Run]]]:
-    """SGD and GD of the same seeds, run by run, for each batch size; one of them is empty else.
+    """Yield the SGD and GD runs of equal seeds, pair by pair, for each batch size.
 
-    Where epochs vary too, a seed has one pair for each batch size, the two longest runs.
+    If there is no pair, one of the two lists is empty. If epochs vary too, a seed has one pair for
+    each batch size, the two longest runs.
     """
     usable = [run for run in runs if "model.loss" in run.options and run.has(*keys_of(run, kind))]
     decayed = sorted((run for run in usable if lambda_of(run) > 0), key=lambda_of)
@@ -109,7 +110,7 @@ def pairs_by_batch(
 
 
 def keys_of(run: Run, kind: str) -> list[str]:
-    """The keys that are compared; one that no record has where it has none of the kind."""
+    """Return the keys to compare; if the run has none of the kind, one that no record has."""
     layers = middle(run) if kind == RANK else run.layers(kind)
     return [f"{kind}/{layer}" for layer in layers or ["?"]]
 
@@ -121,9 +122,9 @@ def lacks(sgd: Sequence[Run], gd: Sequence[Run]) -> Missing:
 
 
 def at_equal_clock(sgd: Run, gd: Run, clock: str, words: str, kind: str) -> Pair | Missing:
-    """The last row of SGD within the reach of both at which GD has one too.
+    """Return the last row of SGD, within the reach of both, at which GD has a row too.
 
-    Their first rows are none: all runs are equal before the first step.
+    The first rows do not count, since all runs are equal before the first step.
     """
     times, of_gd = (
         run.rows.loc[run.rows[keys_of(run, kind)].notna().all(axis=1), clock] for run in (sgd, gd)

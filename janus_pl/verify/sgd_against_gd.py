@@ -37,7 +37,7 @@ from janus_pl.verify.words import fall_of, listed, seeds_of
 
 
 def sgd_lowers_ranks(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """How far the effective ranks fall from their start, SGD against GD at equal epochs."""
+    """Compare the fall of the effective ranks from their start, SGD and GD at equal epochs."""
     results: list[Finding | Missing] = []
     for sgd, gd in pairs_by_batch([run for run in runs if run.finished], RANK, "batch"):
         if not (sgd and gd):
@@ -50,9 +50,9 @@ def sgd_lowers_ranks(runs: Sequence[Run]) -> list[Finding | Missing]:
 def at_equal(
     clock: str, words: str, kind: str, compare: Callable[[Sequence[Pair], str], Finding | Missing]
 ) -> Callable[[Sequence[Run]], list[Finding | Missing]]:
-    """What `compare` says of keys `kind/LAYER` where SGD and GD have gone equally far by a clock.
+    """Make a rule: `compare` on keys `kind/LAYER` at rows where a clock of SGD and GD is equal.
 
-    The runs need not be finished, for they are compared where both have been.
+    The runs need not be finished, because the rule compares rows that both have reached.
     """
 
     def rule(runs: Sequence[Run]) -> list[Finding | Missing]:
@@ -62,7 +62,7 @@ def at_equal(
             if not (sgd and gd):
                 results.append(lacks(sgd, gd))
                 continue
-            # Seeds whose runs go equally far together: means are over equal clocks alone.
+            # Pool only seeds whose rows have the same time, so that means are over equal clocks.
             reached: dict[str, list[Pair]] = {}
             for a, b in zip(sgd, gd, strict=True):
                 pair = at_equal_clock(a, b, clock, words, kind)
@@ -81,13 +81,13 @@ def at_equal(
 
 
 def ranks_fall(pairs: Sequence[Pair], where: str) -> Finding | Missing:
-    """How far the effective ranks have fallen under SGD and under GD."""
+    """Compare the fall of the effective ranks under SGD and under GD."""
     sgd, gd = ([falls(pair[i].run, pair[i].row) for pair in pairs] for i in (0, 1))
     return _compare(sgd, gd, where, [at.run for pair in pairs for at in pair])
 
 
 def sgd_is_noisier(pairs: Sequence[Pair], where: str) -> Finding | Missing:
-    """||V_k dot|| of SGD over that of GD, geometric mean over the layers."""
+    """Compare ||V_k dot|| of SGD with that of GD, geometric mean over the layers."""
     for at in flat(pairs):
         if not is_positive(velocity_at(at)):
             return no_ratio_to(at.run, "||V_k dot|| of a layer", velocity_at(at))

@@ -1,4 +1,4 @@
-"""Every prediction and theorem on some runs: the lines of the table."""
+"""The table of verdicts: every prediction and theorem on some runs."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from janus_pl.verify.verdicts import Verdict, judge
 
 
 def verdicts(runs: Sequence[Run]) -> list[Verdict]:
-    """Every prediction and theorem on some runs, in the order of the table.
+    """Judge every prediction and theorem on some runs, in the order of the table.
 
-    The predictions are of trained networks: untrained ones, and those that ended as f = 0, are for
-    the theorems alone.
+    The predictions are about trained networks. Untrained networks, and networks that ended as
+    f = 0, count for the theorems alone.
     """
     trained = [run for run in runs if not is_untrained(run)]
     found = [verdict for p in PREDICTIONS for verdict in judge(p, trained)]
     if left_out := len(runs) - len(trained):
-        # What is missing may be among them.
+        # The missing run may be among the runs left out.
         found = [_with_left_out(verdict, left_out) for verdict in found]
     return found + [verdict for p in THEOREMS for verdict in judge(p, runs)]
 

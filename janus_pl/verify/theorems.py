@@ -1,4 +1,4 @@
-"""What is proved, checked against records: a failure here is a defect of the program or the run."""
+"""The theorems, checked against records; a failure is a defect of the program or the run."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from janus_pl.verify.effects import mean
 from janus_pl.verify.verdicts import Finding, Missing, Prediction
 
 CLOSED_FORM = 1e-9  # of the start; float64 rounding over 500,000 steps leaves 5e-13
-SLOPE = 1e-6  # relative; both norms are still 1e-10 of their start where it is measured
+SLOPE = 1e-6  # relative; measured while both norms are above 1e-10 of their start
 EMPTY = 1e-12
 
 
 def null_space_decays(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """null/norm against null/predicted, the largest difference over all rows, of the start."""
+    """Measure the largest difference of null/norm and null/predicted, relative to the start."""
     results: list[Finding | Missing] = []
     for run in _with_null_space(runs):
         norm, predicted = run.rows["null/norm"], run.rows["null/predicted"]
@@ -43,9 +43,10 @@ def null_space_decays(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def rate_is_steps_per_epoch(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """Ratio of the log-slopes per epoch of two batch sizes over the ratio of steps per epoch.
+    """Compare the log-slopes per epoch of two batch sizes with their steps per epoch.
 
-    Of single replicas: the medians over many start in another replica than they end in.
+    Only runs of a single replica count: a median over many may end in another replica than it
+    starts in.
     """
     results: list[Finding | Missing] = []
     one_rate = [
@@ -79,7 +80,7 @@ def rate_is_steps_per_epoch(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def empty_null_space_stays_empty(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """The largest null/norm of SGD and of GD from W0 = 0."""
+    """Measure the largest null/norm of SGD and of GD from W0 = 0."""
     results: list[Finding | Missing] = []
     empty = [run for run in _with_null_space(runs) if run.first("null/norm") <= EMPTY]
     for family in families(empty, "batch"):
@@ -96,7 +97,7 @@ def empty_null_space_stays_empty(runs: Sequence[Run]) -> list[Finding | Missing]
 
 
 def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """The largest ratio of a spectrum's tail to what weight decay allows, over layers and rows."""
+    """Measure the largest ratio of a spectrum's tail to its bound, over layers and rows."""
     results: list[Finding | Missing] = []
     for run in runs:
         watched = run.layers("tail_bound/vacuous")
@@ -125,14 +126,15 @@ def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def _bounded(run: Run, layer: str) -> pd.Series[bool]:
-    """The rows in which the bound says something of a layer, so that there is a ratio."""
+    """Tell in which rows the bound of a layer is not vacuous, so that there is a ratio."""
     return run.rows[f"tail_bound/vacuous/{layer}"] == 0
 
 
 def _largest_ratio(run: Run, layer: str) -> float:
-    """NaN if one of the ratios is none: records keep no NaN and no infinity, but the row is there.
+    """Return the largest ratio of a layer; NaN if a row that should have a ratio has none.
 
-    W&B writes both as text.
+    Records keep the row of a ratio that is NaN or infinite, but not the ratio: W&B writes such
+    numbers as text.
     """
     ratios = run.rows.reindex(columns=[f"tail_bound/ratio/{layer}"]).squeeze(axis=1)
     due = ratios[_bounded(run, layer)]
@@ -144,7 +146,7 @@ def _with_null_space(runs: Sequence[Run]) -> list[Run]:
 
 
 def _slope_ratio(a: Run, b: Run) -> float | None:
-    """log(kept by b)/log(kept by a) at the last epoch of both that is no rounding yet."""
+    """Return log(kept by b)/log(kept by a) at the last common epoch above rounding, or None."""
     parts = []
     for run in (a, b):
         norm = run.rows.set_index("epoch")["null/norm"].dropna()

@@ -1,4 +1,4 @@
-"""What a prediction is, and what is said of it."""
+"""Predictions, the findings of their rules, and the verdicts."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Outcome(StrEnum):
 
 
 class Finding(NamedTuple):
-    """What one set of comparable runs says of a prediction.
+    """The evidence of one set of comparable runs on a prediction.
 
     Attributes:
-        holds: whether the criterion is met.
-        measured: in one line, with the numbers.
-        effects: the same as numbers.
-        runs: those that it comes from.
+        holds: Whether the criterion is met.
+        measured: The measurement in one line, with the numbers.
+        effects: The numbers of the measurement.
+        runs: The runs that were measured.
     """
 
     holds: bool
@@ -38,7 +38,7 @@ class Finding(NamedTuple):
 
 @dataclass(frozen=True)
 class Missing:
-    """Why a set of runs cannot decide, and which run would."""
+    """The reason, in words, why a set of runs cannot decide, and the run that would."""
 
     run: str
 
@@ -50,16 +50,16 @@ Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
 
 
 class Prediction(NamedTuple):
-    """One statement of the paper, and how records decide on it.
+    """One statement of the paper, and the rule by which records decide on it.
 
     Attributes:
-        key: its short name.
-        claim: what it says, in one sentence.
-        source: where in the paper.
-        criterion: what has to be seen for `holds`.
-        rule: the findings in some runs; none where no run is of the kind.
-        missing: the runs that it needs.
-        theorem: whether it is proved, so that a failure is a defect.
+        key: Its short name.
+        claim: The statement in one sentence.
+        source: Its place in the paper.
+        criterion: The condition for `holds`.
+        rule: The function that returns the findings in some runs; none if no run is of the kind.
+        missing: The runs that the rule needs.
+        theorem: Whether the statement is proved, so that a failure is a defect.
     """
 
     key: str
@@ -92,9 +92,9 @@ class Verdict:
         return self.theorem and self.verdict is Outcome.FAILS
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values: every field, effects as objects, runs as `name (id)`.
+        """Return every field as plain values, effects as objects, runs as `name (id)`.
 
-        JSON has no NaN and no infinity: an effect's number that is none is null.
+        JSON has no NaN and no infinity: null stands for a number of an effect that is not finite.
         """
         effects = [
             {key: _finite(value) for key, value in effect._asdict().items()}
@@ -108,7 +108,7 @@ def _finite(value: Any) -> Any:
 
 
 def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
-    """A verdict for each set of comparable runs that decides; else one with what is missing."""
+    """Return a verdict for each set of runs that decides; else one that names what is missing."""
     results = prediction.rule(runs)
     findings = [result for result in results if isinstance(result, Finding)]
     # A theorem's findings name their runs themselves.
@@ -134,9 +134,9 @@ def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
 
 
 def _apart(findings: Sequence[Finding]) -> list[str]:
-    """In what options the runs of each finding differ from those of the others, empty where none.
+    """Name the options in which the runs of a finding differ from the others', for each finding.
 
-    Seeds are not told, nor what is not the same within a finding.
+    Seeds are left out, and so are options that differ within a finding.
     """
     shared = []
     for finding in findings:

@@ -1,4 +1,4 @@
-"""Rules about each run by itself: its layers, and the equilibrium of rho."""
+"""Rules about single runs: their layers, and the equilibrium of rho."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from janus_pl.verify.words import listed, seeds_of
 
 
 def top_layer_is_quietest(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """||V_k dot|| of the last layer over the least of the others, under SGD at lambda > 0."""
+    """Compare the last layer's ||V_k dot|| with the least of the others, SGD at lambda > 0."""
     results: list[Finding | Missing] = []
     decayed = [r for r in square(runs, "SGD") if lambda_of(r) > 0 and len(r.layers("velocity")) > 1]
     for family in families(decayed, "lambda"):
@@ -53,7 +53,7 @@ def top_layer_is_quietest(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def rank_goes_with_velocity(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """Kendall's tau between effective rank and ||V_k dot|| over the layers of a run."""
+    """Measure Kendall's tau of effective rank and ||V_k dot|| over the layers of a run."""
     results: list[Finding | Missing] = []
     decayed = [
         run
@@ -75,7 +75,7 @@ def rank_goes_with_velocity(runs: Sequence[Run]) -> list[Finding | Missing]:
 
 
 def rho_is_at_equilibrium(runs: Sequence[Run]) -> list[Finding | Missing]:
-    """|mu - (M + lambda) rho - the common mode's part|/mu, in units of the learned rho."""
+    """Measure |mu - (M + lambda) rho - common mode|/|mu|, in units of the learned rho."""
     results: list[Finding | Missing] = []
     keys = ("equilibrium/residual", "equilibrium/common_mode", "margin/mean", "rho", "rho_learned")
     for family in families(deep(runs, None, *keys), "lambda"):

@@ -1,4 +1,4 @@
-"""Findings in words."""
+"""The words of findings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lambdas_of(ends: Sequence[tuple[Run, Run]]) -> str:
 
 
 def whose(group: Sequence[Sequence[Run]], sweeps: Sequence[Sequence[Run]]) -> str:
-    """How many seeds are pooled, or whose the numbers are where none can be."""
+    """Say how many seeds are pooled, or, if none can be, of which seed the numbers are."""
     if len(group) == len(sweeps):
         return seeds_of(len(group))
     weights, samples = seed_of(group[0][0])

@@ -1,4 +1,4 @@
-"""What the linear figures of the paper are of, and which runs are of it."""
+"""The settings of the paper's linear figures, and the runs of each setting."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from janus_pl.report.figures.series import Unavailable, has, layers
 
 
 class Panel(NamedTuple):
-    """One panel: the keys `key`, or `key/1`, `key/2`, ..., its title, its y axis."""
+    """One panel: its keys (`key`, or `key/1`, `key/2`, ...), its title, its y axis."""
 
     key: str
     title: str
@@ -19,14 +19,14 @@ class Panel(NamedTuple):
 
 
 class Setting(NamedTuple):
-    """What the paper's figure is of.
+    """The setting of a figure of the paper.
 
     Attributes:
-        what: in words, for the caption.
-        wanted: whether a run's options are of this kind.
-        size: the paper's (d, N), preferred where runs of several are there.
-        config: the file that trains its SGD run.
-        panels: what is drawn.
+        what: The setting in words, for the caption.
+        wanted: The function that tells whether a run's options are of this setting.
+        size: The paper's (d, N), preferred if there are runs of several sizes.
+        config: The file that trains its SGD run.
+        panels: The panels of the figure.
     """
 
     what: str
@@ -73,7 +73,7 @@ def _and(
 
 
 def _wide(options: Mapping[str, Any]) -> bool:
-    """N < d, the overparametrized case; where the record says neither, it may be."""
+    """Tell whether N < d, the overparametrized case; if the record has neither, say yes."""
     return (options.get("data.num_train") or 0) < (options.get("data.dim") or 1)
 
 
@@ -137,10 +137,10 @@ SETTINGS = {
 
 
 def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pair:
-    """The runs to draw: of families with all dynamics, the one that is most the paper's.
+    """Return the runs to draw, from the family with all dynamics that is most like the paper's.
 
     Raises:
-        Unavailable: no run of the setting, or not both dynamics of it.
+        Unavailable: No run is of the setting, or some dynamics of it has no run.
     """
     found = [
         run

@@ -39,7 +39,7 @@ HOW = (
 
 
 def final_histogram(run: Run) -> Histogram | None:
-    """The newest histogram of the margins that can be drawn."""
+    """Return the newest histogram of the margins that can be drawn; None if there is none."""
     for shown in reversed(run.histograms.get(HISTOGRAM, ())):
         edges, counts = np.asarray(shown.edges, float), np.asarray(shown.counts, float)
         fits = len(edges) == len(counts) + 1 and np.isfinite(edges).all()
@@ -49,7 +49,7 @@ def final_histogram(run: Run) -> Histogram | None:
 
 
 def fig1a(study: Study) -> Sheet:
-    """Margins under SGD and the square loss, the region of Fig. 1b in a blue rectangle."""
+    """Draw the margins under SGD and the square loss; a blue rectangle marks Fig. 1b."""
     sheet, axes, shown = _histograms(study, _with_histograms(study.deep("SGD", "square")))
     axes.set_title(f"Margins under SGD, {shown.batch}, square loss")
     if region := _region(shown):
@@ -62,7 +62,7 @@ def fig1a(study: Study) -> Sheet:
 
 
 def fig1b(study: Study) -> Sheet:
-    """The margins at small lambda from near, and their relative spread over time."""
+    """Draw the margins at small lambda from near, and their relative spread over time."""
     shown = _with_histograms(study.deep("SGD", "square"))
     region = _region(shown)
     if region is None:
@@ -94,7 +94,7 @@ def fig1b(study: Study) -> Sheet:
 
 
 def fig2a(study: Study) -> Sheet:
-    """Margins under GD with the hyperparameters of Fig. 1."""
+    """Draw the margins under GD with the hyperparameters of Fig. 1."""
     runs = study.deep("GD", "square")
     try:
         like = _with_histograms(study.deep("SGD", "square")).runs[0]
@@ -111,7 +111,7 @@ def fig2a(study: Study) -> Sheet:
 
 
 def fig2b(study: Study) -> Sheet:
-    """Margins under GD where it has converged."""
+    """Draw the margins of the GD runs that have converged."""
     runs = study.deep("GD", "square")
     converged = [run for run in runs if last(run, "train/error") < CONVERGED_ERROR]
     if not converged:
@@ -133,14 +133,14 @@ def fig2b(study: Study) -> Sheet:
 
 
 def fig5a(study: Study) -> Sheet:
-    """Margins under SGD and cross entropy."""
+    """Draw the margins under SGD and cross entropy."""
     sheet, axes, shown = _histograms(study, _with_histograms(study.deep("SGD", "cross_entropy")))
     axes.set_title(f"Margins under SGD, {shown.batch}, cross entropy")
     return sheet
 
 
 def fig5b(study: Study) -> Sheet:
-    """Margins under SGD and the square loss, else as in Fig. 5a."""
+    """Draw the margins under SGD and the square loss, else as in Fig. 5a."""
     runs = study.deep("SGD", "square")
     try:
         like = _with_histograms(study.deep("SGD", "cross_entropy")).runs[0]
@@ -195,7 +195,7 @@ def _outline(
 
 
 def _region(shown: Family) -> tuple[float, float] | None:
-    """The margins of all runs at small lambda, with a tenth of their width on both sides."""
+    """Return the range of the margins at small lambda, wider by a tenth on both sides; or None."""
     small = [final_histogram(run) for group in shown.groups for run in group.runs]
     lams = [group.lam for group in shown.groups for _ in group.runs]
     edges = [h.edges for h, lam in zip(small, lams, strict=True) if h and lam <= ZOOMED]

@@ -1,4 +1,4 @@
-"""The runs of a report, and what all its figures share."""
+"""The runs of a report, and the parts that its figures share."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Study:
     colours: dict[float, Any]
 
     def deep(self, dynamics: str, loss: str) -> list[Run]:
-        """The classifiers of one dynamics and loss at a single lambda.
+        """Return the classifiers of one dynamics and loss at a single lambda.
 
         Raises:
-            Unavailable: none.
+            Unavailable: No run is of that dynamics and loss.
         """
         found = [
             run
@@ -40,14 +40,14 @@ class Study:
 
 
 def time_axis(axes: Axes, x: str) -> None:
-    """The x axis of a time course."""
+    """Set the x axis of a time course."""
     axes.set_xlabel(AXES[x])
     style.plain_ticks(axes)
     axes.margins(x=0.02)
 
 
 def x_name(x: str) -> str:
-    """An x axis in the words of a caption."""
+    """Name an x axis in the words of a caption."""
     return {"epoch": "epochs", "eta_t": "accumulated learning rate eta t"}.get(x, "steps")
 
 
