@@ -44,6 +44,10 @@ class MarginHistogram(Observer):
         self.bins = bins
         self._refused = False
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._refused = False  # of another module
+
     def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
         margins = self._margins(trainer, module)
         if margins is None:

@@ -8,6 +8,7 @@ from typing import Any, TypeGuard
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
+from janus_pl.training.row import Row
 from janus_pl.training.task import JanusTask
 
 SHOWN = {
@@ -36,7 +37,8 @@ class ProgressBar(RichProgressBar):
         self._drawn = 0.0
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        progress = pl_module.row.numbers if isinstance(pl_module, JanusTask) else {}
+        row = getattr(pl_module, "row", None)
+        progress = row.numbers if isinstance(row, Row) else {}
         for name, keys in SHOWN.items():
             value = next((progress[k] for k in keys if k in progress), None)
             if value is not None:  # the margins stay on show between two looks

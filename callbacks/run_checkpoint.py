@@ -73,8 +73,8 @@ class RunCheckpoint(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
-        if self._starts_saved:  # a run that goes on after its last step has that one saved
-            self._last_global_step_saved = trainer.global_step
+        # A run that goes on after its last step has that one saved; another fit has saved none.
+        self._last_global_step_saved = trainer.global_step if self._starts_saved else 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # ModelCheckpoint would save the last only where it is the best.

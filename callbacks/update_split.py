@@ -43,6 +43,10 @@ class UpdateSplit(Observer):
         super().__init__(every_n_epochs)
         self._mean = Mean()
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._mean.clear()
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if isinstance(pl_module, JanusTask) and pl_module.parametrization is None:
             rank_zero_info("UpdateSplit reads nothing: the steps are not Lightning's")

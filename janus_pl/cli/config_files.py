@@ -39,7 +39,7 @@ def find_configs(args: Sequence[str]) -> list[str]:
         if option in ("--config", "-c") and (name := name if equals else next(given, "")):
             config = _find_config(name)
             base = config.with_name("base.yaml")
-            if base.is_file() and base != config and base.parent != CONFIGS:
+            if base.is_file() and base != config and base.parent.resolve() != CONFIGS:
                 found += ["--config", str(base)]
             found += ["--config", str(config)]
         else:
