@@ -13,7 +13,7 @@ from rich.table import Table
 
 from janus_pl.cli import subcommands
 from janus_pl.cli.lightning_cli import JanusCLI
-from janus_pl.run.logger import RunLogger, finish
+from janus_pl.run.logger import RunLogger, finish, settle
 
 RUNS = {"SGD": "32", "GD": "full"}
 REPORT = "report-quickstart"
@@ -58,6 +58,7 @@ def train(name: str, batch_size: str, extra: Sequence[str] = ()) -> tuple[dict[s
     args += ["--trainer.enable_model_summary", "false"]
     cli = JanusCLI([*args, "--data.batch_size", batch_size, *extra])
     finish()
+    settle()
     logger = cli.trainer.logger
     assert isinstance(logger, RunLogger)
     final = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}

@@ -85,13 +85,15 @@ class LinearRecord:
 
     def state(self) -> dict[str, Any]:
         """Return the record's part of a checkpoint."""
-        return {"windows": [(end, tuple(window)) for end, window in self._windows]}
+        windows = [(end, tuple(window)) for end, window in self._windows]
+        return {"windows": windows, "last": self._last}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore the record from a checkpoint."""
         first = self.run.plan.total * 8 // 10
         windows = [(end, Window(*parts)) for end, parts in state["windows"]]
         self._windows = [(end, window) for end, window in windows if end > first]
+        self._last = dict(state.get("last", {}))  # checkpoints of before did not hold it
 
     def _medians(self, values: Mapping[str, Tensor]) -> dict[str, float]:
         """Return values (R,) as numbers of a row: the only value, or median and two quantiles."""

@@ -322,6 +322,7 @@ class _Rescue(Callback):
         if isinstance(pl_module, LinearRegressor) and hasattr(pl_module, "record"):
             for row in pl_module.record.rows_before():
                 write_whole(trainer, row)
+            pl_module.teardown("fit")  # Lightning calls it only where nothing went wrong
 
 
 class _Counter(Optimizer):

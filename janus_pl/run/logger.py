@@ -193,6 +193,14 @@ def finish(exit_code: int = Exit.DONE) -> None:
             folder.end(exit_code)
 
 
+def settle() -> None:
+    """Wait until W&B's process has written its records; `finish` may return before that."""
+    import wandb
+
+    if wandb.run is None:
+        wandb.teardown()
+
+
 def _finish_record(exit_code: int) -> None:
     import wandb
 
