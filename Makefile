@@ -43,6 +43,12 @@ test: $(INSTALLED)  ## the whole test suite
 soak: $(INSTALLED)  ## the tests that take long: runs killed anywhere, several processes, fresh ones
 	$(PYTEST) -m soak
 
+AREA ?=
+N ?= 40
+mutants: $(INSTALLED)  ## small faults that the tests notice, by area; for hours; AREA=theory N=20
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'cosmic-ray>=8.7,<9'
+	$(BIN)/python tests/mutants/run.py --n $(N) $(if $(AREA),--area $(AREA))
+
 audit: $(INSTALLED)  ## known vulnerabilities of the pinned packages; asks a database online
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/pip-audit --requirement requirements.lock --no-deps

@@ -22,10 +22,11 @@ import torch.multiprocessing
 from conftest import ROOT, SMALL
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from lockstep import announced, meet
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import janus_pl.training.task
+import janus_pl.training.row
 from callbacks import (
     EquilibriumResidual,
     GradientNoise,
@@ -115,7 +116,7 @@ def fit(
     spoil: int | None = None,
     **options: Any,
 ) -> Result:
-    """A real fit, and what is left of it: weights, gradients, labels, rows, collectives."""
+    """A real fit, and what is left of it: weights, gradients, labels, rows."""
     rows: list[dict[str, Any]] = []
     x, y = problem(n, dtype)
     if spoil is not None:
@@ -129,7 +130,6 @@ def fit(
         patch.setattr(
             janus_pl.training.row, "write_row", lambda trainer, row: rows.append(dict(row))
         )
-        collectives = count_collectives(patch)
         trainer = trainer_of(
             world,
             Path(folder),
@@ -148,25 +148,12 @@ def fit(
         "rates": watch.rates,
         "rows": rows,
         "steps": trainer.global_step,
-        "collectives": len(collectives),
         "error": error,
     }
 
 
 def loader_of(x: Tensor, y: Tensor) -> InMemoryBatches:
     return InMemoryBatches(x, y, min(5, len(y)), order="sequential")
-
-
-def count_collectives(patch: pytest.MonkeyPatch) -> list[int]:
-    """Grows by one with every call of `all_reduce`."""
-    original, calls = torch.distributed.all_reduce, []
-
-    def counted(*args: Any, **kwargs: Any) -> Any:
-        calls.append(1)
-        return original(*args, **kwargs)
-
-    patch.setattr(torch.distributed, "all_reduce", counted)
-    return calls
 
 
 def predict(world: int) -> Result:
@@ -306,18 +293,42 @@ CASES: dict[str, Callable[[int], Result]] = {
 }
 
 
-def run_all(world: int) -> list[dict[str, Result]]:
-    """The results of all cases, one dictionary a process."""
+class Extra(Callback):
+    """A collective of the second process alone, at the end of the first epoch."""
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_rank == 1 and trainer.current_epoch == 0:
+            torch.distributed.all_reduce(torch.ones(3))
+
+
+class AtTheEnd(Callback):
+    """The second process waits for the first one, which has ended."""
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.global_rank == 1:
+            torch.distributed.barrier()
+
+
+# What hangs until a timeout where nobody compares the calls.
+EXTRA: dict[str, Callable[[int], Result]] = {
+    "extra": lambda w: fit(w, n=9, callbacks=lambda: [Extra()])
+}
+AT_THE_END: dict[str, Callable[[int], Result]] = {
+    "end": lambda w: fit(w, n=9, epochs=1, callbacks=lambda: [AtTheEnd()])
+}
+GROUPS = {"cases": CASES, "extra": EXTRA, "at the end": AT_THE_END}
+
+
+def run_all(world: int, group: str = "cases") -> list[dict[str, Result]]:
+    """The results of all cases of a group, one dictionary a process, each with `collectives`."""
     if world == 1:
-        return [{name: case(1) for name, case in CASES.items()}]
+        return [{name: case(1) for name, case in GROUPS[group].items()}]
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
         multiprocessing.set_forkserver_preload([__name__])
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
+        ports = free_ports(2)
         processes = torch.multiprocessing.start_processes(
-            _process, (world, port, folder), world, join=False, start_method="forkserver"
+            _process, (world, ports, folder, group), world, join=False, start_method="forkserver"
         )
         end = time.monotonic() + DEADLINE
         try:
@@ -330,14 +341,34 @@ def run_all(world: int) -> list[dict[str, Result]]:
         return [torch.load(Path(folder) / f"{r}.pt", weights_only=False) for r in range(world)]
 
 
-def _process(rank: int, world: int, port: int, folder: str) -> None:
+def free_ports(count: int) -> list[int]:
+    """Of this machine, for processes that are about to start."""
+    held = [socket.socket() for _ in range(count)]
+    try:
+        for one in held:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in held]
+    finally:
+        for one in held:
+            one.close()
+
+
+def _process(rank: int, world: int, ports: list[int], folder: str, group: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "MASTER_PORT": str(ports[0]),
         "WORLD_SIZE": str(world),
         "NODE_RANK": "0",
         "LOCAL_RANK": str(rank),
     }
-    results = {name: case(world) for name, case in CASES.items()}
+    store = torch.distributed.TCPStore(
+        "127.0.0.1", ports[1], world, rank == 0, timedelta(seconds=WAIT)
+    )
+    results: dict[str, Result] = {}
+    for name, case in GROUPS[group].items():
+        with announced(store, rank, world, name) as calls:
+            result = case(world)
+        results[name] = result | {"collectives": [tuple(call) for call in calls]}
     torch.save(results, Path(folder) / f"{rank}.pt")
+    meet(store, rank, world, "done")  # the first process keeps the store

@@ -12,6 +12,7 @@ import pytest
 import torch
 from distributed_cases import CASES, Result, problem, run_all, task_of
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from torch.multiprocessing import ProcessRaisedException
 
 from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import UsageError
@@ -94,20 +95,47 @@ def test_the_order_of_samples_does_not_depend_on_the_processes(
             assert torch.equal(found, right)
 
 
+def called(result: Result) -> list[tuple[Any, ...]]:
+    """Name, shape and dtype of every collective of a case."""
+    return [call[:3] for call in result["collectives"]]
+
+
+@pytest.mark.parametrize(
+    ("group", "says"),
+    [
+        (
+            "extra",
+            r"extra, collective \d+: rank 0: .*; rank 1: all_reduce \(3,\) float32 \(distributed",
+        ),
+        (
+            "at the end",
+            r"end, collective \d+: rank 0: the end; rank 1: barrier .*distributed_cases",
+        ),
+    ],
+    ids=["extra", "at the end"],
+)
+def test_a_collective_of_one_process_alone_is_found_before_it_waits(group: str, says: str) -> None:
+    """The negative controls: both would wait for each other until a timeout."""
+    with pytest.raises(ProcessRaisedException, match=says):
+        run_all(2, group)
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_all_processes_hold_the_same_weights_after_as_many_collectives(
     name: str, ranks: list[Result]
 ) -> None:
     first, *others = ranks
     for other in others:
-        assert other[name]["collectives"] == first[name]["collectives"]
+        assert called(other[name]) == called(first[name])
         for a, b in zip(other[name]["weights"], first[name]["weights"], strict=True):
             assert torch.equal(a, b)
 
 
 def test_collectives_do_not_depend_on_micro_batches_and_are_two_a_step(ranks: list[Result]) -> None:
     """The sum over samples, and whether anything is not finite."""
-    counts = {name: ranks[0][name]["collectives"] for name in FITS}
+    counts = {
+        name: sum(call[0] == "all_reduce" for call in called(ranks[0][name])) for name in FITS
+    }
     assert counts["gd_odd"] == counts["gd_even"] == counts["gd_ragged_micro"]
     # Five steps an epoch instead of three, in two epochs, of SGD.
     assert ranks[0]["sgd_single"]["steps"] - ranks[0]["sgd_ragged"]["steps"] == 4

@@ -25,6 +25,8 @@ def is_heavy(item: Any) -> bool:
     function = getattr(item, "function", None)
     if function is None:  # a doctest
         return False
+    if hasattr(function, "hypothesis"):  # the test that hypothesis has wrapped
+        function = function.hypothesis.inner_test
     fixtures = item._fixtureinfo.name2fixturedefs.items()
     functions = [function, *(defs[-1].func for name, defs in fixtures if name not in EVERYWHERE)]
     return any(_starts(function, set()) for function in functions)

@@ -57,12 +57,13 @@ def several() -> list[Run]:
     return [*runs, linear(batch=1), linear(batch="full")]
 
 
-def verdict(measured: str = "times 2", outcome: Outcome = Outcome.HOLDS) -> Verdict:
+def verdict(measured: str = "times 2", outcome: Outcome = Outcome.HOLDS) -> dict[str, Any]:
+    """The JSON of a verdict."""
     missing = "a run of GD" if outcome is Outcome.UNTESTABLE else None
     measured = "" if missing else measured
     return Verdict(
         "1: mean", "it grows", "Fig. 1", "tau", False, outcome, measured, [], ["a (b)"], missing
-    )
+    ).to_json()
 
 
 def long_run(seed: int, epochs: int = 800) -> Run:

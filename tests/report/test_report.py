@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import wandb
 from conftest import ROOT
-from report.test_records import record
+from records.test_records import record
 from wandb.util import get_core_path
 
 from janus_pl.cli import subcommands as tools
@@ -169,9 +169,9 @@ def test_a_workspace_without_an_account_is_refused_in_one_line(
 def test_records_are_read_without_pytorch() -> None:
     code = """
 import sys
-from janus_pl import tools
+from janus_pl.cli import subcommands
 try:
-    tools.main(["report", "--help"])
+    subcommands.main(["report", "--help"])
 except SystemExit:
     pass
 heavy = {"torch", "lightning"} & {*sys.modules}

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 from conftest import ROOT
-from runtime.crashing import CONTEXT
+from training.crashing import CONTEXT
 
 STAND_IN = str(Path(__file__).with_name("stand_in.py"))
 LIMIT = 300  # seconds

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from runtime.test_exact_resume import assert_equal
 from sweep.driving import Sweep, write_sweep
+from training.test_resume import assert_equal
 
 from janus_pl.records.read import read
 

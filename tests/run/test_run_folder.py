@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from report.test_records import row
+from records.test_records import row
 
 from janus_pl.cli.main import main
 from janus_pl.errors import UsageError
@@ -133,7 +133,7 @@ def test_an_online_run_that_is_resumed_gets_no_row_twice() -> None:
 
     class Logger:
         experiment = Run()
-        recorded = 4
+        sent_steps = 4
 
     for epoch in (1, 2, 3):
         log_row(Logger(), row(epoch))  # type: ignore[arg-type]

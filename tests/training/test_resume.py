@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-from runtime.crashing import run
+from training.crashing import run
 
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
@@ -25,7 +25,7 @@ CLASSIFIER = [
     '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
     '{"class_path": "callbacks.UpdateSplit"}, {"class_path": "callbacks.GradientNoise"},'
-    '{"class_path": "runtime.crashing.Jitter"},'
+    '{"class_path": "training.crashing.Jitter"},'
     '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
 REGRESSOR = [

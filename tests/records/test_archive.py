@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import wandb
-from report.test_records import CONFIG, record, row
+from records.test_records import CONFIG, record, row
 
 from janus_pl.cli import subcommands as tools
 from janus_pl.errors import UsageError

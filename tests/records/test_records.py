@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
+from record_reader import settle
 
 from janus_pl.errors import UsageError
 from janus_pl.records.read import read
@@ -38,6 +39,7 @@ def record(
         run.log(dict(item))
     path = Path(run.settings.sync_dir)
     wandb.finish(exit_code=code)
+    settle()
     return path
 
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 import wandb
 from record_reader import inspect, read_rows
-from runtime.crashing import CONTEXT, code_of
+from training.crashing import CONTEXT, code_of
 from wandb_server import Server
 
 from janus_pl.run import logger as wandb_run

@@ -94,6 +94,7 @@ def test_a_folder_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         read(["somebody/janus_pl"])
 
 
+@pytest.mark.heavy  # W&B's settings start a process
 def test_without_an_account_it_is_said_that_no_such_folder_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

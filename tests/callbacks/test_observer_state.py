@@ -1,0 +1,413 @@
+"""What callbacks keep: over an epoch, over a checkpoint, and from one module to the next."""
+
+from __future__ import annotations
+
+import logging
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import EarlyStopping
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import (
+    EquilibriumResidual,
+    GradientNoise,
+    LayerRank,
+    LayerVelocity,
+    MarginCSV,
+    MarginHistogram,
+    NeuralCollapse,
+    Observer,
+    ProgressBar,
+    RankBound,
+    UpdateSplit,
+)
+from callbacks._observer import Mean
+from callbacks.rank_bound import Step
+from janus_pl.training.row import Row
+from janus_pl.training.task import JanusTask
+
+# The mean of an epoch
+
+
+def test_a_mean_is_of_what_was_added_since_it_was_cleared() -> None:
+    mean = Mean()
+    assert mean.result() is None
+    for values in ([1.0, 2.0, 6.0], [5.0], [7.0, 8.0]):
+        mean.clear()
+        assert mean.result() is None
+        for n, value in enumerate(values, start=1):
+            mean.add(torch.tensor([value, -value]))
+            expected = sum(values[:n]) / n
+            found = mean.result()
+            assert found is not None and found.tolist() == [expected, -expected]
+
+
+def test_a_mean_leaves_what_it_is_given_as_it_is() -> None:
+    mean, first = Mean(), torch.tensor([1.0])
+    mean.add(first)
+    mean.add(torch.tensor([3.0]))
+    assert first.tolist() == [1.0]
+
+
+@pytest.mark.parametrize("steps", [0, 1, 3])
+def test_a_mean_goes_on_from_its_state(steps: int) -> None:
+    whole, first, second = Mean(), Mean(), Mean()
+    second.add(torch.tensor(99.0))  # of another life
+    for value in range(steps):
+        whole.add(torch.tensor(float(value)))
+        first.add(torch.tensor(float(value)))
+    second.load(first.state())
+    for mean in (whole, second):
+        mean.add(torch.tensor(10.0))
+    assert second.steps == whole.steps == steps + 1
+    assert torch.equal(second.result(), whole.result())  # type: ignore[arg-type]
+
+
+# When an observer looks
+
+
+class Eye(Observer):
+    """Notes when it looks."""
+
+    def __init__(self, every_n_epochs: int) -> None:
+        super().__init__(every_n_epochs)
+        self.seen: list[int] = []
+
+    def observe(self, trainer: Any, module: Any) -> dict[str, float]:
+        self.seen.append(module.epoch)
+        return {}
+
+
+class Task(JanusTask):
+    """A task at an epoch."""
+
+    directions = scale = velocities = velocity_norms = full_velocity_norms = None  # type: ignore
+    output_margins = training_margins = None  # type: ignore[assignment]
+
+    def __init__(self, epoch: int = 0) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def completed(self) -> int:
+        return self.epoch
+
+
+def trainer_at(epoch: int, last: int, stops: bool = False) -> Any:
+    ends = {"max_epochs": last, "max_steps": -1, "current_epoch": epoch - 1, "global_step": epoch}
+    return SimpleNamespace(**ends, should_stop=stops, world_size=1)
+
+
+def run(
+    eye: Eye, begin: int, end: int, last: int, stops: bool = False, is_over: bool = True
+) -> Any:
+    """Epochs `begin` + 1 to `end` of a run of `last` in all, `stops`: ended by early stopping."""
+    task = Task(begin)
+    eye.on_train_start(trainer_at(begin, last), task)
+    for task.epoch in range(begin + 1, end + 1):
+        eye.on_train_epoch_end(trainer_at(task.epoch, last), task)
+    if is_over:
+        eye.on_train_end(trainer_at(task.epoch, last, stops), task)
+    return eye.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("every", "end", "stops", "seen"),
+    [
+        (1, 3, False, [0, 1, 2, 3]),
+        (4, 9, False, [0, 1, 2, 4, 8, 9]),
+        (4, 8, False, [0, 1, 2, 4, 8]),
+        (4, 7, True, [0, 1, 2, 4, 7]),  # the end that nobody knew of
+        (4, 4, True, [0, 1, 2, 4]),  # which it had looked at by then
+        (0, 5, False, []),
+        (0, 5, True, []),
+    ],
+)
+def test_each_due_epoch_and_the_last_one_is_looked_at_once(
+    every: int, end: int, stops: bool, seen: list[int]
+) -> None:
+    eye = Eye(every)
+    run(eye, 0, end, last=100 if stops else end, stops=stops)
+    assert eye.seen == seen
+
+
+@pytest.mark.parametrize("cut", range(8))
+def test_a_run_that_goes_on_is_looked_at_as_the_whole_one(cut: int) -> None:
+    """Epoch 0 is not looked at again, and an end that came after the cut is looked at."""
+    whole = Eye(4)
+    run(whole, 0, 7, last=100, stops=True)
+    first, second = Eye(4), Eye(4)
+    state = run(first, 0, cut, last=100, is_over=False)
+    second.setup(trainer_at(cut, 100), Task(), "fit")
+    second.load_state_dict(state)
+    run(second, cut, 7, last=100, stops=True)
+    again = [0] if cut == 0 else []  # saved before the first step, the start is looked at anew
+    assert [*first.seen, *second.seen] == [*again, *whole.seen]
+    assert second.state_dict() == whole.state_dict() == {"last_seen": 7}
+
+
+def test_a_shorter_second_fit_is_looked_at_to_its_end() -> None:
+    eye = Eye(100)
+    run(eye, 0, 7, last=7)
+    eye.seen.clear()
+    eye.setup(trainer_at(0, 100), Task(), "fit")
+    run(eye, 0, 3, last=100, stops=True)
+    assert eye.seen == [0, 1, 2, 3]
+
+
+# What a checkpoint holds of each
+
+
+def test_two_of_a_kind_with_other_options_have_states_of_their_own() -> None:
+    kinds = [
+        (MarginHistogram(1), MarginHistogram(2), MarginHistogram(1, bins=5)),
+        (LayerVelocity(1), LayerVelocity(2)),
+        (LayerRank(1), LayerRank(1, tolerance=0.5), LayerRank(1, tolerances=(0.5,))),
+        (RankBound(1), RankBound(1, window=3)),
+        (GradientNoise(1), GradientNoise(1, seed=1), GradientNoise(1, batch_size=3)),
+        (UpdateSplit(1), UpdateSplit(2)),
+        (NeuralCollapse(1), NeuralCollapse(2)),
+        (EquilibriumResidual(1), EquilibriumResidual(2)),
+    ]
+    for several in kinds:
+        keys = {callback.state_key for callback in several}
+        assert len(keys) == len(several)
+        assert all(type(several[0]).__name__ in key for key in keys)
+    assert MarginHistogram(3).state_key == MarginHistogram(3).state_key
+
+
+def test_a_state_key_does_not_depend_on_what_has_happened() -> None:
+    callback = LayerVelocity(2, 1)
+    before = callback.state_key
+    callback._last_seen = 5
+    callback._mean.add(torch.ones(2))
+    callback.full._last_seen = 4
+    assert callback.state_key == before
+
+
+def lived() -> list[tuple[Observer, Observer]]:
+    """Callbacks with something to keep, and fresh ones of the same options."""
+    velocity, split, bound, rank = (
+        LayerVelocity(2, 3),
+        UpdateSplit(2),
+        RankBound(2, 3),
+        LayerRank(5),
+    )
+    velocity.full._last_seen = 3
+    for mean in (velocity._mean, split._mean):
+        mean.add(torch.tensor([1.0, 2.0]))
+        mean.add(torch.tensor([2.0, 4.0]))
+    kept, norms = torch.tensor([0.5, 0.25]), torch.tensor([2.0, 3.0]).double()
+    bound._steps.extend(Step(kept * n, norms * n, [n, 2 * n]) for n in (1, 2, 3))
+    bound._broken = "why"
+    pairs: list[tuple[Observer, Observer]] = [
+        (velocity, LayerVelocity(2, 3)),
+        (split, UpdateSplit(2)),
+        (bound, RankBound(2, 3)),
+        (rank, LayerRank(5)),
+    ]
+    for number, (callback, _) in enumerate(pairs):
+        callback._last_seen = 7 + number
+    return pairs
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_state_is_whole_plain_and_loads_into_another(which: int, tmp_path: Path) -> None:
+    before, after = lived()[which]
+    torch.save(before.state_dict(), tmp_path / "state")
+    after.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    assert repr(after.state_dict()) == repr(before.state_dict())
+    assert after._last_seen == 7 + which
+    if isinstance(after, LayerVelocity):
+        assert after.full._last_seen == 3
+        assert after._mean.result().tolist() == [1.5, 3.0]  # type: ignore[union-attr]
+    elif isinstance(after, UpdateSplit):
+        assert after._mean.result().tolist() == [1.5, 3.0]  # type: ignore[union-attr]
+    elif isinstance(after, RankBound):
+        assert [step.ranks for step in after._steps] == [[1, 2], [2, 4], [3, 6]]
+        assert after._broken == "why"
+
+
+@pytest.mark.parametrize("which", range(4))
+def test_a_setup_forgets_an_earlier_fit(which: int) -> None:
+    """But for the means, which an epoch's start clears."""
+    callback, fresh = lived()[which]
+    callback.setup(trainer_at(0, 9), Task(), "fit")
+    for one in (callback, fresh):
+        one.on_train_epoch_start(trainer_at(0, 9), Task())
+    assert repr(callback.state_dict()) == repr(fresh.state_dict())
+
+
+def test_the_window_is_as_long_after_a_resume(fit: Any, small_task: Any, small_loader: Any) -> None:
+    bound = RankBound(1, window=2)
+    optimizer = lambda p, lr: torch.optim.SGD(p, lr)  # noqa: E731
+    fit(small_task(optimizer=optimizer), small_loader(), 2, [bound])
+    assert len(bound._steps) == bound._steps.maxlen == 2
+
+
+# From one module to the next
+
+
+class Foreign(LightningModule):
+    """A network of two classes, or what has no layers at all."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        torch.manual_seed(sum(sizes))
+        layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
+        self.network = nn.Sequential(*layers)
+        self.free = nn.Parameter(torch.ones(()))
+        self.logged: dict[str, float] = {}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        x, y = batch
+        return (self.free * nn.functional.cross_entropy(self(x), (y > 0).long())).mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def log_dict(self, values: Any, **options: Any) -> None:
+        self.logged.update({k: float(v) for k, v in values.items()})
+
+
+def pairs_of(size: int, labels: tuple[int, ...] = (0, 1)) -> DataLoader:
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randn(6, size, generator=generator)
+    y = torch.tensor([labels[n % len(labels)] for n in range(6)])
+    return DataLoader(TensorDataset(x, y), batch_size=3)
+
+
+def test_the_next_module_is_looked_at_and_not_the_one_before(fit: Any) -> None:
+    """Of other layers, and by the same callbacks; a fresh set sees the same."""
+
+    def looks() -> list[Any]:
+        return [LayerVelocity(), LayerRank(1), NeuralCollapse(1), RankBound(), UpdateSplit(1)]
+
+    used, fresh = looks(), looks()
+    fit(Foreign(5, 4, 2), pairs_of(5), 1, used)
+    second, alone = Foreign(7, 6, 3, 2), Foreign(7, 6, 3, 2)
+    fit(second, pairs_of(7), 1, used)
+    fit(alone, pairs_of(7), 1, fresh)
+    assert {f"velocity/network_{k}" for k in range(3)} <= second.logged.keys()
+    assert second.logged == alone.logged
+    assert "collapse/nc1" in second.logged
+
+
+def test_a_module_without_anything_to_read_after_one_with_it(
+    fit: Any, small_task: Any, small_loader: Any, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    looks = [GradientNoise(1, batch_size=2, batches=2), RankBound()]
+    options = {"optimizer": lambda p, lr: torch.optim.SGD(p, lr)}
+    fit(small_task(**options), small_loader(), 1, looks)
+    assert any(key.startswith("gradient_noise") for key in rows[-1])
+    module = Foreign(5, 2)
+    caplog.set_level(logging.INFO)
+    fit(module, pairs_of(5), 1, looks)
+    assert "GradientNoise reads nothing of Foreign" in caplog.text
+    assert not [key for key in module.logged if key.startswith("gradient_noise")]
+    rows.clear()
+    fit(small_task(**options), small_loader(), 1, looks)
+    assert any(key.startswith("gradient_noise") for key in rows[-1])
+    assert any(key.startswith("tail_bound") for key in rows[-1])
+
+
+@pytest.mark.parametrize("make", [NeuralCollapse, MarginHistogram])
+def test_what_is_declined_of_one_module_is_read_of_the_next(make: Any, fit: Any) -> None:
+    look = make(1)
+    with pytest.warns(UserWarning, match="logs nothing for Foreign"):
+        fit(Foreign(5, 2), pairs_of(5, (0, 7)), 1, [look])
+    module = Foreign(5, 2)
+    fit(module, pairs_of(5), 1, [look])
+    assert [key for key in module.logged if key.startswith(("collapse/", "margin/"))]
+
+
+def test_a_second_predict_writes_its_own_margins(
+    small_task: Any, small_loader: Any, tmp_path: Path
+) -> None:
+    from lightning.pytorch import Trainer
+
+    file = MarginCSV(str(tmp_path / "margins.csv"))
+    for n in (7, 4):
+        trainer = Trainer(
+            accelerator="cpu",
+            logger=False,
+            callbacks=[file],
+            enable_progress_bar=False,
+            default_root_dir=tmp_path,
+        )
+        trainer.predict(small_task(), small_loader(n=n, batch_size=3, order="sequential"))
+        lines = (tmp_path / "margins.csv").read_text().splitlines()[1:]
+        assert [line.split(",")[:2] for line in lines] == [["train", str(i)] for i in range(n)]
+
+
+# The bar
+
+
+def shown(bar: ProgressBar, **progress: float) -> dict[str, Any]:
+    module = SimpleNamespace(row=Row())
+    module.row.numbers = {k.replace("__", "/"): v for k, v in progress.items()}
+    trainer: Any = SimpleNamespace(progress_bar_metrics={}, loggers=[])
+    return dict(bar.get_metrics(trainer, module))  # type: ignore[arg-type]
+
+
+def test_the_bar_shows_the_newest_of_every_number() -> None:
+    bar = ProgressBar()
+    assert shown(bar) == {}
+    first = shown(bar, train__loss=0.5, margin__mean=1e-7, rho=2.0)
+    assert first == {"loss": 0.5, "margin": "1.000e-07", "rho": "2.000e+00"}
+    second = shown(bar, train__loss_running=0.25, train__loss=0.125, rho=3.0)
+    assert second == {"loss": 0.25, "margin": "1.000e-07", "rho": "3.000e+00"}
+
+
+def test_one_bar_is_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=100.0)
+    monkeypatch.setattr("callbacks.progress.time", SimpleNamespace(monotonic=lambda: clock.now))
+    drawn: list[tuple[int, bool]] = []
+    bar, task = ProgressBar(), Task(0)
+    task.planned = 50
+    monkeypatch.setattr(bar, "_update", lambda bar_id, n, hard=False: drawn.append((n, hard)))
+    monkeypatch.setattr(bar, "_update_metrics", lambda trainer, module: None)
+    monkeypatch.setattr(bar, "_stop_progress", lambda: None)
+    for task.epoch, later in ((1, 0.0), (2, 0.05), (3, 0.06), (4, 0.01), (5, 0.2)):
+        clock.now += later
+        bar.on_train_batch_end(None, task)  # type: ignore[arg-type]
+    assert drawn == [(1, False), (3, False), (5, False)]
+    bar.on_train_end(None, task)  # type: ignore[arg-type]
+    assert drawn[-1] == (5, True)
+
+
+def test_one_bar_is_added_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    bar, task = ProgressBar(), Task(0)
+    task.planned = 50
+    added: list[int] = []
+    monkeypatch.setattr(bar, "_add_task", lambda total, text: added.append(total) or 3)
+    bar.progress = object()  # type: ignore[assignment]
+    for _ in range(3):
+        bar.on_train_epoch_start(None, task)  # type: ignore[arg-type]
+    assert added == [50]
+
+
+def test_an_end_that_nobody_knew_of_is_looked_at_by_all(
+    fit: Any, small_task: Any, small_loader: Any, rows: Any
+) -> None:
+    """Also by the full velocity, whose cadence is its own, and at the start."""
+    stop = EarlyStopping("train/loss_running", patience=2, min_delta=1e9, verbose=False)
+    looks = [LayerVelocity(100, 100), LayerRank(100), UpdateSplit(100)]
+    fit(small_task(), small_loader(), 50, [*looks, stop])
+    kinds = [{key.split("/")[0] for key in row if key.endswith("/fc1")} for row in rows]
+    full = {"velocity_full", "rank", "stable_rank", "effective_rank", "spectrum"}
+    for kind, expected in zip(
+        kinds, [full, full | {"velocity", "update"}, full | {"velocity", "update"}], strict=False
+    ):
+        assert expected <= kind
+    assert rows[-1]["epoch"] == 3, "which is not due"
+    assert full | {"velocity", "update"} <= kinds[-1]

@@ -1,0 +1,195 @@
+"""One row in every logger: who writes, what is left out, what W&B is told of a key and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import wandb
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+from janus_pl.run.journal import Journal
+from janus_pl.run.rows import Histogram, Table, log_row, pend_objects, plain_row, row_of, write_row
+
+HIST = Histogram(np.array([1, 2]), np.array([0.0, 1.0, 3.0]))
+TABLE = Table(("a", "b"), [(1, 2.5), (3, 4.5)])
+AXES = {"epoch": 2, "trainer/global_step": 6, "eta_t": 0.18}
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    """In the test's own folder; closed when it has ended."""
+    held = Journal(tmp_path)
+    yield held
+    held.close()
+
+
+class Run:
+    """What of W&B's run is used: definitions and rows."""
+
+    def __init__(self) -> None:
+        self.defined: list[tuple[str, dict[str, Any]]] = []
+        self.logged: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.step = 11
+        self.refuses = 0
+
+    def define_metric(self, name: str, **options: Any) -> None:
+        self.defined.append((name, options))
+
+    def log(self, row: dict[str, Any], **options: Any) -> None:
+        if self.refuses:
+            self.refuses -= 1
+            raise wandb.errors.CommError("no network")
+        self.logged.append((row, options))
+
+
+class Logger(WandbLogger):
+    """W&B's logger without W&B."""
+
+    def __init__(self, journal: Journal | None = None) -> None:
+        self.run = Run()
+        if journal is not None:
+            self.journal = journal
+
+    @property
+    def experiment(self) -> Any:
+        return self.run
+
+
+class Numbers(CSVLogger):
+    """Any other logger."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[dict[str, float], int]] = []
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        assert step is not None
+        self.rows.append((dict(metrics), step))
+
+
+def trainer_of(*loggers: Any, first: bool = True) -> Any:
+    return SimpleNamespace(loggers=[*loggers], is_global_zero=first)
+
+
+def test_every_logger_gets_the_row_and_objects_go_to_wandb_alone(
+    journal: Journal, tmp_path: Path
+) -> None:
+    one, other, numbers = Logger(journal), Logger(), Numbers()
+    write_row(trainer_of(one, numbers, other), {**AXES, "loss": 0.5, "hist": HIST, "table": TABLE})
+    assert numbers.rows == [({**AXES, "loss": 0.5}, 6)]
+    for logger in (one, other):
+        ((row, options),) = logger.run.logged
+        assert options == {}, "no step of its own, and complete"
+        assert {k: row[k] for k in (*AXES, "loss")} == {**AXES, "loss": 0.5}
+        assert isinstance(row["hist"], wandb.Histogram)
+        assert row["hist"].histogram == [1, 2] and row["hist"].bins == [0.0, 1.0, 3.0]
+        assert isinstance(row["table"], wandb.Table)
+        assert (row["table"].columns, row["table"].data) == (["a", "b"], [[1, 2.5], [3, 4.5]])
+    (kept,) = Journal(tmp_path).keep(1)
+    assert kept.keys() == {*AXES, "loss", "hist", "table"}
+
+
+def test_the_other_processes_write_nothing(journal: Journal, tmp_path: Path) -> None:
+    logger, numbers = Logger(journal), Numbers()
+    write_row(trainer_of(logger, numbers, first=False), {**AXES, "loss": 0.5, "hist": HIST})
+    pend_objects(trainer_of(logger, first=False), {"hist": HIST})
+    assert (logger.run.logged, logger.run.defined, numbers.rows) == ([], [], [])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_is_not_finite_is_missing(
+    value: float, journal: Journal, tmp_path: Path
+) -> None:
+    logger, numbers = Logger(journal), Numbers()
+    write_row(trainer_of(logger, numbers), {**AXES, "bad": value, "good": 1, "diverged": True})
+    right = {**AXES, "good": 1, "diverged": True}
+    assert logger.run.logged[0][0] == right
+    assert numbers.rows[0][0] == right
+    assert Journal(tmp_path).keep(1) == [right]
+    assert "bad" not in dict(logger.run.defined)
+
+
+def test_a_key_is_defined_once_by_its_own_name_with_the_epoch_as_its_axis() -> None:
+    logger = Logger()
+    for row in ({**AXES, "loss": 0.5, "hist": HIST}, {**AXES, "loss": 0.4, "late": 1.0}):
+        write_row(trainer_of(logger), row)
+    assert sorted(logger.run.defined, key=str) == sorted(
+        [
+            ("loss", {"step_metric": "epoch", "summary": "last,min,max"}),
+            ("hist", {"step_metric": "epoch", "summary": None}),
+            ("late", {"step_metric": "epoch", "summary": "last,min,max"}),
+        ],
+        key=str,
+    )
+    again = Logger()  # another run knows nothing of it
+    write_row(trainer_of(again), {**AXES, "loss": 0.5})
+    assert [name for name, _ in again.run.defined] == ["loss"]
+
+
+@pytest.mark.parametrize(("recorded", "steps"), [(-1, [0, 6, 7]), (0, [6, 7]), (6, [7]), (7, [])])
+def test_steps_that_an_online_run_has_recorded_are_not_sent_again(
+    recorded: int, steps: list[int], journal: Journal, tmp_path: Path
+) -> None:
+    """The journal of the resumed run has them all the same: its file was cut at the checkpoint."""
+    logger = Logger(journal)
+    logger.sent_steps = recorded  # type: ignore[attr-defined]
+    for step in (0, 6, 7):
+        write_row(trainer_of(logger), {**AXES, "trainer/global_step": step, "loss": 0.1})
+    assert [row["trainer/global_step"] for row, _ in logger.run.logged] == steps
+    assert [name for name, _ in logger.run.defined] == ["loss"]
+    assert [row["trainer/global_step"] for row in Journal(tmp_path).keep(3)] == [0, 6, 7]
+
+
+def test_a_row_of_the_journal_is_a_row_again() -> None:
+    logger = Logger()
+    log_row(logger, {**AXES, "loss": 0.5})
+    assert logger.run.logged == [({**AXES, "loss": 0.5}, {})]
+
+
+@pytest.mark.parametrize("commit", [True, False])
+def test_without_the_server_a_table_is_a_file_of_the_run_and_the_row_is_not_lost(
+    commit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(wandb.Table, "bind_to_run", lambda self, *args: bound.append(args))
+    logger = Logger()
+    logger.run.refuses = 1
+    values = {"hist": HIST, "table": TABLE}
+    if commit:
+        write_row(trainer_of(logger), {**AXES, "loss": 0.5, **values})
+    else:
+        pend_objects(trainer_of(logger), values)
+    ((row, options),) = logger.run.logged
+    assert bound == [(logger.run, "table", 11)]
+    assert isinstance(row["table"], wandb.Table) and isinstance(row["hist"], wandb.Histogram)
+    assert ("loss" in row) == commit
+    assert options == ({} if commit else {"commit": False})
+
+
+def test_objects_of_other_modules_wait_for_the_row_that_lightning_completes() -> None:
+    logger, numbers = Logger(), Numbers()
+    pend_objects(trainer_of(numbers, logger), {"loss": 0.5, "hist": HIST})
+    ((row, options),) = logger.run.logged
+    assert row.keys() == {"hist"}
+    assert options == {"commit": False}
+    assert numbers.rows == []
+
+
+def test_a_plain_row_is_the_row_again() -> None:
+    row = {**AXES, "loss": 0.1 + 0.2, "hist": HIST, "table": TABLE, "diverged": True}
+    plain = plain_row(row)
+    assert all(type(value) in (int, float, bool, list) for value in plain.values())
+    again = row_of(plain)
+    assert again.keys() == row.keys()
+    hist, table = again["hist"], again["table"]
+    assert isinstance(hist, Histogram) and isinstance(table, Table)
+    assert hist.counts.tolist() == [1, 2] and hist.edges.tolist() == [0.0, 1.0, 3.0]
+    assert table == Table(["a", "b"], [[1, 2.5], [3, 4.5]])
+    assert {k: again[k] for k in (*AXES, "loss", "diverged")} == {
+        k: row[k] for k in (*AXES, "loss", "diverged")
+    }

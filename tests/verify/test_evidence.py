@@ -1,0 +1,311 @@
+"""Which runs compare, what is trained, and what several seeds say together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from report.generic import network, regression
+from scipy import stats
+
+from janus_pl.records.families import (
+    by_seed,
+    families,
+    is_untrained,
+    is_zero_function,
+    lambda_of,
+    outputs_left,
+    seed_of,
+)
+from janus_pl.records.run import Run
+from janus_pl.verify.effects import Estimate, mean, mean_by_seed, ratio, ratio_by_seed, trend
+from janus_pl.verify.quantities import relative_spread
+from janus_pl.verify.table import verdicts
+from janus_pl.verify.theorems import THEOREMS
+from janus_pl.verify.verdicts import Finding, Missing, Outcome, Prediction, judge
+
+# Estimates
+
+VALUES = (0.25, 0.5, 1.75, 0.125)
+
+
+def test_a_mean_has_student_s_interval() -> None:
+    """By the quantile of scipy's interval function, which the code does not use."""
+    for n in (2, 3, 4):
+        some = VALUES[:n]
+        low, high = stats.t.interval(0.95, n - 1, np.mean(some), stats.sem(some))
+        found = mean("name", some)
+        assert found == Estimate("name", pytest.approx(np.mean(some)), found.low, found.high, n)
+        assert (found.low, found.high) == pytest.approx((low, high))
+    assert mean("one", VALUES[:1]) == Estimate("one", 0.25, None, None, 1)
+
+
+def test_a_ratio_has_the_interval_of_its_logarithms() -> None:
+    logs = np.log(VALUES)
+    low, high = stats.t.interval(0.95, 3, logs.mean(), stats.sem(logs))
+    found = ratio("name", VALUES)
+    assert found.value == pytest.approx(np.prod(VALUES) ** 0.25)
+    assert (found.low, found.high) == pytest.approx((math.exp(low), math.exp(high)))
+    assert found.seeds == 4
+    assert str(found) == f"{found.value:.3g} [{found.low:.3g}, {found.high:.3g}]"
+    assert str(ratio("one", [0.25])) == "0.25"
+
+
+@pytest.mark.parametrize("odd", [0.0, -1.0, math.nan, math.inf])
+def test_of_what_has_no_logarithm_there_is_no_ratio(odd: float) -> None:
+    with pytest.raises(ValueError, match="allowed: finite ratios above 0"):
+        ratio("name", [1.0, odd])
+
+
+def test_seeds_count_once_whatever_their_runs() -> None:
+    """Two seeds of weights and two of samples are three seeds here."""
+    runs = [network(lam, seed=0) for lam in (0.0, 1e-3, 2e-3)]
+    runs += [network(0.0, seed=1), network(0.0, seed=1, data_seed=5), network(1e-3, seed=1)]
+    values = (1.0, 2.0, 9.0, 0.5, 3.0, 8.0)
+    plain = mean_by_seed("name", runs, values)
+    within = [(1 + 2 + 9) / 3, (0.5 + 8) / 2, 3.0]
+    assert plain == mean("name", within)
+    geometric = ratio_by_seed("name", runs, values)
+    expected = ratio("name", [18 ** (1 / 3), 2.0, 3.0])
+    assert geometric.seeds == expected.seeds == 3
+    assert geometric[1:4] == pytest.approx(expected[1:4])
+
+
+def test_the_trend_is_kendall_s() -> None:
+    """The share of pairs in order less that of the others."""
+    x, y = (1, 2, 3, 4, 5, 6), (2.0, 30.0, 1.0, 4.0, 5.0, 500.0)
+    pairs = [np.sign((y[j] - y[i]) * (x[j] - x[i])) for i in range(6) for j in range(i)]
+    assert trend(x, y) == pytest.approx(sum(pairs) / len(pairs))
+    assert trend(x, [-v for v in y]) == pytest.approx(-sum(pairs) / len(pairs))
+    assert trend((1, 2), (3, 3)) == trend((1, 1), (2, 3)) == 0
+
+
+# Which runs compare
+
+
+@pytest.mark.parametrize(
+    ("options", "varied"),
+    [
+        ({"lam": 2e-3}, "lambda"),
+        ({"batch": 64}, "batch"),
+        ({"data": {"micro_batch_size": 4}}, "batch"),
+        ({"seed": 1}, None),
+        ({"data_seed": 1}, None),
+        ({"trainer": {"max_epochs": 77}}, "epochs"),
+        ({"trainer": {"max_steps": 77}}, "epochs"),
+        ({"loss": "logistic"}, "loss"),
+        ({"model": {"learning_rate": 0.2}}, "nothing"),
+        ({"model": {"optimizer": {"init_args": {"momentum": 0.9}}}}, "nothing"),
+        ({"data": {"num_train": 9}}, "nothing"),
+        ({"trainer": {"precision": "16"}}, "nothing"),
+        ({"trainer": {"accelerator": "gpu", "callbacks": ["X"], "devices": 3}}, None),
+    ],
+)
+def test_runs_compare_that_differ_in_what_is_varied_alone(
+    options: dict[str, Any], varied: str | None
+) -> None:
+    pair = [network(), network(**options)]
+    for name in ("lambda", "batch", "epochs", "loss"):
+        together = len(families(pair, name)) == 1  # type: ignore[arg-type]
+        assert together == (varied in (None, name)), name
+    assert (len(families(pair)) == 1) == (varied is None)
+
+
+def test_families_and_seeds_keep_their_order() -> None:
+    runs = [network(lam, seed=seed) for lam in (2e-3, 0.0) for seed in (1, 0)]
+    other = network(model={"learning_rate": 7})
+    assert families([runs[0], other, *runs[1:]], "lambda") == [runs, [other]]
+    assert by_seed(runs) == [[runs[0], runs[2]], [runs[1], runs[3]]]
+    assert seed_of(network(seed=3, data_seed=4)) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [(1e-3, 1e-3), (0, 0.0), ([1e-3], math.nan), (None, math.nan)]
+)
+def test_lambda_is_one_number_or_none(given: Any, expected: float) -> None:
+    found = lambda_of(network(model={"weight_decay": given}))
+    assert found == expected or (math.isnan(found) and math.isnan(expected))
+
+
+# What is trained
+
+AT_ZERO = {
+    "square": 1.0,
+    "exponential": 1.0,
+    "logistic": 0.6931471805599453,
+    "cross_entropy": 0.6931471805599453,
+}
+
+
+def ended(loss: str, train_loss: float) -> Run:
+    return network(loss=loss, columns={"train/loss": [5.0, 0.1, 9.0, train_loss, math.nan]})
+
+
+@pytest.mark.parametrize("loss", AT_ZERO)
+@pytest.mark.parametrize(("share", "untrained"), [(0.9899, False), (0.99, True), (1.5, True)])
+def test_a_loss_within_one_percent_of_that_of_zero_is_untrained(
+    loss: str, share: float, untrained: bool
+) -> None:
+    assert is_untrained(ended(loss, share * AT_ZERO[loss])) is untrained
+
+
+def test_of_other_losses_and_records_nothing_is_untrained() -> None:
+    assert not is_untrained(ended("hinge", 1e9))
+    assert not is_untrained(network(columns={"train/loss": [math.nan] * 5}))
+    assert is_untrained(ended("square", math.nan)), "the newest number that there is: 9"
+    assert not is_untrained(regression())
+
+
+def emptied(rho: float, mu: float = 3.0, sigma: float = 4.0, train_loss: float = 1.0) -> Run:
+    """rho times the root mean square of the margins: 2 * 5 at the start."""
+    columns = {
+        "rho": [-2.0, 9.0, 9.0, rho, math.nan],
+        "margin/mean": [-3.0, 9.0, 9.0, mu, math.nan],
+        "margin/std": [4.0, 9.0, 9.0, sigma, math.nan],
+        "train/loss": [5.0, 0.1, 9.0, train_loss, math.nan],
+    }
+    return network(columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("run", "left", "zero"),
+    [
+        (emptied(0.02), 0.01, False),
+        (emptied(0.0199), 0.00995, True),
+        (emptied(-0.0199), 0.00995, True),
+        (emptied(0.02, mu=0.0), 0.008, True),
+        (emptied(0.02, sigma=0.0), 0.006, True),
+        (emptied(0.0199, train_loss=0.98), 0.00995, False),
+    ],
+)
+def test_a_network_that_ended_as_zero_has_a_hundredth_of_its_outputs(
+    run: Run, left: float, zero: bool
+) -> None:
+    assert outputs_left(run) == pytest.approx(left)
+    assert is_zero_function(run) is zero
+
+
+def test_outputs_that_were_not_recorded_or_were_zero_tell_nothing() -> None:
+    without = emptied(1e-9)
+    without.rows["margin/std"] = math.nan
+    assert math.isnan(outputs_left(without))
+    assert not is_zero_function(without)
+    silent = emptied(1e-9)
+    silent.rows.loc[0, "rho"] = 0.0
+    assert math.isnan(outputs_left(silent))
+
+
+def test_predictions_are_of_trained_networks_and_theorems_of_all() -> None:
+    pair = [network(lam, columns={"margin/mean": [1.0] * 5}) for lam in (0.0, 1e-3)]
+    for run, std in zip(pair, (0.1, 9.0), strict=True):
+        run.rows["margin/std"] = std
+    untrained = network(2e-3, columns={"train/loss": [1.0] * 5, "margin/std": [1e-9] * 5})
+    for layer, value in (("fc1", 0.5), ("fc2", 3.0)):
+        untrained.rows[f"tail_bound/ratio/{layer}"] = value
+        untrained.rows[f"tail_bound/vacuous/{layer}"] = 0.0
+    found = verdicts([*pair, untrained])
+    (noise,) = [v for v in found if v.prediction == "janus: noise"]
+    assert noise.effects[0].value == pytest.approx(90)
+    named = {name for v in found if not v.theorem for name in v.runs}
+    assert named == {f"{run.name} ({run.id})" for run in pair}
+    (bound,) = [v for v in found if v.prediction == "tail bound"]
+    assert bound.violated
+    assert bound.runs == [f"{untrained.name} ({untrained.id})"]
+    told = "(1 run is left out as not trained)"
+    assert all((told in (v.missing or "")) == (not v.theorem) for v in found if v.missing)
+
+
+@pytest.mark.parametrize(("mu", "expected"), [(4.0, 0.5), (-4.0, 0.5), (0.0, math.inf)])
+def test_the_spread_is_relative_to_the_size_of_the_mean(mu: float, expected: float) -> None:
+    columns = {"margin/mean": [1, 1, 1, mu, math.nan], "margin/std": [9, 9, 9, 2.0, math.nan]}
+    assert relative_spread(network(columns=columns)) == expected
+
+
+# Verdicts
+
+
+def judged(results: Sequence[Finding | Missing], theorem: bool = False) -> list[Any]:
+    rule = Prediction("k", "c", "s", "t", lambda _: list(results), "wanted", theorem)
+    return judge(rule, [])
+
+
+def found(*runs: Run, holds: bool = True) -> Finding:
+    return Finding(holds, "measured", [], runs)
+
+
+def test_only_a_theorem_that_fails_is_violated() -> None:
+    for theorem in (True, False):
+        for holds in (True, False):
+            (verdict,) = judged([found(network(), holds=holds)], theorem)
+            assert verdict.verdict is (Outcome.HOLDS if holds else Outcome.FAILS)
+            assert verdict.violated is (theorem and not holds)
+        (verdict,) = judged([Missing("a run")], theorem)
+        assert not verdict.violated
+
+
+def test_reasons_are_told_once_each_and_only_where_nothing_decides() -> None:
+    reasons = [Missing("a"), Missing("b"), Missing("a")]
+    (verdict,) = judged(reasons)
+    assert (verdict.verdict, verdict.missing) == (Outcome.UNTESTABLE, "a; b")
+    assert judged([])[0].missing == "wanted"
+    (verdict,) = judged([*reasons, found(network())])
+    assert (verdict.verdict, verdict.missing) == (Outcome.HOLDS, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([{"lam": 1e-3}, {"lam": 2e-3}], ["lambda 0.001", "lambda 0.002"]),
+        ([{"batch": 8}, {"batch": 16}], ["batch_size 8", "batch_size 16"]),
+        ([{"loss": "square"}, {"loss": "logistic"}], ["loss square", "loss logistic"]),
+        ([{"seed": 0}, {"seed": 1}], ["", ""]),
+        ([{"data": {"root": "a"}}, {"data": {"root": "b"}}], ["", ""]),
+        ([{"data": {"micro_batch_size": 1}}, {"data": {"micro_batch_size": 2}}], ["", ""]),
+        ([{"model": {"on_divergence": "a"}}, {"model": {"on_divergence": "b"}}], ["", ""]),
+        ([{"trainer": {"max_epochs": e}} for e in (3, 4)], ["max_epochs 3", "max_epochs 4"]),
+        ([{"trainer": {"precision": p}} for p in "ab"], ["precision a", "precision b"]),
+        ([{"trainer": {"devices": 1}}, {"trainer": {"devices": 2}}], ["", ""]),
+        ([{"model": {"x": 1, "y": 2}}, {"model": {"x": 3, "y": 4}}], ["x 1, y 2", "x 3, y 4"]),
+        ([{"model": {"x": 1}}, {}], ["x 1", ""]),
+    ],
+)
+def test_findings_are_told_apart_by_the_options_that_matter(
+    options: list[dict[str, Any]], said: list[str]
+) -> None:
+    results = [found(network(**given)) for given in options]
+    told = [f"{words}: measured" if words else "measured" for words in said]
+    assert [verdict.measured for verdict in judged(results)] == told
+    assert [v.measured for v in judged(results, theorem=True)] == ["measured"] * 2
+
+
+def test_what_differs_within_a_finding_does_not_tell_it_apart() -> None:
+    both = found(network(1e-3, 8), network(2e-3, 8))
+    other = found(network(1e-3, 16), network(1e-3, 16))
+    told = [verdict.measured for verdict in judged([both, other])]
+    assert told == ["batch_size 8: measured", "batch_size 16, lambda 0.001: measured"]
+
+
+def test_json_has_null_for_what_is_no_number_and_all_else_as_it_is() -> None:
+    effects = [Estimate("a", 0.5, math.nan, math.inf, 3), Estimate("b", -math.inf, None, 2.0, 1)]
+    run = replace(network(), id="x")
+    (verdict,) = judged([Finding(True, "measured", effects, [run])])
+    assert verdict.to_json() == {
+        "prediction": "k",
+        "claim": "c",
+        "source": "s",
+        "criterion": "t",
+        "theorem": False,
+        "verdict": "holds",
+        "measured": "measured",
+        "effects": [
+            {"name": "a", "value": 0.5, "low": None, "high": None, "seeds": 3},
+            {"name": "b", "value": None, "low": None, "high": 2.0, "seeds": 1},
+        ],
+        "runs": [f"{run.name} (x)"],
+        "missing": None,
+    }
+    assert {p.theorem for p in THEOREMS} == {True}
