@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -29,7 +29,7 @@ def images(n: int = N) -> tuple[Tensor, Tensor]:
     return x, torch.randint(0, 2, (n,), generator=generator) * 2.0 - 1
 
 
-def side_by_side(variants: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+def side_by_side(variants: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, float]:
     """The median seconds of each variant; they take turns, so that a busy machine hits all."""
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(rounds):

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -62,14 +63,10 @@ def fit_time(config: str, *args: str, started: bool = True) -> float:
             _ = trainer.logger.experiment  # type: ignore[union-attr]
         seconds.append(seconds_of(partial(fit, trainer, *a, **k)))
 
-    Trainer.fit = timed  # type: ignore[method-assign]
-    try:
-        with TemporaryDirectory() as folder:
-            line = ["fit", "--config", f"linear/{config}.yaml", "--run_dir", folder, *PLAIN, *args]
-            JanusCLI(find_configs(line))
-            finish()
-    finally:
-        Trainer.fit = fit  # type: ignore[method-assign]
+    with patch.object(Trainer, "fit", timed), TemporaryDirectory() as folder:
+        line = ["fit", "--config", f"linear/{config}.yaml", "--run_dir", folder, *PLAIN, *args]
+        JanusCLI(find_configs(line))
+        finish()
     return seconds[0]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import wandb
@@ -28,7 +29,12 @@ def make(folder: Path, number: int, epochs: int = 800) -> None:
         settings=wandb.Settings(silent=True, x_disable_stats=True),
     )
     for epoch in range(epochs):
-        row = {"epoch": epoch, "trainer/global_step": 31 * epoch, "eta_t": 0.03 * epoch, "rho": 1.0}
+        row: dict[str, Any] = {
+            "epoch": epoch,
+            "trainer/global_step": 31 * epoch,
+            "eta_t": 0.03 * epoch,
+            "rho": 1.0,
+        }
         row |= {f"velocity/{layer}": 0.1 for layer in LAYERS}
         if epoch % 5 == 0:
             row |= dict.fromkeys(("margin/mean", "margin/std", "margin/min", "train/loss"), 0.1)

@@ -59,8 +59,8 @@ def record(folders: Sequence[str], target: Path) -> None:
     by_sweep: dict[str, dict[str, list[Part]]] = {}
     for path in sorted(target.glob(f"*{SUFFIX}")):
         known = by_sweep.setdefault(path.name.removesuffix(SUFFIX), {})
-        for part in read_archive(path):
-            known.setdefault(part.id, []).append(part)
+        for kept_part in read_archive(path):
+            known.setdefault(kept_part.id, []).append(kept_part)
     new: dict[str, list[Part]] = {}
     for part in read_parts(folders):
         if isinstance(part, Part):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -72,7 +73,7 @@ def ends(runs: Sequence[Run]) -> str:
         cells += [over(group, lambda r: 1e8 * r.last("margin/mean"), mean)]
         cells += [over(group, relative_spread, ratio), over(group, velocity, ratio)]
         for layer in MIDDLE:
-            cells.append(over(group, lambda r, k=layer: r.last(f"effective_rank/{k}"), mean, ".1f"))
+            cells.append(over(group, partial(Run.last, key=f"effective_rank/{layer}"), mean, ".1f"))
         rows.append(tuple(cells))
     return table(head, rows)
 
@@ -94,7 +95,7 @@ def layers(runs: Sequence[Run]) -> str:
 
 def settled(runs: Sequence[Run]) -> str:
     """What the last fifth of the epochs still changes, against the fifth before it."""
-    head = ("lambda", "seeds", "‖V̇‖, last fifth/fifth before", "sigma/mu, same")
+    head: tuple[str, ...] = ("lambda", "seeds", "‖V̇‖, last fifth/fifth before", "sigma/mu, same")
     head += tuple(f"rank {layer}, same" for layer in MIDDLE)
     rows = []
     for group in groups(runs):
@@ -102,7 +103,7 @@ def settled(runs: Sequence[Run]) -> str:
             lambda r: _fifths(r, [f"velocity/{k}" for k in r.layers("velocity")]),
             lambda r: _fifths(r, ["margin/std"]) / _fifths(r, ["margin/mean"]),
         ]
-        quantities += [lambda r, k=k: _fifths(r, [f"effective_rank/{k}"]) for k in MIDDLE]
+        quantities += [partial(_fifths, keys=[f"effective_rank/{k}"]) for k in MIDDLE]
         cells = [over(group, quantity, ratio, ".4g") for quantity in quantities]
         rows.append((f"{lambda_of(group[0]):g}", seeds(group), *cells))
     return table(head, rows)
@@ -110,7 +111,12 @@ def settled(runs: Sequence[Run]) -> str:
 
 def lemma1(runs: Sequence[Run]) -> str:
     """The tail bound by layer, and the minibatches' V_k dot against the whole set's at the end."""
-    head = ("layer", "tail/bound, largest", "‖V̇‖ of the whole set", "of a minibatch, about it")
+    head: tuple[str, ...] = (
+        "layer",
+        "tail/bound, largest",
+        "‖V̇‖ of the whole set",
+        "of a minibatch, about it",
+    )
     head += ("its mean's distance from the whole set's", "what sampling leaves of that")
     rows = []
     for run in runs:
@@ -129,7 +135,7 @@ def lemma1(runs: Sequence[Run]) -> str:
 
 def linear(runs: Sequence[Run]) -> str:
     """The last numbers of the linear runs at one lambda."""
-    head = ("sweep", "run", "epochs", "steps", "mean squared error")
+    head: tuple[str, ...] = ("sweep", "run", "epochs", "steps", "mean squared error")
     head += ("‖W_perp‖, of its start", "smallest singular value", "noise, last tenth/tenth before")
     rows = []
     for run in runs:

@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -197,8 +198,8 @@ class Foreign(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return plain_sgd(self.parameters(), 0.1)
 
-    def log_dict(self, values: Any, **options: Any) -> None:
-        self.logged.update({k: float(v) for k, v in values.items()})
+    def log_dict(self, dictionary: Any, *args: Any, **options: Any) -> None:
+        self.logged.update({k: float(v) for k, v in dictionary.items()})
 
 
 def foreign_fit(world: int, n: int, batch_size: int, callbacks: Any = (), **options: Any) -> Result:
@@ -266,7 +267,7 @@ CASES: dict[str, Callable[[int], Result]] = {
     "sgd_sequential": lambda w: fit(w, n=10, batch_size=3, order="sequential"),
     **{
         f"{normalization}_{loss}": (
-            lambda w, a=normalization, b=loss: fit(w, n=11, batch_size=5, normalization=a, loss=b)
+            partial(fit, n=11, batch_size=5, normalization=normalization, loss=loss)
         )
         for normalization in ("weight_norm", "per_layer", "lagrange", "none")
         for loss in ("square", "cross_entropy", "logistic", "exponential")

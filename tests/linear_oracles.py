@@ -69,7 +69,7 @@ def train(
     for order, eta in zip(orders, etas, strict=True):
         distances = []
         for step, batch in enumerate(minibatches(order, batch_size)):
-            rate = eta if np.isscalar(eta) else eta[step]
+            rate: Any = eta if np.isscalar(eta) else eta[step]
             new = w - rate * decay * lam * w - rate * data_gradient(w, x, y, batch)
             distances.append(np.linalg.norm(new - w) / rate)
             w = new

@@ -28,7 +28,13 @@ END = "the end"
 REDUCE = torch.distributed.ReduceOp
 # What is done for real; every other collective of torch.distributed is refused.
 DONE = ("all_reduce", "broadcast", "barrier", "broadcast_object_list")
-REFUSED = ("all_gather", "all_gather_object", "all_gather_into_tensor", "all_to_all", "gather")
+REFUSED: tuple[str, ...] = (
+    "all_gather",
+    "all_gather_object",
+    "all_gather_into_tensor",
+    "all_to_all",
+    "gather",
+)
 REFUSED += ("gather_object", "reduce", "reduce_scatter", "reduce_scatter_tensor", "scatter")
 REFUSED += ("scatter_object_list", "monitored_barrier", "send", "recv", "isend", "irecv")
 
@@ -107,7 +113,7 @@ class Lanes:
             each = "; ".join(f"rank {rank}: {what}" for rank, what in enumerate(said))
             raise Unequal(f"collective {number}: {each}")
         tensors = [lane.tensor for lane in self._lanes]
-        _do(waiting[0].call, waiting[0].options, tensors)  # type: ignore[arg-type]
+        _do(waiting[0].call, waiting[0].options, tensors)
         return False
 
     def _patch(self, patch: pytest.MonkeyPatch) -> None:
@@ -344,7 +350,7 @@ def _restore(state: _State, rank: int | None) -> None:
     np.random.set_state(state.numpy)
     random.setstate(state.python)
     parametrize._cache_enabled, parametrize._cache = state.cached
-    rank_zero_only.rank = rank
+    rank_zero_only.rank = rank  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -74,10 +74,10 @@ def loss_value(loss: str, outputs: Tensor, y: Tensor) -> np.ndarray:
     Square loss: mean over the outputs of `(f_c - t_c)^2` with `t = (-y, +y)`. Logistic loss:
     `log(1 + exp(-s))` of the signal `s = y (f_1 - f_0)/2`. Cross entropy: the same of `2 s`.
     """
-    f, y = outputs.detach().double().numpy(), y.double().numpy()
+    f, sign = outputs.detach().double().numpy(), y.double().numpy()
     if loss == "square":
-        return ((f[:, 0] + y) ** 2 + (f[:, 1] - y) ** 2) / 2
-    signal = y * (f[:, 1] - f[:, 0]) / 2
+        return ((f[:, 0] + sign) ** 2 + (f[:, 1] - sign) ** 2) / 2
+    signal = sign * (f[:, 1] - f[:, 0]) / 2
     if loss == "exponential":
         return np.exp(-signal)
     return np.logaddexp(0.0, -signal if loss == "logistic" else -2 * signal)

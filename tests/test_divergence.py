@@ -270,7 +270,7 @@ def test_all_ranks_decide_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     weight = nn.Parameter(torch.ones(3))
     guard = UpdateGuard({"fc1": weight})
     weight.grad = torch.ones(3)
-    guard.step(Stepper(torch.optim.SGD([weight], 0.1)), torch.tensor(1.0))  # type: ignore[arg-type]
+    guard.step(Stepper(torch.optim.SGD([weight], 0.1)), torch.tensor(1.0))
     assert not calls  # what is bad before a step, all know from the sum of the gradients
     guard.settle()
     assert len(calls) == 1

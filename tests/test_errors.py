@@ -48,7 +48,8 @@ def test_memory_is_that_of_the_machine_to_the_byte(monkeypatch: pytest.MonkeyPat
 )
 def test_a_network_asks_for_four_floats_a_weight(options: Any, asked: Asked) -> None:
     network = DeepReLU(**options)
-    count = sum(layer.weight.numel() for layer in network.weight_layers().values())
+    layers: dict[str, Any] = network.weight_layers()
+    count = sum(layer.weight.numel() for layer in layers.values())
     ((field, value, size),) = asked
     assert (field, value, size) == ("model", f"{count:.3g} parameters", 16.0 * count)
 

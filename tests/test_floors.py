@@ -73,7 +73,7 @@ def imports(file: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file} imports relatively"
+            assert node.level == 0 and node.module, f"{file} imports relatively"
             whole = node.module in ("janus_pl", "callbacks")
             yield from ([f"{node.module}.{a.name}" for a in node.names] if whole else [node.module])
 

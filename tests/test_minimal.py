@@ -232,7 +232,7 @@ def test_linear_regression_is_the_frameworks(
             pairs += [(row["null/predicted"], closed)]
             if row["epoch"] <= 20:  # an epoch from the row before
                 pairs += [(row["gradient_norm"], speed)]
-        return max(np.linalg.norm(b - a) / np.linalg.norm(a) for a, b in pairs)
+        return max(float(np.linalg.norm(b - a) / np.linalg.norm(a)) for a, b in pairs)
 
     assert largest(0.01) < 1e-11
     assert largest(0.005) > 1e-3  # W decays by 1 - eta lambda, as Appendix A has it

@@ -73,7 +73,7 @@ class RunsServer(Server):
             return {"project": {**count, "runs": page}}
         rows = self.runs.get(variables.get("name") or variables.get("runName", ""), ({}, ()))[1]
         if operation == "RunHistoryKeys":
-            keys = {"lastStep": len(rows) - 1, "sets": [], "keys": {}}
+            keys: Any = {"lastStep": len(rows) - 1, "sets": [], "keys": {}}
             return {"project": {"run": {"historyKeys": keys}}}
         if operation == "RunParquetHistory":
             live = [{"_step": step} for step in range(len(rows))]
@@ -81,8 +81,8 @@ class RunsServer(Server):
         if operation == "HistoryPage":
             rows = self.runs[variables["run"]][1]
             lines = [json.dumps({"_step": step, **row}) for step, row in enumerate(rows)]
-            page = lines[variables["minStep"] : variables["maxStep"]]
-            return {"project": {"run": {"history": page}}}
+            lines = lines[variables["minStep"] : variables["maxStep"]]
+            return {"project": {"run": {"history": lines}}}
         return super().answer(operation, variables)
 
 
@@ -104,8 +104,8 @@ class SweepServer(Server):
             sweep = {"name": "s1", "project": PROJECT}
             return {"upsertSweep": {"sweep": sweep, "configValidationWarnings": []}}
         if operation == "SweepWithRuns":
-            sweep = {"id": "i", "name": "s1", "state": "RUNNING", "config": self.config}
-            return {"project": {"sweep": {**sweep, "runs": {"edges": []}}}}
+            found = {"id": "i", "name": "s1", "state": "RUNNING", "config": self.config}
+            return {"project": {"sweep": {**found, "runs": {"edges": []}}}}
         if operation == "GetSweepState":
             return {"project": {"sweep": {"state": "RUNNING"}}}
         if operation == "CreateAgent":
@@ -158,7 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        operation, variables = self.path, {}
+        operation = self.path
+        variables: dict[str, Any] = {}
         if self.path == "/graphql":
             query = json.loads(body)
             named = re.search(r"(?:query|mutation)\s+(\w+)", query["query"])

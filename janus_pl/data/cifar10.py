@@ -91,7 +91,7 @@ class CIFAR10Pair(ImagePair):
         return Split(from_bytes(dataset.data[picked]), signs(targets[picked] == self.classes[1]))
 
     def _dataset(self, train: bool, download: bool) -> Any:
-        from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+        from torchvision.datasets import CIFAR10
 
         root = os.path.expanduser(self.root)
         existed = os.path.exists(root)

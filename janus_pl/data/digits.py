@@ -53,8 +53,8 @@ class DigitsPair(ImagePair):
         """Nothing to do: the images come with scikit-learn."""
 
     def read(self) -> RawPair:
-        from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-        from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
 
         images, targets = load_digits(return_X_y=True)
         picked = np.isin(targets, self.classes)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+from threadpoolctl import threadpool_limits
 
 from janus_pl.data.linear_files import MOST, SOURCES, TOY, Floats, Given, check_asked, read_problem
 from janus_pl.data.loader import (

@@ -20,7 +20,7 @@ def plain_sgd(parameters: Any, lr: float) -> torch.optim.SGD:
 
 
 def task_of(small_task: Any, normalization: str, decay: str) -> Any:
-    options = {"normalization": normalization, "decay": decay, "schedule": "cosine"}
+    options: dict[str, Any] = {"normalization": normalization, "decay": decay, "schedule": "cosine"}
     options |= {"weight_decay": 4.0, "learning_rate": 0.003, "optimizer": plain_sgd}
     options["loss"] = "logistic"
     return small_task(init_scale=0.8, **options).double()

@@ -111,7 +111,7 @@ def test_every_sample_is_seen_once_in_evaluation_and_each_mode_is_put_back() -> 
 def test_the_row_holds_statistics_and_a_histogram_of_so_many_bins(bins: int) -> None:
     y = np.arange(N) % 5
     margins = np.array(margins_of(OUTPUTS, y))
-    row = MarginHistogram(bins=bins).observe(trainer_of(OUTPUTS, y), Given())
+    row: dict[str, Any] = dict(MarginHistogram(bins=bins).observe(trainer_of(OUTPUTS, y), Given()))
     assert set(row) == {"margin/mean", "margin/std", "margin/min", "margin/hist"}
     assert row["margin/mean"] == pytest.approx(margins.mean(), rel=1e-14)
     assert row["margin/std"] == pytest.approx(np.sqrt(((margins - margins.mean()) ** 2).mean()))

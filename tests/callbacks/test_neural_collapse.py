@@ -113,7 +113,7 @@ def test_what_is_not_defined_is_missing(
 
 
 class Foreign(LightningModule):
-    def __init__(self, network: nn.Module, classes: int) -> None:
+    def __init__(self, network: nn.Sequential, classes: int) -> None:
         super().__init__()
         self.network = network
         self.classes = classes
@@ -148,10 +148,12 @@ def test_a_module_of_somebody_else(fit: Any, outputs: int, caplog: Any) -> None:
     module, loader = foreign(outputs)
     trainer = fit(module, loader, 3, [NeuralCollapse(1)])
     module.eval()
+    assert isinstance(loader.dataset, TensorDataset)
     x, y = loader.dataset.tensors
     with torch.no_grad():
         h, f = module.network[:-1](x).double().numpy(), module(x).double().numpy()
-    weight = module.network[-1].weight.detach().double().numpy()
+    last: Any = module.network[-1]
+    weight = last.weight.detach().double().numpy()
     if outputs == 1:
         f, weight = np.concatenate((-f, f), axis=1), np.concatenate((-weight, weight))
     exact = expected(h, y.numpy() > 0, weight, f[:, 1] > f[:, 0])
@@ -178,6 +180,7 @@ def test_more_classes_are_declined_once(
 ) -> None:
     module, loader = foreign(outputs, labels)
     if outputs == 2:
+        assert isinstance(loader.dataset, TensorDataset)
         x, y = loader.dataset.tensors
         loader = DataLoader(TensorDataset(x, y * 5.0), 5)
         module.classes = 1

@@ -67,7 +67,7 @@ def test_a_mean_goes_on_from_its_state(steps: int) -> None:
     for mean in (whole, second):
         mean.add(torch.tensor(10.0))
     assert second.steps == whole.steps == steps + 1
-    assert torch.equal(second.result(), whole.result())  # type: ignore[arg-type]
+    assert torch.equal(second.result(), whole.result())
 
 
 # When an observer looks
@@ -226,9 +226,9 @@ def test_a_state_is_whole_plain_and_loads_into_another(which: int, tmp_path: Pat
     assert after._last_seen == 7 + which
     if isinstance(after, LayerVelocity):
         assert after.full._last_seen == 3
-        assert after._mean.result().tolist() == [1.5, 3.0]  # type: ignore[union-attr]
+        assert after._mean.result().tolist() == [1.5, 3.0]
     elif isinstance(after, UpdateSplit):
-        assert after._mean.result().tolist() == [1.5, 3.0]  # type: ignore[union-attr]
+        assert after._mean.result().tolist() == [1.5, 3.0]
     elif isinstance(after, RankBound):
         assert [step.ranks for step in after._steps] == [[1, 2], [2, 4], [3, 6]]
         assert after._broken == "why"
@@ -275,8 +275,8 @@ class Foreign(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
 
-    def log_dict(self, values: Any, **options: Any) -> None:
-        self.logged.update({k: float(v) for k, v in values.items()})
+    def log_dict(self, dictionary: Any, *args: Any, **options: Any) -> None:
+        self.logged.update({k: float(v) for k, v in dictionary.items()})
 
 
 def pairs_of(size: int, labels: tuple[int, ...] = (0, 1)) -> DataLoader:
@@ -356,7 +356,7 @@ def shown(bar: ProgressBar, **progress: float) -> dict[str, Any]:
     module = SimpleNamespace(row=Row())
     module.row.numbers = {k.replace("__", "/"): v for k, v in progress.items()}
     trainer: Any = SimpleNamespace(progress_bar_metrics={}, loggers=[])
-    return dict(bar.get_metrics(trainer, module))  # type: ignore[arg-type]
+    return dict(bar.get_metrics(trainer, module))
 
 
 def test_the_bar_shows_the_newest_of_every_number() -> None:
@@ -379,9 +379,9 @@ def test_one_bar_is_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.Monkey
     monkeypatch.setattr(bar, "_stop_progress", lambda: None)
     for task.epoch, later in ((1, 0.0), (2, 0.05), (3, 0.06), (4, 0.01), (5, 0.2)):
         clock.now += later
-        bar.on_train_batch_end(None, task)  # type: ignore[arg-type]
+        bar.on_train_batch_end(None, task)
     assert drawn == [(1, False), (3, False), (5, False)]
-    bar.on_train_end(None, task)  # type: ignore[arg-type]
+    bar.on_train_end(None, task)
     assert drawn[-1] == (5, True)
 
 
@@ -389,10 +389,15 @@ def test_one_bar_is_added_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> Non
     bar, task = ProgressBar(), Task(0)
     task.planned = 50
     added: list[int] = []
-    monkeypatch.setattr(bar, "_add_task", lambda total, text: added.append(total) or 3)
+
+    def add_task(total: int, text: str) -> int:
+        added.append(total)
+        return 3
+
+    monkeypatch.setattr(bar, "_add_task", add_task)
     bar.progress = object()  # type: ignore[assignment]
     for _ in range(3):
-        bar.on_train_epoch_start(None, task)  # type: ignore[arg-type]
+        bar.on_train_epoch_start(None, task)
     assert added == [50]
 
 

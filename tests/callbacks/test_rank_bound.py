@@ -90,13 +90,13 @@ def test_of_several_bounds_that_break_the_first_is_named(fit: Any) -> None:
     with torch.no_grad():
         module.first.weight *= 50
         module.second.weight *= 100
-    row = bound.observe(trainer, module)
+    row: dict[str, Any] = dict(bound.observe(trainer, module))
     assert min(row["tail_bound/ratio/first"], row["tail_bound/ratio/second"]) > 1
     assert bound._broken is not None
     assert bound._broken.startswith("the tail bound is broken in first at step 3")
     said = bound._broken
     with torch.no_grad():
         module.first.weight /= 50
-    row = bound.observe(trainer, module)
+    row = dict(bound.observe(trainer, module))
     assert row["tail_bound/ratio/first"] <= 1 < row["tail_bound/ratio/second"]
     assert bound._broken == said

@@ -36,12 +36,12 @@ ETA, ALL = 0.1, 10.0  # a weight decay of 1/eta leaves nothing
 class Foreign(LightningModule):
     """Cross entropy of any network, SGD with the groups of parameters that the case asks for."""
 
-    def __init__(self, network: nn.Module, groups: Any = None, scale: float = 1.0) -> None:
+    def __init__(self, network: Any, groups: Any = None, scale: float = 1.0) -> None:
         super().__init__()
         self.network, self.groups, self.scale = network, groups, scale
         self.logged: list[dict[str, float]] = []
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         x, y = batch
         return self.scale * nn.functional.cross_entropy(self.network(x).flatten(1), y)
 
@@ -49,10 +49,10 @@ class Foreign(LightningModule):
         groups = self.groups(self.network) if self.groups else self.network.parameters()
         return torch.optim.SGD(groups, ETA, weight_decay=ALL)
 
-    def log_dict(self, values: Any, **options: Any) -> None:
-        self.logged.append({k: float(v) for k, v in values.items()})
+    def log_dict(self, dictionary: Any, *args: Any, **options: Any) -> None:
+        self.logged.append({k: float(v) for k, v in dictionary.items()})
         if self.trainer.logger is not None:
-            super().log_dict(values, **options)
+            super().log_dict(dictionary, *args, **options)
 
     def seen(self, kind: str) -> list[float]:
         return [v for row in self.logged for k, v in row.items() if k.startswith(kind)]
@@ -64,7 +64,7 @@ def samples(*shape: int, n: int = 4, batch_size: int = 1, dtype: Any = torch.flo
     return DataLoader(TensorDataset(x.to(dtype), torch.arange(n) % 4), batch_size)
 
 
-def dense(*sizes: int) -> nn.Module:
+def dense(*sizes: int) -> nn.Sequential:
     layers = [nn.Linear(a, b, dtype=torch.float64) for a, b in pairwise(sizes)]
     return nn.Sequential(*(part for layer in layers for part in (layer, nn.Tanh())))
 
@@ -170,7 +170,7 @@ def test_looks_between_the_steps_are_not_counted(fit: Any) -> None:
 @pytest.mark.parametrize("decays", [(5.0, 0.0), (0.0, 5.0)])
 @pytest.mark.parametrize("rates", [(0.1, 0.01), (0.01, 0.1)])
 def test_every_weight_has_its_own_rate_and_decay(decays: Any, rates: Any, fit: Any) -> None:
-    def groups(network: nn.Module) -> Any:
+    def groups(network: nn.Sequential) -> Any:
         options = zip((network[0], network[2]), rates, decays, strict=True)
         return [
             {"params": layer.parameters(), "lr": eta, "weight_decay": wd}

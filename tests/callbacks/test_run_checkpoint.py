@@ -119,7 +119,7 @@ def test_a_module_that_logs_nothing_has_no_best(
     fit: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    loader = torch.utils.data.DataLoader(torch.ones(4, 2), batch_size=2)
+    loader: Any = torch.utils.data.DataLoader(torch.ones(4, 2), batch_size=2)
     fit(Foreign(), loader, 3, [RunCheckpoint(1)], **KEEP)
     assert [path.name for path in tmp_path.rglob("*.ckpt")] == ["last.ckpt"]
     assert step_of(tmp_path, "last") == 6

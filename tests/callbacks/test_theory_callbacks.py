@@ -54,7 +54,7 @@ def set_norms_apart(task: Any) -> None:
             v.mul_(factor)
 
 
-def parts_by_hand(normalization: str, W: Any, G: Any, p: Any, wd: float) -> dict[str, float]:
+def parts_by_hand(normalization: str, W: Any, G: Any, p: Any, wd: float) -> dict[str, Any]:
     """Norms of the three parts of a step of p_k, with W_k, G_k = dLoss/dW_k and p_k as arrays."""
     V, s = W / np.linalg.norm(W), np.linalg.norm(W)
     pull = 1.0 if normalization == "none" else s / np.linalg.norm(p)
@@ -135,7 +135,7 @@ def test_the_tail_bound_holds_at_every_recorded_step(
 def test_a_wrong_decay_factor_breaks_it_loudly(
     normalization: str, fit: Any, rows: Any, small_task: Any, small_loader: Any, monkeypatch: Any
 ) -> None:
-    kind = PARAMETRIZATIONS[normalization]
+    kind: Any = PARAMETRIZATIONS[normalization]
     right = kind.kept
     monkeypatch.setattr(kind, "kept", lambda self, eta, wd: right(self, eta, wd) * 0.3)
     loader = small_loader(n=3, batch_size=1, dtype=torch.float64)

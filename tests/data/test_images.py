@@ -56,7 +56,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """CIFAR-10 in torchvision's format: 5 x 40 training and 40 test images of noise."""
-    import torchvision.datasets.cifar as module  # type: ignore[import-untyped]
+    import torchvision.datasets.cifar as module
 
     base = tmp_path / "cifar-10-batches-py"
     base.mkdir()

@@ -57,7 +57,7 @@ def test_half_of_each_class_and_one_more_of_the_first(first: int, second: int) -
 
 @pytest.mark.parametrize("classes", [(0, 9), (9, 0), (7, 2)])
 def test_digits_are_scaled_signed_and_split_by_class(classes: tuple[int, int]) -> None:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     pixels, targets = load_digits(return_X_y=True)
     data = DigitsPair(classes)
@@ -91,7 +91,7 @@ def test_an_image_has_at_least_one_pixel() -> None:
     assert ImageFolderPair("somewhere", image_size=1).image_size == 1
     for size in (0, -1, 2.0, True):
         with pytest.raises(UsageError, match=f"data.image_size: got {size}"):
-            ImageFolderPair("somewhere", image_size=size)  # type: ignore[arg-type]
+            ImageFolderPair("somewhere", image_size=size)
 
 
 def test_the_statistics_of_cifar_are_those_of_its_training_images_red_green_blue() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,11 +91,12 @@ def test_batches_are_the_indices_of_numpy_in_turn(order: Any) -> None:
     loader = loader_of(order, seed=6)
     for epoch in (0, 1, 7):
         rng = np.random.default_rng((6, epoch))
-        expected = {
-            "shuffle": lambda rng=rng: rng.permutation(N),
-            "sequential": lambda: np.arange(N),
-            "with_replacement": lambda rng=rng: rng.integers(N, size=N),
-        }[order]()
+        draws: dict[str, Callable[[], Any]] = {
+            "shuffle": partial(rng.permutation, N),
+            "sequential": partial(np.arange, N),
+            "with_replacement": partial(rng.integers, N, size=N),
+        }
+        expected = draws[order]()
         loader.set_epoch(epoch)
         assert loader.indices(epoch).tolist() == expected.tolist()
         assert samples(loader) == [expected[i : i + 4].tolist() for i in (0, 4, 8)]

@@ -35,7 +35,7 @@ def plain_loop(
                 for (name, p), gradient in zip(trained.items(), gradients, strict=True):
                     lam = lam_rho if name == "rho" else lam_v
                     buffers[name] = 0.9 * buffers[name] + gradient + lam * p
-                    p -= task.learning_rate * buffers[name]
+                    p.sub_(task.learning_rate * buffers[name])
     return [p.detach() for p in network.parameters()]
 
 

@@ -33,7 +33,8 @@ def made(kind: str, loss: str, rho: float = 1.4) -> tuple[Parametrization, list[
     x = x / x.flatten(1).norm(dim=1)[:, None, None, None]
     y = torch.tensor([1.0, -1, -1, 1, -1, -1, 1, -1, -1], dtype=torch.float64)
     LOSSES[loss](network(x), y).mean().backward()
-    W = [m.weight.detach().clone().requires_grad_() for m in network.weight_layers().values()]
+    layers: dict[str, Any] = network.weight_layers()
+    W = [m.weight.detach().clone().requires_grad_() for m in layers.values()]
     plain = LOSSES[loss](rho * oracles.forward(W, SMALL["strides"], x), y).mean()
     return parametrization, [g.flatten(1).numpy() for g in torch.autograd.grad(plain, W)]
 
@@ -61,7 +62,8 @@ def test_a_step_is_what_is_kept_and_a_multiple_of_the_gradient(
     ):
         columns = np.stack([p.ravel(), G.ravel()], axis=1)
         (a, c), *_ = np.linalg.lstsq(columns, new.ravel())
-        np.testing.assert_allclose(columns @ [a, c], new.ravel(), atol=1e-11 * np.linalg.norm(new))
+        atol = 1e-11 * float(np.linalg.norm(new))
+        np.testing.assert_allclose(columns @ [a, c], new.ravel(), atol=atol)
         assert kept[k] == pytest.approx(a, rel=1e-9), NAMES[k]
         assert c < 0  # down the gradient
     if kind != "none":  # each layer has its own, and none is the decay's alone

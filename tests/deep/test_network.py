@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import oracles
 import pytest
 import torch
@@ -32,14 +34,16 @@ def images(count: int = 5, size: int = 16, seed: int = 1) -> Tensor:
     return x / x.flatten(1).norm(dim=1)[:, None, None, None]
 
 
-def parts(net: DeepReLU, name: str) -> tuple[Tensor, Tensor]:
+def parts(net: DeepReLU, name: str) -> tuple[Any, Any]:
     """Gain `g` and unnormalized direction `v` of one layer."""
-    normalization = net.weight_layers()[name].parametrizations.weight
+    layer: Any = net.weight_layers()[name]
+    normalization = layer.parametrizations.weight
     return normalization.original0, normalization.original1
 
 
 def weights(net: DeepReLU) -> list[Tensor]:
-    return [layer.weight.detach() for layer in net.weight_layers().values()]
+    layers: dict[str, Any] = net.weight_layers()
+    return [layer.weight.detach() for layer in layers.values()]
 
 
 @pytest.fixture(scope="module")

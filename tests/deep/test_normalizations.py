@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import oracles
 import pytest
@@ -22,7 +23,10 @@ STRIDES = (2, 1)
 ETA, LAM = 0.05, 0.3
 Loss = Callable[[Tensor, Tensor], Tensor]
 
-KINDS = {**PARAMETRIZATIONS, "lagrange_unit_gains": partial(Lagrange, unit_gains=True)}
+KINDS: dict[str, Callable[..., Parametrization]] = {
+    **PARAMETRIZATIONS,
+    "lagrange_unit_gains": partial(Lagrange, unit_gains=True),
+}
 every = pytest.mark.parametrize("kind", list(KINDS))
 lagrange = pytest.mark.parametrize("kind", ["lagrange", "lagrange_unit_gains"])
 every_loss = pytest.mark.parametrize("loss", oracles.LOSSES)
@@ -105,17 +109,20 @@ def step(
 
 
 def weights(network: Network) -> list[Tensor]:
-    return [layer.weight.detach().clone() for layer in network.weight_layers().values()]
+    layers: dict[str, Any] = network.weight_layers()
+    return [layer.weight.detach().clone() for layer in layers.values()]
 
 
 def gradients(network: Network, loss: Loss) -> tuple[list[Tensor], Tensor]:
     """`G_k = dLoss/dW_k` and `dLoss/drho` of a plain network with the same effective weights."""
     plain = Network(rho=network.rho.item())
+    layers: dict[str, Any] = plain.weight_layers()
     with torch.no_grad():
-        for layer, W in zip(plain.weight_layers().values(), weights(network), strict=True):
+        for layer, W in zip(layers.values(), weights(network), strict=True):
             layer.weight.copy_(W)
     backward(plain, loss)
-    return [layer.weight.grad for layer in plain.weight_layers().values()], plain.rho.grad
+    assert plain.rho.grad is not None
+    return [layer.weight.grad for layer in layers.values()], plain.rho.grad
 
 
 def norm_product(network: Network) -> float:
@@ -418,7 +425,8 @@ def test_step_of_the_norms_is_the_flow_of_the_product(loss):
     x, y = data()
     fbar, rho = oracles.margins(weights(network), STRIDES, x, y), parametrization.scale().item()
     flow = oracles.rho_flow(loss, fbar, torch.zeros_like(fbar), rho)
-    products = torch.stack([rho_k * -rho_k.grad for rho_k in parametrization.rhos])
+    rhos: Any = parametrization.rhos
+    products = torch.stack([rho_k * -rho_k.grad for rho_k in rhos])
     assert_near(products, torch.full_like(products, rho * flow), 1e-12)
 
 

@@ -48,7 +48,12 @@ TOLERANCE = 1e-10
 # What a zero is compared in. The smallest other number of all records is 3e-8.
 FLOOR = 1e-20
 # What decides float32 rounding, beside the processor: these choose other kernels.
-CHOOSERS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR")
+CHOOSERS: tuple[str, ...] = (
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ONEDNN_DEFAULT_FPMATH_MODE",
+    "MKL_CBWR",
+)
 CHOOSERS += ("MKL_ENABLE_INSTRUCTIONS", "MKL_DEBUG_CPU_TYPE", "NUMBA_CPU_NAME")
 ARITHMETIC = ("sse", "ssse", "avx", "fma", "f16c", "amx", "asimd", "sve", "bf16", "fphp")
 

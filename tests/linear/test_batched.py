@@ -32,7 +32,7 @@ def train(engine: str, w: Any, x: Any, y: Any, order: Any, size: Any, etas: Any,
         return run_epochs(w, x, y, order, size, etas, lam, scale, **o)
     tensors = [None if a is None else torch.from_numpy(a) for a in (w, x, y, order)]
     rates = [torch.as_tensor(value, dtype=torch.float64) for value in (lam, scale)]
-    return run_epochs_torch(*tensors, size, etas, *rates, **o).numpy()  # type: ignore[arg-type]
+    return run_epochs_torch(*tensors, size, etas, *rates, **o).numpy()
 
 
 def expected_of(

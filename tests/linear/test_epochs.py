@@ -63,10 +63,10 @@ def test_reference_epoch_and_torch_equal_the_loop() -> None:
         for order, eta in zip(orders, etas, strict=True):
             stepped = reference_epoch(stepped, x[0], y[0], batch_size, eta, 0.03, order)
         assert relative(stepped, after[-1]) < 1e-14
-        batched, *data, order = (torch.from_numpy(a.copy()) for a in (w, x, y, orders))
-        run_epochs_torch(batched, *data, order[:2], batch_size, etas[:2], 0.03)
+        batched, xs, ys, order = (torch.from_numpy(a.copy()) for a in (w, x, y, orders))
+        run_epochs_torch(batched, xs, ys, order[:2], batch_size, etas[:2], 0.03)
         watch = watch_of(w, steps=-(-N // batch_size))
-        run_epochs_torch(batched, *data, order[2:], batch_size, etas[2:], 0.03, watch=watch)
+        run_epochs_torch(batched, xs, ys, order[2:], batch_size, etas[2:], 0.03, watch=watch)
         assert relative(batched[0].numpy(), after[-1]) < 1e-13
         assert float(watch.speed[0]) == pytest.approx(speeds[-1], rel=1e-10)
 
@@ -95,17 +95,17 @@ def test_replicas_are_their_own_single_runs_bitwise(batch_size: int) -> None:
     together = watch_of(w, steps)
     run_epochs(w, x, y, orders, batch_size, etas, lam, scale, watch=together, threads=2)
     batched = torch.from_numpy(start.copy())
-    arrays = (torch.from_numpy(a) for a in (x, y, orders))
+    xs, ys, order = (torch.from_numpy(a) for a in (x, y, orders))
     rates = torch.from_numpy(lam), torch.from_numpy(scale)
     on_device = watch_of(w, steps)
-    run_epochs_torch(batched, *arrays, batch_size, etas, *rates, watch=on_device)
+    run_epochs_torch(batched, xs, ys, order, batch_size, etas, *rates, watch=on_device)
     assert relative(batched.numpy(), w) < 1e-13
     assert relative(on_device.speed, together.speed) < 1e-10
     for r in range(5):
-        one = [a[r : r + 1].copy() for a in (start, x, y, orders)]
-        alone = watch_of(one[0], steps)
-        run_epochs(*one, batch_size, etas, lam[r], scale[r], watch=alone)
-        assert np.array_equal(one[0][0], w[r])
+        one, x_r, y_r, order_r = (a[r : r + 1].copy() for a in (start, x, y, orders))
+        alone = watch_of(one, steps)
+        run_epochs(one, x_r, y_r, order_r, batch_size, etas, lam[r], scale[r], watch=alone)
+        assert np.array_equal(one[0], w[r])
         assert alone.speed[0] == together.speed[r]
         rates = scale[r] * etas
         expected = oracle.train(start[r], x[r], y[r], orders[r], batch_size, rates, lam[r])[0][-1]
@@ -155,14 +155,16 @@ def test_divergence_names_the_first_epoch_that_is_not_finite(batch_size: int) ->
     with np.errstate(all="ignore"):
         after = oracle.train(w[1], x[1], y[1], [range(N)] * 200, batch_size, etas, 0.0)[0]
     first = next(e for e, each in enumerate(after) if not np.isfinite(each).all())
-    batched = [torch.from_numpy(a.copy()) for a in (w, x, y)]
+    batched, xs, ys = (torch.from_numpy(a.copy()) for a in (w, x, y))
     scale = np.array([1e-4, 1.0])
     watches = [watch_of(w, steps=200 * N // batch_size, most=10**9) for _ in range(2)]
     diverged = run_epochs(w, x, y, None, batch_size, etas, 0.0, scale, watch=watches[0])
     assert diverged.tolist() == [-1, first]
     assert np.isfinite(w[0]).all()
     scales = torch.from_numpy(scale)
-    on_device = run_epochs_torch(*batched, None, batch_size, etas, 0.0, scales, watch=watches[1])
+    on_device = run_epochs_torch(
+        batched, xs, ys, None, batch_size, etas, 0.0, scales, watch=watches[1]
+    )
     assert on_device.tolist() == [-1, first]
     for watch in watches:
         assert torch.isfinite(watch.speed).tolist() == [True, False]

@@ -32,8 +32,13 @@ def tensors(*arrays: Any) -> Any:
     return [torch.from_numpy(np.ascontiguousarray(a)) for a in arrays]
 
 
+def landscape_from(x: Any, y: Any, w0: Any, num_train: int) -> Landscape:
+    x, y, w0, lam = tensors(x, y, w0, LAM)
+    return Landscape(x, y, w0, lam, num_train=num_train)
+
+
 def landscape_of(x: Any, y: Any, w0: Any) -> Landscape:
-    return Landscape(*tensors(x, y, w0, LAM), num_train=x.shape[2])
+    return landscape_from(x, y, w0, x.shape[2])
 
 
 def spectra(w: Any) -> dict[str, Any]:
@@ -107,18 +112,19 @@ def test_what_is_known_before_any_training(d: int, m: int, n: int) -> None:
 
 def test_few_columns_that_stand_for_many_give_the_same_numbers() -> None:
     x, y, w0, w = made_of(4, 3, 50)
-    columns = [np.linalg.qr(np.vstack([a, b]).T, mode="r").T for a, b in zip(x, y, strict=True)]
+    factor: Any = np.linalg.qr  # its stub has no mode "r"
+    columns = [factor(np.vstack([a, b]).T, mode="r").T for a, b in zip(x, y, strict=True)]
     few_x, few_y = (np.stack(part) for part in zip(*[(c[:4], c[4:]) for c in columns], strict=True))
     assert few_x.shape == (R, 4, 7)
     log_decay = torch.zeros(T, R, dtype=torch.float64)
     whole = landscape_of(x, y, w0).measure(torch.from_numpy(w), log_decay)
-    few = Landscape(*tensors(few_x, few_y, w0, LAM), num_train=50)
+    few = landscape_from(few_x, few_y, w0, 50)
     compressed = few.measure(torch.from_numpy(w), log_decay)
     for key, value in whole.items():
         torch.testing.assert_close(compressed[key], value, rtol=1e-9, atol=1e-11, msg=key)
     # Those for the steps of gradient descent are scaled otherwise: N is theirs, not 50.
     steps = full_batch_equivalent(x, y)
-    scaled = Landscape(*tensors(*steps, w0, LAM), num_train=4)
+    scaled = landscape_from(*steps, w0, 4)
     torch.testing.assert_close(scaled.slope(torch.from_numpy(w)), few.slope(torch.from_numpy(w)))
     assert relative(scaled.sigma_max.numpy(), few.sigma_max.numpy()) > 0.1
 

@@ -44,7 +44,7 @@ def test_the_last_tenths_begin_where_they_are_whole(total: int, borders: list[in
 
 def plan_of(total: int = 100, **options: int | list[int]) -> Plan:
     defaults = {"records": [1, 2, 5, 30, 60], "looks": [1, 10], "size": 4, "stretch": 1000}
-    return Plan(total, **{**defaults, **options})  # type: ignore[arg-type]
+    return Plan(total, **{**defaults, **options})
 
 
 def test_looks_tenths_and_the_end_are_recorded_as_well() -> None:
@@ -78,7 +78,8 @@ def test_a_stretch_that_just_fits_needs_no_further_look() -> None:
 @pytest.mark.parametrize("size", [1, 3, 4, 7, 100])
 def test_pieces_cover_every_epoch_once_and_stop_at_records_and_looks(size: int) -> None:
     plan = plan_of(size=size)
-    covered, stops = [], []
+    covered: list[int] = []
+    stops = []
     for _ in plan.looks:
         look = plan.look
         for piece in plan:

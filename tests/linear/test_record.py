@@ -109,16 +109,17 @@ def test_a_replica_that_diverges_is_in_no_median() -> None:
         sums = sum(1 / np.sqrt(i + 1) for i in range(int(row["epoch"])))
         assert row["eta_t"] == pytest.approx(3 * sums * np.median(etas), rel=1e-12)
     with pytest.warns(UserWarning, match=r"2 of 6 replicas diverged: \[1, 4\]"):
-        last = record.last_row()
-    column = list(last["replicas"].columns).index("rho")
-    norms = [line[column] for line in last["replicas"].rows]
+        end: dict[str, Any] = dict(record.last_row())
+    column = list(end["replicas"].columns).index("rho")
+    norms = [line[column] for line in end["replicas"].rows]
     assert np.isfinite(norms).tolist() == finite[-1].tolist()
 
 
 def test_the_table_of_replicas_says_what_each_is_and_its_newest_numbers() -> None:
     _, training = made_of()
     record, _, weights = rows_of(training)
-    columns, lines = record.last_row()["replicas"]
+    row: dict[str, Any] = dict(record.last_row())
+    columns, lines = row["replicas"]
     assert list(columns[:4]) == ["replica", "seed", "weight_decay", "first_learning_rate"]
     assert len(lines) == 12 and all(len(line) == len(columns) for line in lines)
     for r, line in enumerate(lines):
@@ -148,7 +149,7 @@ def test_one_replica_is_recorded_as_it_is_without_table_or_quantiles() -> None:
 def test_the_tenths_are_the_last_and_the_one_before_in_whole_epochs(epochs: int) -> None:
     data, training = made_of(1, [0.02], [0.03], epochs)
     record, _, _ = rows_of(training)
-    row = record.last_row()
+    row: dict[str, Any] = dict(record.last_row())
     borders = [epochs * 8 // 10, epochs * 9 // 10, epochs]
     x, y, w0 = (a[0] for a in data.problem)
     orders = [data.indices(e)[0] for e in range(epochs)]

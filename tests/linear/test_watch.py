@@ -57,7 +57,7 @@ def train(
         return
     tensors = [None if a is None else torch.from_numpy(a) for a in (w, x, y, orders)]
     rates = [torch.tensor(rate, dtype=torch.float64) for rate in (lam, scale)]
-    run_epochs_torch(*tensors, batch_size, etas, *rates, **options)  # type: ignore[arg-type]
+    run_epochs_torch(*tensors, batch_size, etas, *rates, **options)
 
 
 def oracle_steps(
@@ -215,10 +215,10 @@ def test_threads_and_company_change_no_bit(batch_size: int) -> None:
         watches.append(watch)
     assert_same_bits(*watches)
     for r in range(REPLICAS):
-        one = [a[r : r + 1].copy() for a in (w, x, y, orders)]
+        one, x_r, y_r, order = (a[r : r + 1].copy() for a in (w, x, y, orders))
         each = steps_per_epoch(batch_size)
-        alone = Watch(torch.from_numpy(one[0]), probes[r : r + 1], EPOCHS * each, each, 8)
-        run_epochs(*one, batch_size, ETAS, LAM[r], SCALE[r], watch=alone)
+        alone = Watch(torch.from_numpy(one), probes[r : r + 1], EPOCHS * each, each, 8)
+        run_epochs(one, x_r, y_r, order, batch_size, ETAS, LAM[r], SCALE[r], watch=alone)
         for name in NAMES:
             assert torch.equal(getattr(alone, name)[0], getattr(watches[0], name)[r]), name
         assert not torch.equal(alone.speed[0], watches[0].speed[r - 1])

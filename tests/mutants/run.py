@@ -152,7 +152,7 @@ class Runner:
         sys.exit(self.session(words))
 
     @contextlib.contextmanager
-    def changed(self, file: str, source: str):  # type: ignore[no-untyped-def]
+    def changed(self, file: str, source: str):
         path = self.root / file
         before, stat = path.read_bytes(), path.stat()
         path.write_text(source)

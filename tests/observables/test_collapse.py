@@ -43,7 +43,8 @@ def numbers(h: Any, y: Any, scores: Any = None, weight: Any = None) -> list[floa
 def scatters(h: Any, y: Any) -> tuple[Any, Any]:
     """S_W and S_B, every sample counting the same."""
     mu = h.mean(0)
-    within, between = 0, 0
+    within: Any = 0
+    between: Any = 0
     for c in (0, 1):
         own = h[y == c]
         centred = own - own.mean(0)

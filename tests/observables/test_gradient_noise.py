@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def trace(value: float) -> torch.Tensor:
 def means(size: int, replacement: bool = False) -> Any:
     """The means of all minibatches, each as likely as any other."""
     if replacement:
-        chosen = itertools.product(range(N), repeat=size)
+        chosen: Iterable[tuple[int, ...]] = itertools.product(range(N), repeat=size)
     else:
         chosen = itertools.combinations(range(N), size)
     return np.array([GRADIENTS[list(index)].mean(0) for index in chosen])

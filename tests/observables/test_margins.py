@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import oracles
@@ -49,11 +50,13 @@ def batch(count: int = 6) -> tuple[Tensor, Tensor]:
 
 
 def v_of(net: DeepReLU, name: str) -> Tensor:
-    return net.weight_layers()[name].parametrizations.weight.original1
+    layer: Any = net.weight_layers()[name]
+    return layer.parametrizations.weight.original1
 
 
 def gain_of(net: DeepReLU, name: str) -> Tensor:
-    return net.weight_layers()[name].parametrizations.weight.original0
+    layer: Any = net.weight_layers()[name]
+    return layer.parametrizations.weight.original0
 
 
 def scale(net: DeepReLU) -> Tensor:
@@ -69,7 +72,8 @@ def measured(net: DeepReLU) -> Tensor:
 
 def expected_margins(net: DeepReLU) -> Tensor:
     """Through `f_V`, with the sign of rho folded into the last direction."""
-    weights = [layer.weight.detach() for layer in net.weight_layers().values()]
+    layers: dict[str, Any] = net.weight_layers()
+    weights = [layer.weight.detach() for layer in layers.values()]
     weights[-1] = weights[-1] * net.rho.detach().sign()
     return oracles.margins(weights, STRIDES, *batch())
 

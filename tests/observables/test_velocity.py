@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import oracles
 import pytest
@@ -30,17 +31,18 @@ class Problem:
 
     @property
     def weights(self) -> list[Tensor]:
-        return [layer.weight.detach() for layer in self.net.weight_layers().values()]
+        layers: dict[str, Any] = self.net.weight_layers()
+        return [layer.weight.detach() for layer in layers.values()]
 
     @property
     def directions(self) -> list[Tensor]:
-        layers = self.net.weight_layers().values()
-        return [layer.parametrizations.weight.original1 for layer in layers]
+        layers: dict[str, Any] = self.net.weight_layers()
+        return [layer.parametrizations.weight.original1 for layer in layers.values()]
 
     @property
     def gains(self) -> list[Tensor]:
-        layers = self.net.weight_layers().values()
-        return [layer.parametrizations.weight.original0.detach() for layer in layers]
+        layers: dict[str, Any] = self.net.weight_layers()
+        return [layer.parametrizations.weight.original0.detach() for layer in layers.values()]
 
     @property
     def gain_product(self) -> float:

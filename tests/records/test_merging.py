@@ -467,7 +467,8 @@ class Server:
     """W&B's client, and what it was asked."""
 
     def __init__(self, runs: Sequence[Any]) -> None:
-        self.found, self.asked = runs, []
+        self.found = runs
+        self.asked: list[Any] = []
 
     def __call__(self, **_: Any) -> Server:
         return self
@@ -483,7 +484,13 @@ def of_server(state: str, rows: Any = (), **fields: Any) -> SimpleNamespace:
             raise rows
         return rows
 
-    given = {"entity": "e", "project": "p", "id": "abc", "name": None, "group": None}
+    given: dict[str, Any] = {
+        "entity": "e",
+        "project": "p",
+        "id": "abc",
+        "name": None,
+        "group": None,
+    }
     given |= {"created_at": FIRST, "config": {"a": 1}, **fields}
     return SimpleNamespace(state=state, scan_history=scan_history, **given)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -47,7 +48,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunsServ
         "running": node("running", CONFIG, state="running"),
         "empty": node("empty", CONFIG),
     }
-    rows = {"good": ROWS, "failed": ROWS, "running": ROWS[:2], "empty": []}
+    rows: dict[str, Any] = {"good": ROWS, "failed": ROWS, "running": ROWS[:2], "empty": []}
     server = RunsServer({name: (head, rows[name]) for name, head in heads.items()})
     monkeypatch.chdir(tmp_path)
     yield server

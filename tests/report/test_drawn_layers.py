@@ -186,7 +186,8 @@ def check_fig4b(found: Picture, runs: Sequence[Run], x: str) -> None:
     for panel in found.panels:
         assert (panel.xscale, panel.yscale) == ("linear", "linear")
         assert panel.ylim[0] == 0
-        highest = max(np.max(shown.high) for shown in (*panel.bars, *panel.bands))
+        drawn = [bars.high for bars in panel.bars] + [band.high for band in panel.bands]
+        highest = max(np.max(high) for high in drawn)
         assert highest <= panel.ylim[1]
     for i, (layer, panel) in enumerate(zip(LAYERS, over_time, strict=True)):
         check_time(found, panel, runs, f"effective_rank/{layer}", x, geometric=False)

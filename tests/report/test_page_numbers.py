@@ -320,7 +320,12 @@ def test_a_page_that_is_too_large_is_thinned_until_it_fits(
     assert (axes["epoch"][0], axes["epoch"][-1]) == (0, 499)
     # Room grows as the root of the number of runs from 20 on.
     asked = []
-    monkeypatch.setattr(document, "content", lambda *_: asked.append(1) or "x" * 1000)
+
+    def content(*_: Any) -> str:
+        asked.append(1)
+        return "x" * 1000
+
+    monkeypatch.setattr(document, "content", content)
     monkeypatch.setattr(document, "ROOM", 501)
     for count, fits in ((79, False), (80, True)):
         asked.clear()
@@ -332,8 +337,13 @@ def test_the_clock_of_the_command_is_the_column_of_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     asked = []
+
+    def draw(runs: Any, out: Any, x: str) -> list[Any]:
+        asked.append(x)
+        return []
+
     monkeypatch.setattr(report, "read", lambda *given: Records([network()], []))
-    monkeypatch.setattr(report, "draw", lambda runs, out, x: asked.append(x) or [])
+    monkeypatch.setattr(report, "draw", draw)
     for name in ("epoch", "step", "eta_t"):
         assert report.main(["runs", "--out", str(tmp_path), "--x", name]) == 0
     assert report.main(["runs", "--out", str(tmp_path)]) == 0

@@ -151,7 +151,12 @@ def test_keeping_replaces_the_file_in_one_step(
     assert written(tmp_path) == [0, 1, 2]
     paths = []
     write = module.write_atomically
-    monkeypatch.setattr(module, "write_atomically", lambda p, w: paths.append(p) or write(p, w))
+
+    def noted(path: Path, content: Any) -> None:
+        paths.append(path)
+        write(path, content)
+
+    monkeypatch.setattr(module, "write_atomically", noted)
     open_journal(tmp_path).keep(2)
     assert paths == [tmp_path / "rows.jsonl"]
 

@@ -239,12 +239,12 @@ def test_a_folder_of_another_process_is_refused_and_stays(offline: Run, tmp_path
         (path / "theirs").touch()
         return None
 
-    RunFolder._hold = late  # type: ignore[method-assign]
+    RunFolder._hold = late
     try:
         with pytest.raises(UsageError, match="no other process"):
             logger.experiment  # noqa: B018
     finally:
-        RunFolder._hold = hold  # type: ignore[method-assign]
+        RunFolder._hold = hold
     wandb_run.discard()
     assert (logger.folder / "theirs").exists()
 

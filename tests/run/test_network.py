@@ -161,7 +161,7 @@ def test_a_table_does_without_the_network(tmp_path: Path, monkeypatch: pytest.Mo
         raise wandb.errors.AuthenticationError("no network")
 
     monkeypatch.setattr(run, "log_artifact", log_artifact)
-    values = {
+    values: dict[str, Any] = {
         "spectrum": record.Histogram(np.array([1, 2]), np.array([0.0, 1.0, 2.0])),
         "table": record.Table(("a", "b"), [(1, 2.0), (3, 4.0)]),
     }

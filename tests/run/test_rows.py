@@ -159,7 +159,7 @@ def test_without_the_server_a_table_is_a_file_of_the_run_and_the_row_is_not_lost
     monkeypatch.setattr(wandb.Table, "bind_to_run", lambda self, *args: bound.append(args))
     logger = Logger()
     logger.run.refuses = 1
-    values = {"hist": HIST, "table": TABLE}
+    values: dict[str, Any] = {"hist": HIST, "table": TABLE}
     if commit:
         write_row(trainer_of(logger), {**AXES, "loss": 0.5, **values})
     else:

@@ -113,7 +113,7 @@ def test_the_journal_gives_back_what_it_was_given_and_forgets_the_rest(tmp_path:
     again = Journal(tmp_path)
     first, second = again.keep(2)
     assert first == rows[0]
-    assert second["hist"].edges.tolist() == hist.edges.tolist()  # type: ignore[union-attr]
+    assert second["hist"].edges.tolist() == hist.edges.tolist()
     again.append(row(2, loss=5.0))
     again.close()
     assert [r["epoch"] for r in Journal(tmp_path).keep(3)] == [0, 1, 2]
@@ -136,7 +136,7 @@ def test_an_online_run_that_is_resumed_gets_no_row_twice() -> None:
         sent_steps = 4
 
     for epoch in (1, 2, 3):
-        log_row(Logger(), row(epoch))  # type: ignore[arg-type]
+        log_row(Logger(), row(epoch))
     assert [item["epoch"] for item in Logger.experiment.rows] == [3]
 
 

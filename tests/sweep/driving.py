@@ -111,7 +111,8 @@ def _main(folder: str, out: str, args: Sequence[str], program: str | None, forge
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["janus_pl"]
     if program is not None:
-        scheduler.PROGRAM = (sys.executable, program)
+        told: Any = scheduler
+        told.PROGRAM = (sys.executable, program)
     if forget:
         plan.identity = lambda config: os.urandom(6).hex()
     code = main(["sweep", *args])

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 EPOCHS = 6
-stop = []
+stop: list[int] = []
 
 
 def main() -> int:

@@ -40,12 +40,17 @@ def id_of(**parameters: Any) -> str:
 
 def test_a_run_is_known_by_what_its_numbers_depend_on() -> None:
     known = id_of(**{"model.weight_decay": 0.001})
-    same = [{"name": "a"}, {"group": "fig1"}, {"run_dir": "elsewhere"}, {"project": "p"}]
+    same: list[dict[str, Any]] = [
+        {"name": "a"},
+        {"group": "fig1"},
+        {"run_dir": "elsewhere"},
+        {"project": "p"},
+    ]
     same += [{"trainer.enable_progress_bar": False}, {"data.seed": 0}]
     for other in same:
         assert id_of(**{"model.weight_decay": 0.001}, **other) == known, other
-    others = [{"model.weight_decay": 0.002}, {"data.seed": 1}, {"data.batch_size": "full"}]
-    others += [{"seed_everything": 1}, {"trainer.max_epochs": 301}]
+    others: list[dict[str, Any]] = [{"data.seed": 1}, {"data.batch_size": "full"}]
+    others += [{"model.weight_decay": 0.002}, {"seed_everything": 1}, {"trainer.max_epochs": 301}]
     ids = {id_of(**{"model.weight_decay": 0.001, **other}) for other in others}
     assert len(ids) == 5
     assert known not in ids

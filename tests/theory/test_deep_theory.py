@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ class Problem:
 def problem(seed: int = 0) -> Problem:
     torch.manual_seed(seed)
     net = DeepReLU(**SMALL).double()
-    layers = net.weight_layers()
+    layers: dict[str, Any] = net.weight_layers()
     V = {k: layer.weight.detach() / layer.weight.detach().norm() for k, layer in layers.items()}
     case = Problem(net, V, *images(7), torch.ones((), dtype=torch.float64))
     # Signals of both signs and of size 1, so that no two losses pull alike.
@@ -532,11 +533,12 @@ def test_weight_normalized_sgd_keeps_the_tail_bound_at_every_step(name: str) -> 
     groups = [{"params": list(v.values()), "weight_decay": decay}, {"params": [net.rho]}]
     optimizer = torch.optim.SGD(groups, eta)
     path = {k: [weight.detach().clone()] for k, weight in v.items()}
-    radial, norms = [], {k: [] for k in v}
+    radial, norms = [], {k: list[Tensor]() for k in v}
     for step in range(steps):
         optimizer.zero_grad()
         chosen = [step % 12]
         LOSSES[name](net(x[chosen]), y[chosen]).mean().backward()
+        assert net.rho.grad is not None
         radial.append(net.rho.detach() * net.rho.grad)
         for k, weight in v.items():
             norms[k].append(weight.detach().norm())

@@ -90,7 +90,7 @@ def _main(folder: str, args: list[str], moment: str | None, forget: bool, conver
     if forget:
         exact_resume.set_generators = lambda states: None
     if not converts:
-        exact_resume.ExactResume.setup = Callback.setup  # type: ignore[method-assign]
+        exact_resume.ExactResume.setup = Callback.setup
     sys.exit(main(args))
 
 
@@ -161,7 +161,8 @@ def _kill_in_half_a_checkpoint(count: int) -> None:
 
         write_whole(path, write_half if calls == count else write, keep)
 
-    checkpoint_io.write_atomically = write_atomically
+    into: Any = checkpoint_io
+    into.write_atomically = write_atomically
 
 
 def _say_when_training_starts(file: Path) -> None:
@@ -174,4 +175,5 @@ def _say_when_training_starts(file: Path) -> None:
         started(*args)
 
     file.unlink(missing_ok=True)
-    RunCheckpoint.on_train_start = start  # type: ignore[method-assign]
+    into: Any = RunCheckpoint
+    into.on_train_start = start

@@ -122,7 +122,7 @@ def test_storage_options_are_refused(tmp_path: Path) -> None:
 
 # What is damaged
 
-DAMAGES: dict[str, Callable[[Path], None]] = {
+DAMAGES: dict[str, Callable[[Path], object]] = {
     "empty": lambda path: cut(path, 0),
     "one byte": lambda path: cut(path, 1),
     "half": lambda path: cut(path, path.stat().st_size // 2),
@@ -255,7 +255,7 @@ def _seal_after(path: Path, held: dict[str, Any]) -> None:
     path.write_bytes(body + struct.pack("<H", len(comment)) + comment)
 
 
-CODE: dict[str, Callable[[Path, dict[str, Any]], None]] = {
+CODE: dict[str, Callable[[Path, dict[str, Any]], object]] = {
     "pickle": lambda path, held: path.write_bytes(pickle.dumps(held)),
     "torch.save": lambda path, held: torch.save(held, path),
     "torch.save of old": lambda path, held: torch.save(

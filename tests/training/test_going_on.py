@@ -367,8 +367,8 @@ def test_the_rows_that_the_checkpoint_counts_are_kept_and_handed_to_wandb_again(
     trainer: Any = SimpleNamespace(loggers=[CSVLogger(tmp_path), logger], is_global_zero=first)
     if counted is not None:
         state = {"generators": generators(), "ends": False, "rows": counted}
-        exact.on_load_checkpoint(trainer, None, {"exact_resume": state})  # type: ignore[arg-type]
-    exact.on_fit_start(trainer, None)  # type: ignore[arg-type]
+        exact.on_load_checkpoint(trainer, None, {"exact_resume": state})
+    exact.on_fit_start(trainer, None)
     lines = (logger.folder / "rows.jsonl").read_text().splitlines()
     found = [json.loads(line)["epoch"] for line in lines]
     assert found == (kept if first else [0, 1, 2, 3])
@@ -377,7 +377,7 @@ def test_the_rows_that_the_checkpoint_counts_are_kept_and_handed_to_wandb_again(
 
 def test_a_checkpoint_of_lightnings_own_has_no_such_state(tmp_path: Path) -> None:
     exact = ExactResume(goes_on=True)
-    exact.on_load_checkpoint(None, None, {})  # type: ignore[arg-type]
+    exact.on_load_checkpoint(None, None, {})
     assert not exact.had_ended
 
 
@@ -407,7 +407,7 @@ def test_a_run_that_had_ended_is_ended_and_takes_no_step(
         """Before the task's own end, which writes the row."""
 
     task = small_task()
-    task.on_train_end = lambda: None  # type: ignore[method-assign]
+    task.on_train_end = lambda: None
     with pytest.raises(Stop):
         fit(task, small_loader(), epochs, [*stop(), FirstOf()], **options)
     assert [row["epoch"] for row in rows] == [0, 1]

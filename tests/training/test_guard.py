@@ -45,7 +45,7 @@ class Bench:
         for weight, value in zip(self.weights, gradients, strict=True):
             weight.grad = torch.full_like(weight, value)
         parts = [torch.tensor(loss, dtype=torch.float64) for loss in losses]
-        self.guard.step(Stepper(self.optimizer), *parts)  # type: ignore[arg-type]
+        self.guard.step(Stepper(self.optimizer), *parts)
         self.guard.settle()
 
     @property
@@ -133,7 +133,7 @@ def test_a_weight_that_an_update_makes_bad_is_the_culprit() -> None:
 def test_a_missing_gradient_is_sound() -> None:
     bench = Bench()
     bench.guard.clear_gradients()
-    bench.guard.step(Stepper(bench.optimizer), torch.tensor(1.0))  # type: ignore[arg-type]
+    bench.guard.step(Stepper(bench.optimizer), torch.tensor(1.0))
     bench.guard.settle()
     assert bench.state == [0.0, 1.0]
 

@@ -52,12 +52,12 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
 
 
 def test_a_row_is_written_once_when_it_is_complete(task: Task, written: list[Any]) -> None:
-    put(None, task, {"a": 1.0})  # type: ignore[arg-type]
+    put(None, task, {"a": 1.0})
     task.row.write(task.trainer)
     assert written == [] and not task.row.waits, "it has only begun"
     task.row.complete(task.trainer, AXES)
     assert written == [] and task.row.waits
-    put(None, task, {"late": 2.0, "hist": HIST})  # type: ignore[arg-type]
+    put(None, task, {"late": 2.0, "hist": HIST})
     task.row.write(task.trainer)
     assert written == [{"a": 1.0, "late": 2.0, "hist": HIST, **AXES}]
     assert not task.row.waits
@@ -142,7 +142,7 @@ def trainer(processed: int, **options: Any) -> Any:
 def test_an_epoch_counts_from_its_end_on_and_a_task_counts_for_itself(task: Task) -> None:
     """Lightning's own `completed` counts it only when all callbacks have had their turn."""
     assert epochs_of(trainer(4)) == 4
-    assert completed_epochs(trainer(4), torch.nn.Module()) == 4  # type: ignore[arg-type]
+    assert completed_epochs(trainer(4), torch.nn.Module()) == 4
     assert completed_epochs(trainer(4), task) == 7
 
 

@@ -152,12 +152,13 @@ class Task(JanusTask):
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
-        self.row.write = lambda _: trainer.saved.append("row")  # type: ignore[method-assign]
+        row: Any = self.row
+        row.write = lambda _: trainer.saved.append("row")
 
 
 def stopper(trainer: Trainer, signals: Signals) -> StopBetweenSteps:
     stop = StopBetweenSteps(signals)
-    stop.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    stop.setup(trainer, None, "fit")
     return stop
 
 
@@ -167,12 +168,12 @@ def test_a_stop_writes_the_row_that_waits_and_then_saves(tmp_path: Path) -> None
     last = str(tmp_path / "last.ckpt")
     said = f"stopped by SIGTERM after step 7; the checkpoint is {last}"
     with pytest.raises(Interrupted, match=said) as caught:
-        stopper(trainer, Signals(TERM)).on_train_batch_end(trainer, task)  # type: ignore[arg-type]
+        stopper(trainer, Signals(TERM)).on_train_batch_end(trainer, task)
     assert caught.value.exit_code == 143
     assert trainer.saved == ["row", last]
     trainer = Trainer(None)
     with pytest.raises(Interrupted, match=r"stopped by SIGINT after step 7$"):
-        stopper(trainer, Signals(INT)).on_train_batch_end(trainer, Task(trainer))  # type: ignore
+        stopper(trainer, Signals(INT)).on_train_batch_end(trainer, Task(trainer))
     assert trainer.saved == ["row"]
 
 
@@ -187,12 +188,12 @@ def test_within_an_epoch_only_where_its_state_can_be_saved(
     stop = stopper(trainer, Signals(TERM))
     if splits and not last_batch:
         with pytest.raises(Interrupted):
-            stop.on_train_batch_end(trainer, module)  # type: ignore[arg-type]
+            stop.on_train_batch_end(trainer, module)
     else:
-        stop.on_train_batch_end(trainer, module)  # type: ignore[arg-type]
+        stop.on_train_batch_end(trainer, module)
         assert trainer.saved == []
         with pytest.raises(Interrupted):
-            stop.on_train_epoch_end(trainer, module)  # type: ignore[arg-type]
+            stop.on_train_epoch_end(trainer, module)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_a_run_at_its_end_is_neither_stopped_nor_requeued(end: Any, tmp_path: Pa
     vars(trainer).update(end)
     stop = stopper(trainer, Signals(TERM))
     stop._ask(signal.SIGUSR1, None)
-    stop.on_train_epoch_end(trainer, None)  # type: ignore[arg-type]
+    stop.on_train_epoch_end(trainer, None)
     assert (trainer.saved, trainer.requeued) == ([], [])
 
 
@@ -215,7 +216,7 @@ def test_a_requeue_is_done_once_for_each_time_it_was_asked(tmp_path: Path) -> No
     for asked, times in [(False, 0), (True, 1), (False, 1), (False, 1), (True, 2), (False, 2)]:
         if asked:
             trainer._signal_connector._slurm_sigusr_handler_fn(signal.SIGUSR1, None)
-        stop.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+        stop.on_train_batch_end(trainer, None)
         assert trainer.requeued == [done] * times
 
 
@@ -223,7 +224,7 @@ def test_without_a_folder_of_checkpoints_nothing_is_requeued() -> None:
     trainer = Trainer(None)
     stop = stopper(trainer, Signals())
     stop._ask(signal.SIGUSR1, None)
-    stop.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+    stop.on_train_batch_end(trainer, None)
     assert trainer.requeued == []
 
 
@@ -237,13 +238,13 @@ def test_what_any_rank_got_counts_and_all_are_asked_alike(
     signum = max(mine, others[0])
     if signum:
         with pytest.raises(Interrupted, match=signal.Signals(signum).name):
-            stop.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+            stop.on_train_batch_end(trainer, None)
     else:
-        stop.on_train_batch_end(trainer, None)  # type: ignore[arg-type]
+        stop.on_train_batch_end(trainer, None)
     assert trainer.asked == [[mine, 0]]
     assert len(trainer.requeued) == others[1]
     alone = Trainer(tmp_path, world=1, others=others)
-    stopper(alone, Signals()).on_train_batch_end(alone, None)  # type: ignore[arg-type]
+    stopper(alone, Signals()).on_train_batch_end(alone, None)
     assert alone.asked == [] and alone.requeued == []
 
 
@@ -253,23 +254,23 @@ def test_signals_wait_for_a_step_from_the_start_of_training_on(world: int, tmp_p
     trainer, signals = Trainer(tmp_path, world), Signals()
     stop = stopper(trainer, signals)
     assert signals.deferred == (world > 1)
-    stop.on_sanity_check_start(trainer, None)  # type: ignore[arg-type]
+    stop.on_sanity_check_start(trainer, None)
     assert (signals.installed, signals.deferred) == (1, world > 1)
-    stop.on_train_start(trainer, None)  # type: ignore[arg-type]
+    stop.on_train_start(trainer, None)
     assert (signals.installed, signals.deferred) == (2, True)
-    stop.setup(trainer, None, "fit")  # type: ignore[arg-type]
+    stop.setup(trainer, None, "fit")
     assert signals.deferred, "a second fit does not take that back"
 
 
 def test_processes_that_were_started_are_told(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     stop = stopper(trainer, Signals())
-    stop.on_exception(trainer, None, ValueError())  # type: ignore[arg-type]
+    stop.on_exception(trainer, None, ValueError())
     assert trainer.killed == []
-    stop.on_exception(trainer, None, Interrupted(TERM))  # type: ignore[arg-type]
+    stop.on_exception(trainer, None, Interrupted(TERM))
     assert trainer.killed == [TERM]
     trainer.strategy.launcher = None
-    stop.on_exception(trainer, None, Interrupted(TERM))  # type: ignore[arg-type]
+    stop.on_exception(trainer, None, Interrupted(TERM))
 
 
 def test_lightnings_own_ways_are_off(tmp_path: Path) -> None:

@@ -110,7 +110,7 @@ def test_runs_compare_that_differ_in_what_is_varied_alone(
 ) -> None:
     pair = [network(), network(**options)]
     for name in ("lambda", "batch", "epochs", "loss"):
-        together = len(families(pair, name)) == 1  # type: ignore[arg-type]
+        together = len(families(pair, name)) == 1
         assert together == (varied in (None, name)), name
     assert (len(families(pair)) == 1) == (varied is None)
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from report.synthetic import bounded_run, deep_run, linear_run
@@ -28,7 +29,7 @@ def sweep(batch: int | str = SGD, **by_lambda: Sequence[float]) -> list[Run]:
     """Runs at lambda 0, 1e-4 and 1e-3 of two seeds, each option a value for each lambda."""
     lambdas = (0.0, 1e-4, 1e-3)
     return [
-        deep_run(lam, batch, seed, **{name: v[i] for name, v in by_lambda.items()})  # type: ignore[arg-type]
+        deep_run(lam, batch, seed, **{name: v[i] for name, v in by_lambda.items()})
         for seed in (0, 1)
         for i, lam in enumerate(lambdas)
     ]
@@ -283,7 +284,7 @@ def test_the_spread_is_relative_to_the_mean() -> None:
 
 
 def test_a_change_in_order_that_is_next_to_nothing_is_none() -> None:
-    cases = {
+    cases: dict[str, tuple[str, list[Any]]] = {
         "4: rank": ("ranks", [(20, 60, r, r, r, 2) for r in (99.0, 98.5, 98.0, 96.9)]),
         "1: mean": ("mean", [1.0, 1.01, 1.019, 1.021]),
     }
@@ -499,7 +500,7 @@ def test_the_spread_of_cross_entropy_needs_no_velocity() -> None:
 def test_runs_of_other_options_are_never_compared() -> None:
     a, b = deep_run(0.0, std=0.01), deep_run(1e-3, std=0.5)
     assert judge(ALL["1: spread"], [a, b])[0].verdict is Outcome.HOLDS
-    b.config["model"]["init_args"]["learning_rate"] = 0.2  # type: ignore[index]
+    b.config["model"]["init_args"]["learning_rate"] = 0.2
     b.__dict__.pop("options", None)
     assert setup(a, "lambda") != setup(b, "lambda")
     assert judge(ALL["1: spread"], [a, b])[0].verdict is Outcome.UNTESTABLE
@@ -516,7 +517,7 @@ def test_findings_say_in_what_they_differ() -> None:
 def test_two_experiments_have_a_verdict_each() -> None:
     other = sweep(std=(0.04, 0.02, 0.01))
     for run in other:
-        run.config["model"]["init_args"]["strides"] = [1, 2, 1, 2]  # type: ignore[index]
+        run.config["model"]["init_args"]["strides"] = [1, 2, 1, 2]
     runs = [*sweep(std=(0.01, 0.02, 0.04)), *other]
     assert len(families(runs, "lambda")) == 2
     found = judge(ALL["1: spread"], runs)

@@ -99,10 +99,10 @@ def test_a_trend_of_one_half_over_seeds_is_one_and_less_is_none(key: str) -> Non
     assert change.value == pytest.approx(expected)
     assert outcome(key, sweep(key, rising, flat, flat)) is FAILS
     # Twelve of 28 pairs more in order than not are below one half, and sixteen above.
-    for order, expected in (((1, 2, 8, 3, 4, 7, 6, 5), FAILS), ((1, 2, 8, 3, 4, 5, 7, 6), HOLDS)):
+    for order, said in (((1, 2, 8, 3, 4, 7, 6, 5), FAILS), ((1, 2, 8, 3, 4, 5, 7, 6), HOLDS)):
         verdict = only(key, sweep(key, order))
-        assert abs(verdict.effects[1].value) == pytest.approx({FAILS: 12, HOLDS: 16}[expected] / 28)
-        assert verdict.verdict is expected
+        assert abs(verdict.effects[1].value) == pytest.approx({FAILS: 12, HOLDS: 16}[said] / 28)
+        assert verdict.verdict is said
 
 
 @pytest.mark.parametrize("key", QUANTITIES)
@@ -120,7 +120,7 @@ def test_growth_is_of_sgd_under_the_square_loss_alone(key: str) -> None:
 
 def test_quantities_are_those_of_their_definitions() -> None:
     """Spread: std/|mean|. Velocity: geometric mean over layers. Rank: mean over middle layers."""
-    velocities = {
+    velocities: dict[float, dict[str, float]] = {
         0.0: dict(zip(LAYERS, (1, 2, 4, 8, 16, 32), strict=True)),
         1e-3: dict(zip(LAYERS, (3, 90, 1, 5, 0.2, 7), strict=True)),
     }
@@ -251,7 +251,7 @@ def test_the_top_layer_is_quietest_if_no_other_is_quieter(
     verdict = only("3: top layer", [layered(top, others)])
     assert verdict.verdict is expected
     assert verdict.effects[0].value == pytest.approx(top / min(others))
-    least = LAYERS[others.index(min(others))]  # type: ignore[attr-defined]
+    least = LAYERS[others.index(min(others))]
     assert f"fc2/{least} {top / min(others):.3g}" in verdict.measured
 
 
