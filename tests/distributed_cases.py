@@ -23,7 +23,7 @@ import torch.multiprocessing
 from conftest import ROOT, SMALL
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from lockstep import announced, meet
+from lockstep import announced, leave
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -372,4 +372,4 @@ def _process(rank: int, world: int, ports: list[int], folder: str, group: str) -
             result = case(world)
         results[name] = result | {"collectives": [tuple(call) for call in calls]}
     torch.save(results, Path(folder) / f"{rank}.pt")
-    meet(store, rank, world, "done")  # the first process keeps the store
+    leave(store, rank, world, "done")

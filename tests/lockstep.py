@@ -256,7 +256,7 @@ def announced(store: Any, rank: int, world: int, case: str) -> Iterator[list[Cal
         store.set(f"{key}/{rank}", f"{what}\n{said}")
         told = [store.get(f"{key}/{r}").decode().split("\n") for r in range(world)]
         if len({name for name, _ in told}) > 1:
-            meet(store, rank, world, f"{key}/read")  # the first process keeps the store
+            leave(store, rank, world, f"{key}/read")
             each = "; ".join(f"rank {r}: {text}" for r, (_, text) in enumerate(told))
             raise Unequal(f"{case}, collective {len(calls)}: {each}")
 
@@ -284,10 +284,11 @@ def announced(store: Any, rank: int, world: int, case: str) -> Iterator[list[Cal
             calls.pop()
 
 
-def meet(store: Any, rank: int, world: int, where: str) -> None:
-    """Wait until all ranks are there."""
-    store.set(f"{where}/{rank}", "here")
-    store.wait([f"{where}/{r}" for r in range(world)])
+def leave(store: Any, rank: int, world: int, where: str) -> None:
+    """Ask the store for nothing more; the first process, which keeps it, waits for all others."""
+    store.set(f"{where}/{rank}", "gone")
+    if rank == 0:
+        store.wait([f"{where}/{r}" for r in range(world)])
 
 
 def call_of(name: str, tensor: Any) -> Call:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from janus_pl.run.logger import settle
+
 Rows = list[dict[str, Any]]
 
 
@@ -17,16 +19,9 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     return inspect(run)
 
 
-def settle() -> None:
-    """Wait until W&B's process has written its records: `wandb.finish` returns before that."""
-    client = sys.modules.get("wandb")
-    if client is not None and client.run is None:
-        client.teardown()
-
-
 def inspect(run: Path) -> list[dict[str, Any]]:
     """All records in a run's own W&B directory."""
-    settle()
+    settle(run)
     wandb = Path(sys.executable).with_name("wandb")
     command = [str(wandb), "leet", "inspect", "--json", str(run)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout

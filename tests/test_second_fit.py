@@ -428,3 +428,17 @@ def test_a_trainer_keeps_its_length(error: bool, tmp_path: Path) -> None:
     with pytest.raises(Stop) if error else nullcontext():
         trainer.fit(LinearRegressor(learning_rate=0.05), datamodule=LinearProblem(**SMALL))
     assert trainer.max_epochs == 20
+
+
+def test_another_trainer_that_predicts_keeps_its_own_length(fit: Any, tmp_path: Path) -> None:
+    module, data = LinearRegressor(learning_rate=0.05), LinearProblem(**SMALL)
+    fit(module, data, 20)
+    other = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    other.predict(module, datamodule=data)
+    assert other.max_epochs == 3

@@ -58,9 +58,9 @@ def train(name: str, batch_size: str, extra: Sequence[str] = ()) -> tuple[dict[s
     args += ["--trainer.enable_model_summary", "false"]
     cli = JanusCLI([*args, "--data.batch_size", batch_size, *extra])
     finish()
-    settle()
     logger = cli.trainer.logger
     assert isinstance(logger, RunLogger)
+    settle(logger.folder)
     final = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
     return final, str(logger.folder)
 

@@ -36,7 +36,7 @@ from janus_pl.training.row import write_whole
 from janus_pl.training.schedules import ScheduleName
 from janus_pl.training.task import JanusTask
 
-LearningRate = float | Literal["auto"] | list[float]
+LearningRate = float | Literal["auto"] | list[float | Literal["auto"]]
 SAMPLES_AT_ONCE = 65_536
 
 

@@ -93,7 +93,7 @@ def recorded(fit: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
             rows.append(dict(values))
             weights.append({k: getattr(module, k).weight.detach().clone().numpy() for k in NAMES})
 
-        monkeypatch.setattr(callbacks._observer, "record", keep)
+        monkeypatch.setattr(callbacks._observer, "put", keep)
         steps = Steps()
         fit(Module(), shuffled(), EPOCHS, [*observers, steps])
         assert [step["B"] for step in steps.seen] == [3, 3, 1] * EPOCHS

@@ -58,9 +58,9 @@ def looked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What is recorded, and what is written as a row of its own."""
     seen: list[Any] = []
     keep = lambda trainer, module, values: seen.append(dict(values))  # noqa: E731
-    monkeypatch.setattr(callbacks._observer, "record", keep)
+    monkeypatch.setattr(callbacks._observer, "put", keep)
     write = lambda trainer, row: seen.append(("row", dict(row)))  # noqa: E731
-    monkeypatch.setattr(callbacks._observer, "write_row", write)
+    monkeypatch.setattr(callbacks._observer, "write_whole", write)
     return seen
 
 

@@ -28,8 +28,10 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
-from callbacks._observer import Mean
+from callbacks._observer import Mean, say_layers
 from callbacks.rank_bound import Step
+from janus_pl import LinearRegressor
+from janus_pl.data import LinearProblem
 from janus_pl.training.row import Row
 from janus_pl.training.task import JanusTask
 
@@ -115,6 +117,18 @@ def run(
     if is_over:
         eye.on_train_end(trainer_at(task.epoch, last, stops), task)
     return eye.state_dict()
+
+
+def test_weights_of_an_earlier_task_are_not_those_of_one_without_any(
+    fit: Any, small_task: Any, small_loader: Any, rows: Any
+) -> None:
+    """Linear regression takes its steps by itself, and has no tail that Lightning's steps bound."""
+    bound = RankBound()
+    fit(small_task(optimizer=lambda p, lr: torch.optim.SGD(p, lr)), small_loader(), 1, [bound])
+    rows.clear()
+    problem = LinearProblem(num_train=7, dim=9, outputs=3)
+    fit(LinearRegressor(learning_rate=0.05), problem, 3, [bound])
+    assert rows and not [key for row in rows for key in row if key.startswith("tail_bound")]
 
 
 @pytest.mark.parametrize(
@@ -416,3 +430,25 @@ def test_an_end_that_nobody_knew_of_is_looked_at_by_all(
         assert expected <= kind
     assert rows[-1]["epoch"] == 3, "which is not due"
     assert full | {"velocity", "update"} <= kinds[-1]
+
+
+@pytest.mark.parametrize(
+    ("network", "says"),
+    [
+        (
+            nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten()),
+            "reads network_0; skips network_1",
+        ),
+        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "reads network_0; skips none"),
+        (nn.Sequential(nn.ReLU()), "reads no layer; skips none"),
+    ],
+)
+def test_what_is_skipped_has_weights_of_its_own(
+    network: nn.Module, says: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Containers and activations have none, and are not spoken of."""
+    module = LightningModule()
+    module.network = network
+    caplog.set_level(logging.INFO)
+    say_layers("LayerRank", module)
+    assert [record.getMessage() for record in caplog.records] == [f"LayerRank {says}"]

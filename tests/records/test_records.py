@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import wandb
-from record_reader import settle
 
 from janus_pl.errors import UsageError
 from janus_pl.records.read import read
+from janus_pl.run.logger import settle
 
 CONFIG = {
     "seed_everything": 3,
@@ -39,7 +39,7 @@ def record(
         run.log(dict(item))
     path = Path(run.settings.sync_dir)
     wandb.finish(exit_code=code)
-    settle()
+    settle(path)
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -571,6 +572,26 @@ def test_of_several_experiments_the_paper_s_is_drawn(what: str, first: str, tmp_
     assert {row["id"] for row in found.written(kind="run")} == {run.id for run in wanted}
     for run in renamed:
         assert f"{run.name} ({run.id})" in found.caption.split("Left out")[1]
+
+
+# Other dimensions than two are of Figure A.7, not of A.6.
+SIZES = [(k, name) for k in PROBLEMS for name in ("num_train", "dim") if (k, name) != ("a6", "dim")]
+
+
+@pytest.mark.parametrize(("key", "changed"), SIZES)
+def test_the_size_of_each_figure_is_that_of_its_config(
+    key: str, changed: str, tmp_path: Path
+) -> None:
+    """Of a size more or less by one there are more seeds, and it is not drawn."""
+    papers = of(key, seeds=1)
+    others = []
+    for off in (1, -1) if key not in ("a1", "a2") else (1,) if changed == "dim" else (-1,):
+        data = {**PROBLEMS[key], changed: PROBLEMS[key][changed] + off}
+        runs = [regression(batch, s, data=data) for batch in (1, "full") for s in (0, 1)]
+        others += [replace(run, id=f"{off}-{run.id}") for run in runs]
+    found = picture([*others, *papers], tmp_path, key)
+    drawn = {row["id"] for row in found.written(kind="run")}
+    assert drawn == {run.id for run in papers if key != "a5" or run.dynamics == "SGD"}
 
 
 def test_without_one_of_the_dynamics_it_says_which_run_is_missing(tmp_path: Path) -> None:
