@@ -114,6 +114,15 @@ def test_each_place_is_drawn_once(toy: Path) -> None:
     assert len(drawn) == 5
 
 
+def test_an_exception_with_a_dotted_name_is_left_out(toy: Path) -> None:
+    source = "try:\n    run()\nexcept (KeyError, os.error):\n    pass\n"
+    (toy / "toy.py").write_text(source)
+    drawn = draw(mutants_of("toy.py", source), 1000, 0, toy)
+    assert [mutated(m, source).splitlines()[2] for m in drawn] == [
+        "except (CosmicRayTestingException, os.error):"
+    ]
+
+
 @pytest.mark.parametrize(
     ("changed", "differs"),
     [
