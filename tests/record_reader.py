@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from janus_pl.run.logger import settle
+from janus_pl.run.files import settle
 
 Rows = list[dict[str, Any]]
 

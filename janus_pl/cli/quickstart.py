@@ -13,7 +13,7 @@ from rich.table import Table
 
 from janus_pl.cli import subcommands
 from janus_pl.cli.lightning_cli import JanusCLI
-from janus_pl.run.logger import RunLogger, finish, settle
+from janus_pl.run.logger import RunLogger, finish
 
 RUNS = {"SGD": "32", "GD": "full"}
 REPORT = "report-quickstart"
@@ -60,7 +60,6 @@ def train(name: str, batch_size: str, extra: Sequence[str] = ()) -> tuple[dict[s
     finish()
     logger = cli.trainer.logger
     assert isinstance(logger, RunLogger)
-    settle(logger.folder)
     final = {key: float(value) for key, value in cli.trainer.callback_metrics.items()}
     return final, str(logger.folder)
 

@@ -12,6 +12,7 @@ from janus_pl.errors import StorageError, UsageError
 from janus_pl.records.run import Run
 from janus_pl.report.figures import Figure
 from janus_pl.run.account import check_folder_name, has_account, new_id
+from janus_pl.run.files import settle
 
 
 def publish(
@@ -61,6 +62,7 @@ def publish(
     html = wandb.Html(page.read_text(encoding="utf-8"), inject=False)
     run.log({**drawn, "page": html})
     run.finish()
+    settle(folder)
     return folder
 
 

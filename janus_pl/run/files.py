@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -101,3 +102,27 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def settle(folder: Path, patience: float = 10.0) -> None:
+    """Wait until W&B's process has closed its file of a run; `wandb.finish` may return before that.
+
+    Linux lists the open files of a process; elsewhere there is nothing to wait for.
+
+    Args:
+        folder: The folder with the file, or one above it.
+        patience: The most seconds to wait, against a run that is still under way.
+    """
+    until = time.monotonic() + patience
+    while _is_open(str(folder.resolve())) and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+def _is_open(folder: str) -> bool:
+    for name in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):  # a process that has just ended
+            if name.read_text().strip() == "wandb-core":
+                links = (os.readlink(fd) for fd in name.parent.glob("fd/*"))
+                if any(link.startswith(folder) and link.endswith(".wandb") for link in links):
+                    return True
+    return False

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 
 from janus_pl.errors import Exit, StorageError, UsageError
 from janus_pl.run.account import check_folder_name, has_account, new_id
+from janus_pl.run.files import settle
 from janus_pl.run.folder import RunFolder
 from janus_pl.run.journal import Journal
 
@@ -194,30 +194,6 @@ def finish(exit_code: int = Exit.DONE) -> None:
             folder.end(exit_code)
 
 
-def settle(folder: Path, patience: float = 10.0) -> None:
-    """Wait until W&B's process has closed its file of a run; `wandb.finish` may return before that.
-
-    Linux lists the open files of a process; elsewhere there is nothing to wait for.
-
-    Args:
-        folder: The folder with the file, or one above it.
-        patience: The most seconds to wait, against a run that is still under way.
-    """
-    until = time.monotonic() + patience
-    while _is_open(str(folder.resolve())) and time.monotonic() < until:
-        time.sleep(0.005)
-
-
-def _is_open(folder: str) -> bool:
-    for name in Path("/proc").glob("[0-9]*/comm"):
-        with suppress(OSError):  # a process that has just ended
-            if name.read_text().strip() == "wandb-core":
-                links = (os.readlink(fd) for fd in name.parent.glob("fd/*"))
-                if any(link.startswith(folder) and link.endswith(".wandb") for link in links):
-                    return True
-    return False
-
-
 def _finish_record(exit_code: int) -> None:
     import wandb
 
@@ -232,6 +208,9 @@ def _finish_record(exit_code: int) -> None:
             f" `wandb sync --include-online {record}` brings it online later.",
             file=sys.stderr,
         )
+    else:
+        if Path(record).is_dir():  # a disabled run has none
+            settle(Path(record))
 
 
 def _hold(folder: Path) -> None:

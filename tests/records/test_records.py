@@ -13,7 +13,7 @@ import wandb
 
 from janus_pl.errors import UsageError
 from janus_pl.records.read import read
-from janus_pl.run.logger import settle
+from janus_pl.run.files import settle
 
 CONFIG = {
     "seed_everything": 3,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from storage import REFUSED, fill, read_only, small_disk
 
 from janus_pl.errors import StorageError
-from janus_pl.run.files import remove_leftovers, save_arrays, write_atomically
+from janus_pl.run.files import remove_leftovers, save_arrays, settle, write_atomically
 
 
 def write(path: Path, content: bytes, keep: Path | None = None) -> None:
@@ -167,3 +169,29 @@ def test_arrays_are_written_the_same_way(tmp_path: Path) -> None:
             save_arrays(disk / "final.npz", W=np.ones(30_000))
         with np.load(disk / "final.npz") as arrays:
             assert arrays["W"].tolist() == [1, 1, 1]
+
+
+def test_settling_waits_for_the_program_that_has_the_record_open(tmp_path: Path) -> None:
+    """A program of W&B's name that holds the file for as long as it is told."""
+    name = tmp_path / "wandb-core"
+    name.symlink_to("/bin/cat")
+    record = tmp_path / "wandb" / "run-abc.wandb"
+    record.parent.mkdir()
+    with record.open("wb") as file:
+        holder = subprocess.Popen([name], stdin=subprocess.PIPE, stdout=file)
+    settled = threading.Event()
+
+    def wait() -> None:
+        settle(tmp_path)
+        settled.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        settle(tmp_path / "elsewhere")  # nothing of it is open
+        settle(tmp_path, patience=0.0)  # and nobody waits for ever
+        assert not settled.is_set()
+    finally:
+        holder.communicate()
+    waiting.join(60)
+    assert settled.is_set()
