@@ -16,7 +16,7 @@ from record_reader import read_rows
 
 SCRIPT = """
 import sys
-from janus_pl.cli import main
+from janus_pl import main
 plain = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
 digits = ["fit", "--config=quickstart.yaml", "--trainer.max_epochs=3", "--model.hidden=256"]
 linear = ["fit", "--config=linear/a3.yaml", "--data.order=shuffle", "--data.batch_size=2"]
