@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from janus_pl.deep import network as network_module
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.normalizations import WeightNorm
 from janus_pl.errors import UsageError
@@ -208,3 +209,14 @@ def test_last_strides_that_leave_a_pixel_are_accepted():
     assert DeepReLU(strides=(2, 2, 2, 2), image_size=31, channels=(1, 1, 1, 1), hidden=1)
     with pytest.raises(UsageError, match=r"model\.strides"):
         DeepReLU(strides=(2, 2, 2, 2), image_size=30, channels=(1, 1, 1, 1), hidden=1)
+
+
+def test_the_memory_of_a_network_is_asked_for_by_its_number_of_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Weights, gradients, momentum and a copy, four bytes each."""
+    asked: list[tuple[str, object, float]] = []
+    monkeypatch.setattr(network_module, "check_memory", lambda *given: asked.append(given))
+    built = DeepReLU((2, 1, 1, 1), (3, 4, 5, 6), hidden=7, image_size=18)
+    count = sum(weight.numel() for weight in built.layers.parameters())
+    assert asked == [("model", f"{count:.3g} parameters", 16.0 * count)]
