@@ -519,6 +519,24 @@ def test_momentum_of_decay_outlives_the_decay() -> None:
     assert distance(total(split[0]), problem.step()[0]) < 1e-12
 
 
+def test_what_the_optimizer_forgets_does_not_come_back() -> None:
+    """Without beta_1 for a step, the decay of before is gone when beta_1 is back."""
+    problem = Problem(Adam)
+    problem.forward_to(3)
+    for group in problem.optimizer.param_groups:
+        group["betas"] = (0.0, 0.9)
+    parts = problem.backward()
+    problem.optimizer.param_groups[0]["weight_decay"] = 0.0
+    problem.split(parts)
+    problem.step()
+    assert {*problem.buffers[0]} == {"gradient", "projection"}
+    for group in problem.optimizer.param_groups:
+        group["betas"] = (0.9, 0.9)
+    split = problem.split(problem.backward())
+    for step, moved in zip(split, problem.step(), strict=True):
+        assert distance(total(step), moved) < 1e-12
+
+
 def test_momentum_may_begin_later() -> None:
     problem = Problem(SGD)
     problem.forward_to(2)
