@@ -666,6 +666,15 @@ def test_a_zero_momentum_has_not_begun() -> None:
     assert torch.allclose(step["gradient"], torch.full((2, 3), -0.1 * 0.6 * 0.5))
 
 
+def test_a_counted_step_has_begun_also_with_a_zero_moment() -> None:
+    weight = one()
+    weight.grad = torch.zeros(2, 3)
+    adam_ = Adam([weight], lr=0.1)
+    adam_.step()
+    with pytest.raises(NoSplit, match="began before"):
+        split_step(adam_, weight, {"gradient": weight.grad}, {})
+
+
 def test_sparse_and_complex_gradients_are_refused() -> None:
     weight = one()
     weight.grad = torch.eye(3)[:2].to_sparse()
