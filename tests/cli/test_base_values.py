@@ -227,11 +227,11 @@ def test_mistakes_and_help_name_no_other_file(capsys: pytest.CaptureFixture) -> 
         "--model own_parts.Nowhere": "model: got 'own_parts.Nowhere', allowed: a class that can",
         "--model Nowhere": "model: got 'Nowhere', allowed: a class as module.Name",
     }
-    for args, said in wrong.items():
-        assert main(["fit", "--model", "own_parts.ForeignNet", *args.split()]) == 2
+    for line_of_args, said in wrong.items():
+        assert main(["fit", "--model", "own_parts.ForeignNet", *line_of_args.split()]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {said}")
-    helps = []
+    helps: list[list[str]] = []
     for args in ([], ["--model", "own_parts.ForeignNet"]):
         assert main(["fit", *args, "--help"]) == 0
         helps.append(capsys.readouterr().out.split("\n\n"))
