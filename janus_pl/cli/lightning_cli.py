@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli import help as texts
+from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
     check_callbacks,
     check_parts,
@@ -77,6 +78,7 @@ class ConfigReader(LightningCLI):
             save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
+            parser_class=BaseValuesParser,
             parser_kwargs={**parser_kwargs, "prog": texts.PROGRAM, **described},
             args=args,
         )
