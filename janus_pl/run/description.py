@@ -94,7 +94,7 @@ class Description:
 
     def to_plain(self) -> dict[str, Any]:
         """Return the fields and the dynamics in plain values."""
-        return json.loads(json.dumps(asdict(self) | {"dynamics": self.dynamics}))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(asdict(self) | {"dynamics": self.dynamics}))
 
     @classmethod
     def of(cls, plain: Mapping[str, Any]) -> Description:

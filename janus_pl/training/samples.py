@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -17,8 +18,8 @@ EVALUATION_CHUNK = 500
 def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterator[Any]:
     """Yield batches of the training set, every sample once, in data order if it is known.
 
-    After the pass the random generators are in the state that they had before it, so training goes
-    on bitwise as if nobody had looked.
+    After the pass, and after one that is broken off, the random generators are in the state that
+    they had before it, so training goes on bitwise as if nobody had looked.
 
     Args:
         trainer: The trainer of the run.
@@ -31,7 +32,17 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
         return
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         loader = DataLoader(loader.dataset, batch_size=chunk, collate_fn=loader.collate_fn)
-    with isolate_rng():
+    with _generators_kept():
         for batch in loader:
             batch = trainer.precision_plugin.convert_input(batch)
             yield trainer.strategy.batch_to_device(batch)
+
+
+@contextmanager
+def _generators_kept() -> Iterator[None]:
+    """Put the random generators back also if the block is left early, unlike `isolate_rng`."""
+    with ExitStack() as stack:
+        kept = isolate_rng()
+        kept.__enter__()
+        stack.callback(kept.__exit__, None, None, None)
+        yield
