@@ -164,6 +164,8 @@ def check_clock(panel: Panel, x: str, shown: bool) -> None:
     ends = [line.x for line in panel.lines]
     assert panel.xlim[0] <= min(e[0] for e in ends)
     assert panel.xlim[1] >= max(e[-1] for e in ends)
+    span = max(e[-1] for e in ends) - min(e[0] for e in ends)
+    assert panel.xlim[1] - panel.xlim[0] == pytest.approx(1.04 * span), "2% on both sides"
 
 
 def check_fig4a(found: Picture, runs: Sequence[Run], x: str) -> None:

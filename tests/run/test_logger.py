@@ -389,3 +389,9 @@ def test_what_ended_by_itself_is_not_interrupted(tmp_path: Path) -> None:
         assert exit_code_of(folder) == code
     names = {folder.name for folder in interrupted(tmp_path)}
     assert names == {"1", "2", "130", "143"}
+
+
+def test_a_row_waits_no_longer_than_a_moment_in_wandbs_memory(tmp_path: Path) -> None:
+    """A kill -9 loses what waits there."""
+    settings = RunLogger(run_dir=tmp_path)._settings()
+    assert 0 < settings.x_transaction_log_flush_interval <= 1

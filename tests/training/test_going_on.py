@@ -375,6 +375,17 @@ def test_the_rows_that_the_checkpoint_counts_are_kept_and_handed_to_wandb_again(
     assert handed == (kept if goes_on and first else [])
 
 
+@pytest.mark.parametrize(("ours", "expected"), [(True, 4), (False, 0)])
+def test_a_checkpoint_counts_the_rows_of_its_own_record(
+    ours: bool, expected: int, tmp_path: Path
+) -> None:
+    loggers = [CSVLogger(tmp_path), *([run_logger(tmp_path, range(4))] if ours else [])]
+    trainer: Any = SimpleNamespace(loggers=loggers, is_global_zero=True, should_stop=False)
+    checkpoint: dict[str, Any] = {}
+    ExactResume().on_save_checkpoint(trainer, None, checkpoint)
+    assert checkpoint["exact_resume"]["rows"] == expected
+
+
 def test_a_checkpoint_of_lightnings_own_has_no_such_state(tmp_path: Path) -> None:
     exact = ExactResume(goes_on=True)
     exact.on_load_checkpoint(None, None, {})

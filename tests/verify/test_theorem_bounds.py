@@ -116,6 +116,14 @@ def test_slopes_are_as_the_steps_to_one_millionth(off: float, expected: Outcome)
     assert verdict.measured.endswith(f"as {gd.name}; it takes 4 times the steps")
 
 
+def test_a_pair_that_is_rounding_alone_hides_no_later_pair() -> None:
+    gone = fading(5, [1.0, *[1e-11] * 4], steps=2)
+    sgd, gd = fading(1, kept_at(0.1, 4), steps=4), fading(GD, kept_at(0.1, 1))
+    (verdict,) = judge(ALL["law over B"], [gone, sgd, gd])
+    assert verdict.verdict is HOLDS
+    assert verdict.runs == [f"{run.name} ({run.id})" for run in (gd, sgd)]
+
+
 def test_the_slope_is_that_of_the_last_epoch_above_rounding() -> None:
     """Earlier rows may be off by rounding of their own; later ones are rounding alone."""
     wrong_first = {1: 0.5}
