@@ -72,6 +72,22 @@ def test_the_same_runs_make_the_same_bytes(folder: Path, tmp_path: Path) -> None
     assert one.read_bytes() == other.read_bytes()
 
 
+def test_the_order_of_keys_is_no_difference(folder: Path, tmp_path: Path) -> None:
+    parts = parts_of(folder)
+    turned = [
+        part._replace(
+            config=dict(reversed(part.config.items())),
+            items=[dict(reversed(item.items())) for item in part.items],
+        )
+        for part in parts
+    ]
+    assert [list(part.config) for part in turned] != [list(part.config) for part in parts]
+    for name, given in {"one": parts, "other": turned}.items():
+        write_archive(tmp_path / f"{name}.jsonl.xz", given)
+    one, other = ((tmp_path / f"{name}.jsonl.xz").read_bytes() for name in ("one", "other"))
+    assert one == other
+
+
 @pytest.mark.parametrize("harm", ["cut", "no json", "no run"])
 def test_a_harmed_file_is_refused_in_one_line(
     harm: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
