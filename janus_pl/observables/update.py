@@ -209,7 +209,7 @@ class _Step:
     gradient: Tensor
 
     def option(self, name: str) -> float:
-        """A number of the group, which may be a tensor."""
+        """Return a number of the group, which may hold it as a tensor."""
         return _number(self.group[name])
 
     @property
@@ -224,11 +224,11 @@ class _Step:
         return _number(self.state.get("step", 0.0)) + 1
 
     def old(self, name: str) -> Tensor:
-        """A tensor of the state; zeros before the first step."""
+        """Return a tensor of the state; zeros before the first step."""
         return self.state[name] if name in self.state else torch.zeros_like(self.gradient)
 
     def averaged_square(self, name: str, rate: float) -> Tensor:
-        """The average of g^2 after this step."""
+        """Return the average of g^2 after this step."""
         return rate * self.old(name) + (1 - rate) * self.gradient.square()
 
 
@@ -351,14 +351,14 @@ def _advance(
 
 
 def _began(moment: Tensor | None, state: Mapping[str, Any]) -> bool:
-    """Whether the optimizer has a first moment from earlier steps; SGD does not count its steps."""
+    """Tell whether there is a first moment from earlier steps; SGD does not count its steps."""
     if moment is None:
         return False
     return _number(state.get("step", 0.0)) > 0 or bool(moment.any())
 
 
 def _group_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any] | None:
-    """The group that holds a parameter, by identity."""
+    """Return the group that holds a parameter, by identity."""
     for group in optimizer.param_groups:
         if any(held is parameter for held in group["params"]):
             return group
@@ -366,7 +366,7 @@ def _group_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any] | None:
 
 
 def _gradient(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter: dense and real."""
+    """Return the gradient of a parameter; refuse one that is sparse or complex."""
     if parameter.grad is None:
         raise ValueError("the parameter has no gradient")
     if parameter.grad.layout != torch.strided:
@@ -379,7 +379,7 @@ def _gradient(parameter: Tensor) -> Tensor:
 def _read_parts(
     parts: Mapping[str, Tensor], weight: Tensor, read: Callable[[Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    """The parts of the gradient in the shape, dtype and device of the read parameter."""
+    """Return the parts in the shape, dtype and device of the read parameter."""
     if "gradient" not in parts or not {*parts} <= {"gradient", "projection"}:
         raise ValueError(f"parts are gradient and projection, not {', '.join(parts) or 'none'}")
     found = {}
@@ -393,5 +393,5 @@ def _read_parts(
 
 
 def _number(value: float | Tensor) -> float:
-    """A number of an optimizer, which may be a tensor of one entry."""
+    """Return a number that an optimizer may hold as a tensor of one entry."""
     return float(value.detach().item() if isinstance(value, Tensor) else value)

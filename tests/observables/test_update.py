@@ -462,7 +462,7 @@ def test_a_snapshot_of_the_buffers_undoes_a_call() -> None:
 def test_parts_without_a_projection_and_parts_that_come_later(
     kind: type[Optimizer], options: dict[str, Any]
 ) -> None:
-    """The projection of step 4 is remembered in step 5, that of steps 1 to 3 is none."""
+    """Only step 4 has a projection; its buffer moves the weight in steps 5 and 6 too."""
     problem = Problem(kind, **options)
     for t in range(6):
         parts = problem.backward()
