@@ -1,23 +1,24 @@
-"""When callbacks look, and at which layers of a module that is no JanusTask."""
+"""When callbacks look, which layers they take, and what they say of a question without answer."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from janus_pl.errors import check_integer
-from janus_pl.observables.norms import frobenius_norm
+from janus_pl.errors import UsageError, check_integer
 from janus_pl.run.rows import Value
 from janus_pl.training.clock import is_last_epoch
-from janus_pl.training.row import write_whole
-from janus_pl.training.task import JanusTask, completed_epochs, put
+from janus_pl.training.subject import NotOffered, Subject
+from janus_pl.training.subjects import prepare, subject_of
+
+T = TypeVar("T")
+BINS = 512  # the most that W&B keeps of a histogram
 
 
 class Mean:
@@ -57,6 +58,9 @@ class Observer(Callback, ABC):
     records log-spaced epochs by itself (of a stream: steps), and of those the due ones are looked
     at.
 
+    A question that the module cannot answer is said once in a fit, and then the callback records
+    nothing.
+
     Args:
         every_n_epochs: n.
 
@@ -68,16 +72,22 @@ class Observer(Callback, ABC):
         check_integer(f"callbacks.{type(self).__name__}.every_n_epochs", every_n_epochs, 0)
         self.every_n_epochs = every_n_epochs
         self._last_seen = -1
+        self._refused = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._last_seen = -1  # of an earlier fit
-        foreign = not isinstance(pl_module, JanusTask)
-        if foreign and stage == "fit" and self.every_n_epochs and trainer.world_size > 1:
-            rank_zero_info(
-                f"{type(self).__name__}: each of {trainer.world_size} processes looks by itself,"
-                " at gradients after DDP's reduction and at all training samples; recorded are the"
-                " means over processes, and the histograms of the first"
-            )
+        self._last_seen, self._refused = -1, False  # of an earlier fit
+        if stage != "fit":
+            return
+        prepare(trainer, pl_module)
+        subject = subject_of(trainer, pl_module)
+        if self.every_n_epochs:
+            self.check(subject)
+            if trainer.world_size > 1 and not subject.shares_samples:
+                rank_zero_info(
+                    f"{type(self).__name__}: each of {trainer.world_size} processes looks by"
+                    " itself, at gradients after DDP's reduction and at all training samples;"
+                    " recorded is what the first one sees"
+                )
 
     @property
     def state_key(self) -> str:
@@ -93,8 +103,19 @@ class Observer(Callback, ABC):
         self._last_seen = state_dict["last_seen"]
 
     @abstractmethod
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        """The values of this callback for the weights as they are."""
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
+        """The values of this callback for the weights as they are.
+
+        Raises:
+            NotOffered: The subject has no answer.
+        """
+
+    def check(self, subject: Subject) -> None:
+        """Refuse a subject of which nothing can be recorded, before the run.
+
+        Raises:
+            UsageError: It is such a subject.
+        """
 
     def is_due(self, epoch: int) -> bool:
         n = self.every_n_epochs
@@ -103,89 +124,106 @@ class Observer(Callback, ABC):
         return epoch % n == 0 or (epoch < n and epoch & (epoch - 1) == 0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # A module of somebody else has no row for epoch 0: Lightning cannot log there.
-        if isinstance(pl_module, JanusTask) and pl_module.completed() == 0 and self.is_due(0):
+        subject = subject_of(trainer, pl_module)
+        subject.start()
+        if subject.completed() == 0 and self.is_due(0):
             self._look(trainer, pl_module, epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        epoch = completed_epochs(trainer, pl_module)
+        epoch = subject_of(trainer, pl_module).completed()
         if self.is_due(epoch) or (self.every_n_epochs > 0 and is_last_epoch(trainer)):
             self._look(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # Early stopping decides after this callback has had its turn.
-        epoch = completed_epochs(trainer, pl_module)
-        late = self.every_n_epochs > 0 and self._last_seen < epoch
-        if late and isinstance(pl_module, JanusTask):
+        epoch = subject_of(trainer, pl_module).completed()
+        if self.every_n_epochs > 0 and self._last_seen < epoch:
             self._look(trainer, pl_module, epoch)
-        elif late:  # Lightning logs nothing more: a row of its own
-            axes = {"epoch": epoch - 1, "trainer/global_step": trainer.global_step}
-            write_whole(trainer, {**self.observe(trainer, pl_module), **axes})
+
+    def refuse(self, subject: Subject, reason: NotOffered) -> None:
+        """Say once in a fit that a question has no answer; the callback then asks no more."""
+        if not self._refused:
+            rank_zero_info(
+                f"{type(self).__name__} records nothing of {owner_of(subject)}: {reason}"
+            )
+        self._refused = True
+
+    @property
+    def refused(self) -> bool:
+        """Whether a question had no answer in this fit."""
+        return self._refused
 
     def _look(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
         self._last_seen = epoch
-        put(trainer, module, self.observe(trainer, module))
+        if self._refused:
+            return
+        subject = subject_of(trainer, module)
+        try:
+            subject.put(self.observe(trainer, subject))
+        except NotOffered as reason:
+            self.refuse(subject, reason)
 
 
-BINS = 512  # the most that W&B keeps of a histogram
+class LayerObserver(Observer):
+    """An observer of layers, some of them chosen by globs.
 
+    Args:
+        every_n_epochs: n, as in `Observer`.
+        layers: Globs of layers' names, such as `conv*`. None: all layers.
 
-def weight_layers(module: LightningModule) -> dict[str, Any]:
-    """The layers of any module whose weight is a matrix out x rest: `nn.Linear` and `nn.Conv*d`.
-
-    Keys are the modules' names, with underscores for dots.
+    Raises:
+        UsageError: A glob matches no layer, or the module has no weight to read.
     """
-    kinds = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
-    return {
-        name.replace(".", "_") or "weight": layer
-        for name, layer in module.named_modules()
-        if isinstance(layer, kinds)
-    }
+
+    def __init__(self, every_n_epochs: int, layers: Sequence[str] | None) -> None:
+        super().__init__(every_n_epochs)
+        if layers is not None and (isinstance(layers, str) or not layers):
+            field = f"callbacks.{type(self).__name__}.layers"
+            raise UsageError(field, layers, "a list of globs such as [conv*, fc1], or null for all")
+        self.layers = None if layers is None else tuple(layers)
+
+    def check(self, subject: Subject) -> None:
+        names = subject.layers()
+        if not names:
+            left = ", ".join(f"{name} {why}" for name, why in subject.skipped().items())
+            allowed = f"a module with a readable weight; here {left or 'there is no parameter'}"
+            raise UsageError(f"callbacks.{type(self).__name__}", "no layer", allowed)
+        names = self.readable(subject)
+        for glob in self.layers or ():
+            if not any(fnmatchcase(name, glob) for name in names):
+                field = f"callbacks.{type(self).__name__}.layers"
+                raise UsageError(field, glob, f"globs that match a layer: {', '.join(names)}")
+
+    def readable(self, subject: Subject) -> Sequence[str]:
+        """The layers that can answer this callback; a glob has to match one of them.
+
+        Raises:
+            UsageError: There is none.
+        """
+        return subject.layers()
+
+    def takes(self, layer: str) -> bool:
+        """Tell whether a layer is among the chosen ones."""
+        return self.layers is None or any(fnmatchcase(layer, glob) for glob in self.layers)
+
+    def ask_before(self, question: str, subject: Subject, ask: Callable[[], T]) -> T:
+        """Return an answer before the run; if no layer has one, that is an error.
+
+        Args:
+            question: The callback or its option, for the message.
+            subject: The subject.
+            ask: Asks the question.
+
+        Raises:
+            UsageError: There is no answer.
+        """
+        try:
+            return ask()
+        except NotOffered as reason:
+            allowed = f"a module that can answer; {reason}"
+            raise UsageError(question, owner_of(subject), allowed) from reason
 
 
-def directions(module: LightningModule) -> dict[str, Tensor]:
-    """V_k of every layer, as matrices (out, rest) of unit Frobenius norm."""
-    if isinstance(module, JanusTask):
-        return module.directions()
-    with torch.no_grad():
-        weights = {k: layer.weight.flatten(1) for k, layer in weight_layers(module).items()}
-        return {k: w / frobenius_norm(w) for k, w in weights.items()}
-
-
-def say_layers(name: str, module: LightningModule) -> None:
-    """Say once which layers of a module without the contract are read and which are not."""
-    if isinstance(module, JanusTask):
-        return
-    read = list(weight_layers(module))
-    skipped = sorted(
-        key.replace(".", "_")
-        for key, layer in module.named_modules()
-        if key.replace(".", "_") not in read
-        and next(layer.parameters(recurse=False), None) is not None
-    )
-    rank_zero_info(
-        f"{name} reads {', '.join(read) or 'no layer'}; skips {', '.join(skipped) or 'none'}"
-    )
-
-
-def plain_layers(module: LightningModule) -> dict[str, nn.Parameter]:
-    """The weights of `weight_layers` that no parametrization computes."""
-    layers = weight_layers(module)
-    return {k: m.weight for k, m in layers.items() if isinstance(m.weight, nn.Parameter)}
-
-
-def learning_rate_of(optimizer: Optimizer, parameter: nn.Parameter) -> float:
-    """Of the group that holds the parameter."""
-    return _group_of(optimizer, parameter)["lr"]
-
-
-def weight_decay_of(optimizer: Optimizer, parameter: nn.Parameter) -> float:
-    """Of the group that holds the parameter, 0 where none does."""
-    return _group_of(optimizer, parameter).get("weight_decay", 0.0)
-
-
-def _group_of(optimizer: Optimizer, parameter: nn.Parameter) -> dict[str, Any]:
-    for group in optimizer.param_groups:
-        if any(parameter is held for held in group["params"]):
-            return group
-    return {"lr": 0.0}
+def owner_of(subject: Subject) -> str:
+    """The name of the module's class."""
+    return type(getattr(subject, "module", subject)).__name__

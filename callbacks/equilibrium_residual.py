@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch import Trainer
 
 from callbacks._observer import Observer
 from janus_pl.run.rows import Value
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subject import Subject
 
 
 class EquilibriumResidual(Observer):
@@ -22,8 +21,8 @@ class EquilibriumResidual(Observer):
     mu - (M + lambda) rho and `common_mode`, the part of it that a second output leaves. At
     equilibrium rho_dot is 0 and `residual` is `common_mode`.
 
-    A module without a scale of its own (linear regression, modules of others) has none of it, which
-    is said once.
+    A module without a scale of its own (linear regression, modules of others) has none of it, nor
+    has a run with another optimizer than SGD: the formulas are those of SGD. It is said once.
 
     Args:
         every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
@@ -34,15 +33,7 @@ class EquilibriumResidual(Observer):
     def __init__(self, every_n_epochs: int = 10) -> None:
         super().__init__(every_n_epochs)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not isinstance(pl_module, JanusTask) or pl_module.parametrization is None:
-            rank_zero_info("EquilibriumResidual reads nothing: the module has no learned scale rho")
-
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        if not isinstance(module, JanusTask):
-            return {}
-        numbers = module.equilibrium()
-        if not numbers:
-            return {}
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
+        numbers = subject.equilibrium()
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
         return {f"equilibrium/{k}": v for k, v in zip(numbers, values, strict=True)}

@@ -8,22 +8,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks._observer import Observer
+from callbacks._observer import LayerObserver
 from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.run.rows import Value
 from janus_pl.training.samples import EVALUATION_CHUNK, training_samples
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subject import Subject, offers
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
 
 
-class GradientNoise(Observer):
+class GradientNoise(LayerObserver):
     r"""Logs bias, variance and noise scale of the minibatches' V_k dot (Eq. 15) at frozen weights.
 
     Draws K minibatches of B of the N training samples, each without replacement and independent of
@@ -46,8 +46,8 @@ class GradientNoise(Observer):
     is given a smaller `batch_size` to measure at.
 
     The draws depend on (seed, epoch) alone. A look costs a pass forward and back over N + K B
-    samples, and memory for a few gradients. Read is a JanusTask that offers `velocities_of`: not
-    linear regression, whose noise `janus_pl.theory` knows in closed form, and no other module.
+    samples, and memory for a few gradients. A module without `velocities_of` is refused: linear
+    regression, whose noise `janus_pl.theory` knows in closed form, and modules of others.
 
     Args:
         every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
@@ -55,6 +55,8 @@ class GradientNoise(Observer):
         batch_size: B, 1 to N; not set, that of the data.
         batches: K.
         seed: of the draws.
+        layers: globs of layers' names, such as `conv*`; not set: all layers. The scale of all
+            layers together is that of the chosen ones.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class GradientNoise(Observer):
         batch_size: int | None = None,
         batches: int = 32,
         seed: int = 0,
+        layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(every_n_epochs)
+        super().__init__(every_n_epochs, layers)
         if batch_size is not None:
             check_integer("callbacks.GradientNoise.batch_size", batch_size, 1)
         check_integer("callbacks.GradientNoise.batches", batches, 2)
@@ -72,38 +75,33 @@ class GradientNoise(Observer):
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
-        self._reads = False
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        offered = getattr(type(pl_module), "velocities_of", JanusTask.velocities_of)
-        self._reads = offered is not JanusTask.velocities_of
-        if not self._reads:
-            owner = type(pl_module).__name__
-            rank_zero_info(f"GradientNoise reads nothing of {owner}: it has no velocities_of")
-        super().on_train_start(trainer, pl_module)
+    def check(self, subject: Subject) -> None:
+        super().check(subject)
+        if not offers(subject, "velocities_of"):
+            field = "callbacks.GradientNoise"
+            self.ask_before(field, subject, lambda: subject.velocities_of(()))
 
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        if not self._reads:
-            return {}
-        assert isinstance(module, JanusTask)
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         samples = [(x, y) for x, y, *_ in training_samples(trainer)]
         count = sum(len(y) for _, y in samples)
         size, replacement = self._draw(trainer.train_dataloader, count)
         if size == count and not replacement:
-            if module.completed() == 0:
+            if subject.completed() == 0:
                 rank_zero_info(
                     f"GradientNoise: minibatches of all {count} samples have no noise; set its"
                     " batch_size below that for a noise scale"
                 )
-            return {f"gradient_noise/variance/{layer}": 0.0 for layer in module.directions()}
+            chosen = filter(self.takes, subject.layers())
+            return {f"gradient_noise/variance/{layer}": 0.0 for layer in chosen}
 
-        rng = np.random.default_rng((self.seed, module.completed()))
-        full = _mean_velocity(module, samples)
+        rng = np.random.default_rng((self.seed, subject.completed()))
+        full = self._mean_velocity(subject, samples)
         resultants = {layer: torch.zeros_like(velocity) for layer, velocity in full.items()}
         squares = torch.zeros_like(_squared_norms(full))
         for _ in range(self.batches):
             index = torch.from_numpy(rng.choice(count, size, replace=replacement))
-            deviation = _mean_velocity(module, _pick(samples, index))
+            deviation = self._mean_velocity(subject, _pick(samples, index))
             for layer, velocity in deviation.items():
                 resultants[layer] += velocity.sub_(full[layer])
             squares += _squared_norms(deviation)
@@ -121,6 +119,17 @@ class GradientNoise(Observer):
         }
         values["gradient_noise/scale"] = float(noise_scale(trace.sum(), signal.sum()))
         return {key: value for key, value in values.items() if math.isfinite(value)}
+
+    def _mean_velocity(self, subject: Subject, samples: Pairs) -> dict[str, Tensor]:
+        """V_k dot of the mean loss over all chunks, each sample weighing the same."""
+        count = sum(len(y) for _, y in samples)
+        mean: dict[str, Tensor] = {}
+        for x, y in samples:
+            for layer, velocity in subject.velocities_of((x, y)).items():
+                if self.takes(layer):
+                    part = velocity * (len(y) / count)
+                    mean[layer] = mean[layer].add_(part) if layer in mean else part
+        return mean
 
     def _draw(self, loader: Any, count: int) -> tuple[int, bool]:
         """The samples of a minibatch, and whether they are drawn with replacement."""
@@ -140,17 +149,6 @@ def _pick(samples: Pairs, index: Tensor) -> Pairs:
         start += len(y)
     x, y = (torch.cat(part) for part in zip(*parts, strict=True))
     return list(zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True))
-
-
-def _mean_velocity(task: JanusTask, samples: Pairs) -> dict[str, Tensor]:
-    """V_k dot of the mean loss over the samples of all chunks, each sample weighing the same."""
-    count = sum(len(y) for _, y in samples)
-    mean: dict[str, Tensor] = {}
-    for x, y in samples:
-        for layer, velocity in task.velocities_of((x, y)).items():
-            part = velocity * (len(y) / count)
-            mean[layer] = mean[layer].add_(part) if layer in mean else part
-    return mean
 
 
 def _squared_norms(velocities: Mapping[str, Tensor]) -> Tensor:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks._observer import BINS, Observer, directions, say_layers
+from callbacks._observer import BINS, LayerObserver
 from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.rank import (
     effective_rank,
@@ -20,11 +20,12 @@ from janus_pl.observables.rank import (
 )
 from janus_pl.run.rows import Histogram, Table, Value
 from janus_pl.training.clock import is_last_epoch
+from janus_pl.training.subject import Subject
 
 DECADES = 8
 
 
-class LayerRank(Observer):
+class LayerRank(LayerObserver):
     r"""Logs the ranks of V_k (unit Frobenius norm, convolutions as (out, in * kh * kw)).
 
     Keys: `rank/<layer>` = #{sigma_i > tolerance}; at every further tolerance t
@@ -34,7 +35,7 @@ class LayerRank(Observer):
     -8 to 0 (smaller values in its first bin). The last epoch adds `spectrum_table`, every singular
     value, so that any other threshold can be applied later.
 
-    Any LightningModule is served: every `nn.Linear` and `nn.Conv*d`, its weight normalized.
+    Any LightningModule is served, for all its weights (`janus_pl.training.weights`).
 
     Args:
         every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
@@ -43,6 +44,7 @@ class LayerRank(Observer):
             sigma_i > 1e-3.
         tolerances: further tolerances, absolute and relative.
         bins: the bins of the spectrum.
+        layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
     def __init__(
@@ -51,8 +53,9 @@ class LayerRank(Observer):
         tolerance: float = 1e-3,
         tolerances: Sequence[float] = (1e-1, 1e-2, 1e-3),
         bins: int = 64,
+        layers: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(every_n_epochs)
+        super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerRank.bins", bins, 1, BINS)
         for value in (tolerance, *tolerances):
             if not 0 <= value < 1:
@@ -61,13 +64,9 @@ class LayerRank(Observer):
         self.tolerances = tuple(tolerances)
         self.bins = bins
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        say_layers("LayerRank", pl_module)
-
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        spectra = {k: singular_values(v) for k, v in directions(module).items()}
-        if not spectra:
-            return {}
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
+        directions = subject.directions()
+        spectra = {k: singular_values(V) for k, V in directions.items() if self.takes(k)}
         # One transfer for all layers; the ranks are then counted on the host.
         sizes = [len(sigma) for sigma in spectra.values()]
         parts = torch.cat(list(spectra.values())).cpu().split(sizes)

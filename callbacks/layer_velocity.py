@@ -2,63 +2,52 @@ r"""The noise of SGD, layer by layer: the norms of V_k dot (Figs. 3 and 4a)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks._observer import Mean, Observer, say_layers, weight_layers
-from janus_pl.errors import UsageError, check_integer
-from janus_pl.observables.norms import frobenius_norm
-from janus_pl.observables.velocity import weight_velocity
+from callbacks._observer import LayerObserver, Mean
+from janus_pl.errors import check_integer
 from janus_pl.run.rows import Value
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subject import NotOffered, Subject, offers
+from janus_pl.training.subjects import subject_of
 
 
-class LayerVelocity(Observer):
+class LayerVelocity(LayerObserver):
     r"""Logs `velocity/<layer>`: the mean of ||V_k dot||_F over the epoch's minibatches (Eq. 15).
 
     V_k dot comes from the gradients that the backward pass left, so it costs no backward pass of
     its own. `velocity_full/<layer>`, on request, is the norm for the gradient over the whole
     training set at the weights of the epoch's end: a pass forward and back.
 
-    Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight:
-    V dot = -||W|| (G - <G, V> V); velocities only, since its loss is its own.
+    Any other LightningModule is served for all its weights: V dot = -||W|| (G - <G, V> V). Its loss
+    is its own, so it has no `velocity_full`.
 
     Args:
         every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
             the last one; 0 is off.
         full_every_n_epochs: the same for `velocity_full`.
+        layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
-    def __init__(self, every_n_epochs: int = 1, full_every_n_epochs: int = 0) -> None:
-        super().__init__(every_n_epochs)
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        full_every_n_epochs: int = 0,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerVelocity.full_every_n_epochs", full_every_n_epochs, 0)
-        self.full = _FullVelocity(full_every_n_epochs)
+        self.full = _FullVelocity(full_every_n_epochs, layers)
         self._mean = Mean()
-        self._layers: dict[str, nn.Module] = {}
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        say_layers("LayerVelocity", pl_module)
-        if isinstance(pl_module, JanusTask):
-            return
-        if self.full.every_n_epochs:
-            field = "callbacks.LayerVelocity.full_every_n_epochs"
-            raise UsageError(field, self.full.every_n_epochs, "0 for a module that is no JanusTask")
-        layers = weight_layers(pl_module)
-        self._layers = {k: m for k, m in layers.items() if isinstance(m.weight, nn.Parameter)}
-        if lost := layers.keys() - self._layers.keys():
-            rank_zero_info(
-                f"LayerVelocity skips {', '.join(sorted(lost))}: weights with a parametrization"
-            )
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._mean.clear()
+        if stage == "fit" and self.full.every_n_epochs:
+            self.check(subject_of(trainer, pl_module))  # for the full velocity alone, too
         self.full.setup(trainer, pl_module, stage)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -70,9 +59,13 @@ class LayerVelocity(Observer):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if not self.every_n_epochs or not (isinstance(pl_module, JanusTask) or self._layers):
+        if not self.every_n_epochs or self.refused:
             return
-        self._mean.add(self._norms(pl_module))
+        subject = subject_of(trainer, pl_module)
+        try:
+            self._mean.add(subject.velocity_norms())
+        except NotOffered as reason:
+            self.refuse(subject, reason)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
@@ -82,11 +75,11 @@ class LayerVelocity(Observer):
         super().on_train_end(trainer, pl_module)
         self.full.on_train_end(trainer, pl_module)
 
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         if (means := self._mean.result()) is None:
             return {}
-        names = list(module.directions() if isinstance(module, JanusTask) else self._layers)
-        return {f"velocity/{name}": mean for name, mean in zip(names, means.tolist(), strict=True)}
+        named = zip(subject.layers(), means.tolist(), strict=True)
+        return {f"velocity/{name}": mean for name, mean in named if self.takes(name)}
 
     def state_dict(self) -> dict[str, Any]:
         own = {"mean": self._mean.state(), "full": self.full.state_dict()}
@@ -97,24 +90,15 @@ class LayerVelocity(Observer):
         self._mean.load(state_dict["mean"])
         self.full.load_state_dict(state_dict["full"])
 
-    @torch.no_grad()
-    def _norms(self, module: LightningModule) -> Tensor:
-        if isinstance(module, JanusTask):
-            return module.velocity_norms()
-        return torch.stack([_velocity_norm(layer) for layer in self._layers.values()])
 
-
-class _FullVelocity(Observer):
+class _FullVelocity(LayerObserver):
     """The norms for the gradient over the whole training set, on a cadence of its own."""
 
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        assert isinstance(module, JanusTask)
-        norms = module.full_velocity_norms().tolist()
-        return {f"velocity_full/{k}": v for k, v in zip(module.directions(), norms, strict=True)}
+    def check(self, subject: Subject) -> None:
+        if not offers(subject, "full_velocity_norms"):
+            field = "callbacks.LayerVelocity.full_every_n_epochs"
+            self.ask_before(field, subject, subject.full_velocity_norms)
 
-
-def _velocity_norm(layer: nn.Module) -> Tensor:
-    weight = layer.get_parameter("weight")
-    if weight.grad is None:  # the loss did not reach this layer: no velocity to speak of
-        return weight.new_full((), torch.nan)
-    return frobenius_norm(weight_velocity(weight, weight.grad))
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
+        named = zip(subject.layers(), subject.full_velocity_norms().tolist(), strict=True)
+        return {f"velocity_full/{name}": norm for name, norm in named if self.takes(name)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from janus_pl.errors import UsageError
 from janus_pl.run.files import write_atomically
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subjects import subject_of
 
 SPLITS = ("train", "test")
 
@@ -21,8 +21,8 @@ SPLITS = ("train", "test")
 class MarginCSV(Callback):
     """Writes `split,index,margin` for every sample that `predict` passes, in data order.
 
-    Of several processes the first one writes; every one has all margins of a JanusTask. The samples
-    of another module are divided among them by Lightning, so there one process is asked for.
+    Of several processes the first one writes; every one has all margins of a module of ours.
+    Lightning divides the samples of another module among them, so there one process is asked for.
 
     Args:
         path: the file to write; an existing one is replaced. Not set: `margins.csv` in the folder
@@ -34,8 +34,8 @@ class MarginCSV(Callback):
         self._margins: list[tuple[str, Tensor]] = []
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.world_size > 1 and not isinstance(pl_module, JanusTask):
-            allowed = "1 process in all, for callbacks.MarginCSV of a module that is no JanusTask"
+        if trainer.world_size > 1 and not subject_of(trainer, pl_module).shares_samples:
+            allowed = "1 process in all, for callbacks.MarginCSV of somebody else's module"
             raise UsageError("trainer.devices", trainer.world_size, allowed)
         self._margins = []
 

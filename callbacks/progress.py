@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import Any, TypeGuard
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.trainer.states import TrainerFn
 
-from janus_pl.training.row import Row
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subjects import subject_of
 
 SHOWN = {
     "loss": ("train/loss_running", "train/loss"),
     "error": ("train/error_running", "train/error"),
     "rho": ("rho",),
-    "margin": ("margin/mean",),
+    "margin": ("margin/mean", "margin_raw/mean"),
     "null": ("null/norm",),
 }
 SCIENTIFIC = ("rho", "margin", "null")
@@ -37,8 +37,8 @@ class ProgressBar(RichProgressBar):
         self._drawn = 0.0
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        row = getattr(pl_module, "row", None)
-        progress = row.numbers if isinstance(row, Row) else {}
+        training = trainer.state.fn == TrainerFn.FITTING
+        progress = subject_of(trainer, pl_module).row.numbers if training else {}
         for name, keys in SHOWN.items():
             value = next((progress[k] for k in keys if k in progress), None)
             if value is not None:  # the margins stay on show between two looks
@@ -48,32 +48,33 @@ class ProgressBar(RichProgressBar):
         return {**metrics, **self._shown}
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _is_one_bar(pl_module):
+        if (planned := self._planned(trainer, pl_module)) is None:
             super().on_train_epoch_start(trainer, pl_module)
         elif self.progress is not None and self.train_progress_bar_id is None:
-            self.train_progress_bar_id = self._add_task(pl_module.planned or 0, "Training")
+            self.train_progress_bar_id = self._add_task(planned, "Training")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        if not _is_one_bar(pl_module):
+        if self._planned(trainer, pl_module) is None:
             super().on_train_batch_end(trainer, pl_module, *args)
         else:
             self._draw(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not _is_one_bar(pl_module):
+        if self._planned(trainer, pl_module) is None:
             super().on_train_epoch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if _is_one_bar(pl_module):
+        if self._planned(trainer, pl_module) is not None:
             self._draw(trainer, pl_module, last=True)
         super().on_train_end(trainer, pl_module)
 
-    def _draw(self, trainer: Trainer, module: JanusTask, last: bool = False) -> None:
+    def _planned(self, trainer: Trainer, module: LightningModule) -> int | None:
+        """The length of the run that one bar shows; None for a bar an epoch."""
+        return subject_of(trainer, module).planned
+
+    def _draw(self, trainer: Trainer, module: LightningModule, last: bool = False) -> None:
         if last or time.monotonic() - self._drawn > PERIOD:
             self._drawn = time.monotonic()
-            self._update(self.train_progress_bar_id, module.completed(), hard=last)
+            completed = subject_of(trainer, module).completed()
+            self._update(self.train_progress_bar_id, completed, hard=last)
             self._update_metrics(trainer, module)
-
-
-def _is_one_bar(module: LightningModule) -> TypeGuard[JanusTask]:
-    return isinstance(module, JanusTask) and module.planned is not None

@@ -2,30 +2,24 @@ r"""The bound of weight decay on the tail of the spectrum, checked while trainin
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from callbacks._observer import (
-    Observer,
-    learning_rate_of,
-    plain_layers,
-    weight_decay_of,
-    weight_layers,
-)
+from callbacks._observer import LayerObserver
 from janus_pl.errors import TheoremError, UsageError, check_integer
 from janus_pl.observables.rank import singular_values
 from janus_pl.run.rows import Value
 from janus_pl.training.ranks import Ranks
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subject import Bounded, Subject
+from janus_pl.training.subjects import subject_of
 
 # A step's rounding is of full rank: some roundings of each entry of the weight and of the gradient.
 ROUNDINGS = 16
@@ -46,7 +40,7 @@ class Step(NamedTuple):
     ranks: list[int]
 
 
-class RankBound(Observer):
+class RankBound(LayerObserver):
     r"""Logs how much of the tail bound is used: `tail_bound/ratio/<layer>`, at most 1.
 
     Without momentum n steps make of the parameter p_k of layer k (W_k = s_k p_k/||p_k||)
@@ -57,7 +51,7 @@ class RankBound(Observer):
     (arXiv 2206.05794 for plain weights; `janus_pl.theory.tail_bound`). a_t is 1 - eta wd for plain
     weights, 1 - eta wd + (eta/||v||^2) <G, W> for weight normalization. B is the size of the
     minibatch, of all that a step accumulates, and m the number of positions at which a convolution
-    is applied, times its groups; 1 for a dense layer. The ratio is that of the left side to the
+    is applied; 1 for a dense layer. The ratio is that of the left side to the
     right one and the rounding of n steps, the largest over all windows n = 1, 2, ... that leave a
     singular value and are not longer than `window`. `tail_bound/vacuous/<layer>` is 1 where there
     is no such window, because B m >= min(shape) or no step was taken yet, and 0 elsewhere.
@@ -67,30 +61,38 @@ class RankBound(Observer):
     them.
 
     Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight
-    that no other module shares. All of a weight's gradient has to come through its own layer: a
-    penalty in the loss gives it any rank.
+    that no other module shares; a group of a convolution is a matrix of its own. All of a weight's
+    gradient has to come through its own layer: a penalty in the loss gives it any rank.
 
     Args:
         every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
             the last one; 0 is off.
         window: the largest n.
+        layers: globs of layers' names, such as `conv*`; not set: all layers.
 
     Raises:
         UsageError: an option out of range; an optimizer other than SGD without momentum, whose
             buffer would hold gradients from before the window.
     """
 
-    def __init__(self, every_n_epochs: int = 1, window: int = 100) -> None:
-        super().__init__(every_n_epochs)
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        window: int = 100,
+        layers: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(every_n_epochs, layers)
         check_integer("callbacks.RankBound.window", window, 1)
         self.window = window
-        self._layers: dict[str, Any] = {}
-        self._weights: dict[str, nn.Parameter] = {}
+        self._bounded: Mapping[str, Bounded] = {}
         self._rows: list[int] = []
         self._counting = False
         self._steps: deque[Step] = deque(maxlen=window)
         self._hooks: list[Any] = []
         self._broken: str | None = None
+
+    def readable(self, subject: Subject) -> Sequence[str]:
+        return [*self.ask_before("callbacks.RankBound", subject, subject.bounded)]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -107,22 +109,22 @@ class RankBound(Observer):
         self._broken = state_dict["broken"]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._weights, self._layers = {}, {}
+        self._bounded = {}
+        for optimizer in trainer.optimizers if self.every_n_epochs else ():
+            check_optimizer(optimizer)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
         if not self.every_n_epochs:
             return
-        self._find_layers(pl_module)
-        if not self._weights:
-            rank_zero_info("RankBound reads nothing: no weight that Lightning's steps train")
-            return
-        for optimizer in trainer.optimizers:
-            check_optimizer(optimizer)
-        self._rows, self._counting = [0] * len(self._weights), False
+        self._bounded = subject_of(trainer, pl_module).bounded()
+        self._rows, self._counting = [0] * len(self._bounded), False
         device = pl_module.device  # a checkpoint's steps were loaded to the CPU
         moved = [Step(s.kept.to(device), s.norms.to(device), s.ranks) for s in self._steps]
         self._steps = deque(moved, maxlen=self.window)
-        for k, (name, layer) in enumerate(self._layers.items()):
-            count = self._counter(k, len(self._weights[name]))
-            self._hooks.append(layer.register_forward_hook(count))
+        for k, bound in enumerate(self._bounded.values()):
+            count = self._counter(k, bound.channels)
+            self._hooks.append(bound.layer.register_forward_hook(count))
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -139,35 +141,36 @@ class RankBound(Observer):
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if not self._weights:
+        if not self._bounded:
             return
-        weights = [*self._weights.values()]
-        norms = torch.stack([_norm(weight) for weight in weights])
-        if isinstance(pl_module, JanusTask) and pl_module.parametrization is not None:
-            rows = self._rows
-            # All p_k are in one group.
-            eta, decay = (of(optimizer, weights[0]) for of in (learning_rate_of, weight_decay_of))
-            kept = pl_module.parametrization.kept(eta, decay)
-        else:
-            rows = [_plain_rank(weight, n) for weight, n in zip(weights, self._rows, strict=True)]
-            kept = norms.new_tensor([_plain_kept(optimizer, weight) for weight in weights])
+        bounds = [*self._bounded.values()]
+        norms = torch.stack([_norm(bound.matrix()) for bound in bounds])
+        subject = subject_of(trainer, pl_module)
+        kept, rows = subject.kept(optimizer), self._rows
+        if not subject.shares_samples:
+            rows = [_plain_rank(bound, n) for bound, n in zip(bounds, rows, strict=True)]
         held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        steps = [id(weight) in held for weight in weights]
+        steps = [id(bound.parameter) in held for bound in bounds]
         ranks = [n if step else 0 for n, step in zip(rows, steps, strict=True)]
         # Another optimizer's weights keep their gradients, for a step of their own.
         self._rows = [0 if step else n for n, step in zip(self._rows, steps, strict=True)]
         self._steps.append(Step(kept, norms, ranks))
 
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         values: dict[str, Value] = {}
-        if not self._weights or not self._steps:
+        if not self._steps:
             return values
         kept = torch.stack([step.kept for step in self._steps]).double().cpu().numpy()
         norms = torch.stack([step.norms for step in self._steps]).double().cpu().numpy()
-        rows = torch.tensor([step.ranks for step in self._steps], device=module.device)
+        rows = torch.tensor(
+            [step.ranks for step in self._steps], device=self._steps[0].norms.device
+        )
         Ranks(trainer).add_up([rows])
         rows_of_steps = rows.cpu().numpy()
-        for k, (name, weight) in enumerate(self._weights.items()):
+        for k, (name, bound) in enumerate(self._bounded.items()):
+            if not self.takes(name):
+                continue
+            weight = bound.matrix()
             sigma = _spectrum(weight).cpu().numpy()
             ranks = rows_of_steps[:, k]
             with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
@@ -203,24 +206,12 @@ class RankBound(Observer):
             hook.remove()
         self._hooks.clear()
 
-    def _find_layers(self, module: LightningModule) -> None:
-        if not isinstance(module, JanusTask):
-            uses = Counter(id(p) for m in module.modules() for p in m.parameters(recurse=False))
-            plain = plain_layers(module)
-            self._weights = {name: w for name, w in plain.items() if uses[id(w)] == 1}
-            layers = weight_layers(module)
-            self._layers = {name: layers[name] for name in self._weights}
-        elif module.parametrization is not None:
-            self._weights = module.parametrization.weights
-            layers = {key.rsplit("_", 1)[-1]: m for key, m in weight_layers(module).items()}
-            self._layers = {name: layers[name] for name in self._weights}
-
     def _counter(self, k: int, channels: int) -> Any:
         def count(layer: Any, inputs: Any, output: Tensor) -> None:
-            # Rows of the matrix product: samples, times the positions of a convolution. A group of
-            # channels is a product of its own, whose rows of dLoss/dW no other group fills.
+            # Rows of the matrix product: samples, times the positions of a convolution. Each group
+            # of channels is a product of its own, with as many rows.
             if self._counting and torch.is_grad_enabled():
-                self._rows[k] += output.numel() // channels * getattr(layer, "groups", 1)
+                self._rows[k] += output.numel() // channels
 
         return count
 
@@ -297,14 +288,7 @@ def _spectrum(weight: Tensor) -> Tensor:
     return singular_values(matrix)
 
 
-def _plain_rank(weight: nn.Parameter, rows: int) -> int:
+def _plain_rank(bound: Bounded, rows: int) -> int:
     """B m; any rank where the gradient came past the layer, as in nn.MultiheadAttention."""
-    unknown = rows == 0 and weight.grad is not None
-    return min(weight.flatten(1).shape) if unknown else rows
-
-
-def _plain_kept(optimizer: Optimizer, weight: nn.Parameter) -> float:
-    """a_t = 1 - eta wd of the weight's own group; 1 where the step leaves the weight as it is."""
-    if weight.grad is None:  # SGD decays what a backward pass has reached
-        return 1.0
-    return 1 - float(learning_rate_of(optimizer, weight)) * weight_decay_of(optimizer, weight)
+    unknown = rows == 0 and bound.parameter.grad is not None
+    return min(bound.matrix().shape) if unknown else rows

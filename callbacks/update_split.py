@@ -1,101 +1,104 @@
-r"""What moves the weights: gradient, weight decay and projection (Eq. 1 and 17)."""
+r"""The parts of each step: gradient, weight decay and projection (Eq. 1 and 17)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks._observer import Mean, Observer, plain_layers, weight_decay_of
-from janus_pl.observables.norms import frobenius_norm
+from callbacks._observer import LayerObserver
+from janus_pl.observables.update import PARTS
 from janus_pl.run.rows import Value
-from janus_pl.training.task import JanusTask
+from janus_pl.training.subject import Buffers, NotOffered, Subject
+from janus_pl.training.subjects import subject_of
 
-PARTS = ("gradient", "decay", "projection")
 
-
-class UpdateSplit(Observer):
+class UpdateSplit(LayerObserver):
     r"""Logs `update/<part>/<layer>`: the shares of gradient, decay and projection in a step.
 
-    A minibatch adds to the parameter p_k of W_k = s_k p_k/||p_k|| (times -eta)
+    The gradient that an optimizer gets for the parameter p_k of W_k = s_k p_k/||p_k|| is
 
         (s_k/||p_k||) G_k - (s_k/||p_k||) <G_k, V_k> V_k + wd p_k,     G_k = dLoss/dW_k,
 
-    the gradient, the projection by the Lagrange multiplier (Eq. 14) and the weight decay wd of
-    PyTorch. A share is the norm of one part over the sum of the three norms, averaged over the
-    epoch's minibatches; shares of a layer add up to 1. Plain weights have no projection. Momentum
-    sums these parts over steps and does not change them.
+    the gradient, the projection by the Lagrange multiplier (Eq. 14) and PyTorch's weight decay wd.
+    Plain weights have no projection. A step is linear in its first moment, so each part has a
+    buffer that follows the optimizer's own recursion, over the step's own denominator; the decay
+    of AdamW acts apart. The parts sum to the step (`janus_pl.observables.update`). A share is the
+    norm of one part over the sum of the three norms, averaged over the epoch's steps; shares of a
+    layer add up to 1.
 
-    Any other LightningModule is served for every `nn.Linear` and `nn.Conv*d` with a plain weight,
-    as if its weight decay were added to the gradient (SGD, Adam; not AdamW).
+    Any other LightningModule is served for its weights without a parametrization. Another
+    optimizer than those of `janus_pl.observables.update`, or gradient clipping, is said once.
 
     Args:
         every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
             the last one; 0 is off.
+        layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
-    def __init__(self, every_n_epochs: int = 1) -> None:
-        super().__init__(every_n_epochs)
-        self._mean = Mean()
+    def __init__(self, every_n_epochs: int = 1, layers: Sequence[str] | None = None) -> None:
+        super().__init__(every_n_epochs, layers)
+        self._buffers: Buffers = {}
+        self._total: Tensor | None = None
+        self._steps: Tensor | None = None  # of each layer
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
-        self._mean.clear()
+        self._buffers, self._total, self._steps = {}, None, None
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if isinstance(pl_module, JanusTask) and pl_module.parametrization is None:
-            rank_zero_info("UpdateSplit reads nothing: the steps are not Lightning's")
+    def readable(self, subject: Subject) -> Sequence[str]:
+        return self.ask_before("callbacks.UpdateSplit", subject, subject.split_layers)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._buffers = {  # a checkpoint's were loaded to the CPU
+            layer: {part: buffer.to(pl_module.device) for part, buffer in parts.items()}
+            for layer, parts in self._buffers.items()
+        }
+        super().on_train_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._mean.clear()
+        self._total = self._steps = None
 
     @torch.no_grad()
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
     ) -> None:
-        if not self.every_n_epochs:
+        if not self.every_n_epochs or self.refused:
             return
-        parts = _parts(pl_module, optimizer)
-        if parts is not None:
-            self._mean.add(parts / parts.sum(0))
+        subject = subject_of(trainer, pl_module)
+        try:
+            shares = subject.step_shares(optimizer, self._buffers)
+        except NotOffered as reason:
+            self.refuse(subject, reason)
+            return
+        if self._total is None or self._steps is None:
+            self._total, self._steps = shares.nan_to_num(0.0), (~shares.isnan()).int()
+            return
+        self._total = self._total.to(shares.device) + shares.nan_to_num(0.0)
+        self._steps = self._steps.to(shares.device) + (~shares.isnan()).int()
 
-    def observe(self, trainer: Trainer, module: LightningModule) -> Mapping[str, Value]:
-        if (means := self._mean.result()) is None:
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
+        if self._total is None or self._steps is None:
             return {}
-        layers = [*(module.directions() if isinstance(module, JanusTask) else plain_layers(module))]
+        means = (self._total / self._steps).tolist()  # NaN of a layer without a step
         return {
             f"update/{part}/{layer}": share
-            for part, row in zip(PARTS, means.tolist(), strict=True)
-            for layer, share in zip(layers, row, strict=True)
+            for part, row in zip(PARTS, means, strict=True)
+            for layer, share in zip(subject.split_layers(), row, strict=True)
+            if self.takes(layer)
         }
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"mean": self._mean.state()}
+        # A copy, for the buffers of a layer are replaced while training goes on.
+        buffers = {layer: dict(parts) for layer, parts in self._buffers.items()}
+        own = {"buffers": buffers, "total": self._total, "steps": self._steps}
+        return super().state_dict() | own
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        self._mean.load(state_dict["mean"])
-
-
-def _parts(module: LightningModule, optimizer: Optimizer) -> Tensor | None:
-    """Norms of the parts by layer, (3, L)."""
-    if isinstance(module, JanusTask):
-        if module.parametrization is None:
-            return None
-        weights = [*module.parametrization.weights.values()]
-        decay = weight_decay_of(optimizer, weights[0])
-        return module.parametrization.step_parts(decay)
-    columns = []
-    for weight in plain_layers(module).values():
-        if weight.grad is None:  # the loss did not reach this layer
-            columns.append(weight.new_full((3,), torch.nan))
-            continue
-        decayed = weight_decay_of(optimizer, weight) * frobenius_norm(weight)
-        parts = (frobenius_norm(weight.grad), decayed, torch.zeros_like(decayed))
-        columns.append(torch.stack(parts))
-    return torch.stack(columns, dim=1) if columns else None
+        self._buffers = {layer: dict(parts) for layer, parts in state_dict["buffers"].items()}
+        self._total, self._steps = state_dict["total"], state_dict["steps"]

@@ -84,9 +84,7 @@ def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
         for run in (*sgd, *gd):
             ranks = _ranks(run, clock)
             marker = looks[lambda_of(run)]
-            axes.plot(
-                ranks.index, ranks, marker=marker, markersize=2, **style.DYNAMICS[run.dynamics]
-            )
+            axes.plot(ranks.index, ranks, marker=marker, markersize=2, **style.look(run.dynamics))
         axes.set_xscale("symlog", linthresh=0.1 if clock == "eta_t" else 1)
         _labels(axes, words, "effective rank, conv3 to fc1" if clock == "epoch" else "")
     handles = [style.handle(name, **look) for name, look in style.DYNAMICS.items()]
@@ -149,7 +147,7 @@ def a2_schedules(canvas: Canvas, runs: Sequence[Run]) -> bool:
         for run in shown:
             values = _column(run, "sigma_min")
             values = values[values.index > 0]
-            axes.plot(values.index, values, **style.DYNAMICS[run.dynamics])
+            axes.plot(values.index, values, **style.look(run.dynamics))
         axes.set(xscale="log", title=title)
         style.logarithmic(axes)
         _labels(axes, "epoch", r"$\sigma_{\min}(W)$")
@@ -169,7 +167,7 @@ def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
     for axes, (label, curve) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
         for run in shown:
             values = curve(run)
-            axes.plot(values.index, values, **style.DYNAMICS[run.dynamics])
+            axes.plot(values.index, values, **style.look(run.dynamics))
         _labels(axes, "epoch", label)
     style.legend(canvas, [style.handle(name, **look) for name, look in style.DYNAMICS.items()], 2)
     return bool(groups(shown))

@@ -120,7 +120,8 @@ def lemma1(runs: Sequence[Run]) -> str:
     head += ("its mean's distance from the whole set's", "what sampling leaves of that")
     rows = []
     for run in runs:
-        n, b = run.options["data.num_train"], run.options["data.batch_size"]
+        n, b = run.description.num_train, run.description.batch_size
+        assert n is not None and b is not None
         for layer in run.layers("velocity"):
             key = f"tail_bound/ratio/{layer}"
             tail = f"{run.rows[key].max():.3f}" if run.has(key) else "vacuous"

@@ -39,10 +39,11 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
-from callbacks.margin_histogram import raw_margins
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
 from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.run.rows import plain_row
+from janus_pl.training.any_module import AnyModule
 
 DEADLINE = 240.0  # seconds for all cases of one number of processes
 WAIT = 120.0  # seconds that a process waits for the others in a collective
@@ -186,7 +187,6 @@ class Foreign(LightningModule):
         self.dense = nn.Linear(3 * 16 * 16, 4)
         self.last = nn.Linear(4, 2, bias=False)
         self.double()
-        self.logged: dict[str, float] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.last(torch.tanh(self.dense(x.flatten(1))))
@@ -198,16 +198,17 @@ class Foreign(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return plain_sgd(self.parameters(), 0.1)
 
-    def log_dict(self, dictionary: Any, *args: Any, **options: Any) -> None:
-        self.logged.update({k: float(v) for k, v in dictionary.items()})
-
 
 def foreign_fit(world: int, n: int, batch_size: int, callbacks: Any = (), **options: Any) -> Result:
     """Lightning's own way: DataLoader, DistributedSampler, DDP's mean of the processes' means."""
+    rows: list[dict[str, Any]] = []
     x, y = problem(n)
     module, watch = Foreign(), Watch()
     loader = DataLoader(TensorDataset(x, (y > 0).long()), batch_size=batch_size)
-    with TemporaryDirectory() as folder:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            janus_pl.training.row, "write_row", lambda trainer, row: rows.append(plain_row(row))
+        )
         trainer = trainer_of(
             world, Path(folder), max_epochs=1, callbacks=[*callbacks, watch], **options
         )
@@ -217,10 +218,19 @@ def foreign_fit(world: int, n: int, batch_size: int, callbacks: Any = (), **opti
     return {
         "gradients": watch.gradients,
         "full": full,
-        "logged": module.logged,
+        "rows": rows,
         "weights": weights,
-        "margin": float(raw_margins(trainer, module).mean()) if callbacks else None,
+        "margin": float(AnyModule(trainer, module).margins().mean()) if callbacks else None,
     }
+
+
+def foreign_refused(world: int) -> Result:
+    """A question that no layer of it answers, before training and on every process alike."""
+    try:
+        foreign_fit(world, 10, 4, [GradientNoise(1)])
+    except UsageError as error:
+        return {"error": str(error)}
+    return {"error": ""}
 
 
 def foreign_gradient(n: int) -> list[Tensor]:
@@ -245,7 +255,7 @@ def observers() -> list[Callback]:
 
 def foreign_observers() -> list[Callback]:
     looking = [MarginHistogram(1), LayerVelocity(1), LayerRank(1), NeuralCollapse(1)]
-    return [*looking, UpdateSplit(1), RankBound(1), EquilibriumResidual(1), GradientNoise(1)]
+    return [*looking, UpdateSplit(1), RankBound(1), EquilibriumResidual(1)]
 
 
 CASES: dict[str, Callable[[int], Result]] = {
@@ -290,6 +300,7 @@ CASES: dict[str, Callable[[int], Result]] = {
     "foreign_csv": lambda w: foreign_csv(w) if w > 1 else {},
     # Modules of others, and what Lightning does by itself
     "foreign": lambda w: foreign_fit(w, 10, 4, foreign_observers()),
+    "foreign_refused": foreign_refused,
     "sampler": lambda w: foreign_fit(w, 1001, 1001),
 }
 

@@ -18,7 +18,8 @@ from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import UsageError
 from janus_pl.run.rows import Histogram
 
-FITS = [name for name in CASES if name not in ("predict", "foreign", "foreign_csv", "sampler")]
+OTHERS = ("predict", "foreign", "foreign_csv", "foreign_refused", "sampler")
+FITS = [name for name in CASES if name not in OTHERS]
 EXACT = {"float64": 1e-12, "float32": 1e-5}
 SAMPLES = {"gd_even": 20, "gd_ragged_micro": 25, "gd_1001_by_7": 1001, "gd_1001_by_250": 1001}
 MICRO_BATCHED = (*SAMPLES, "gd_odd", "gd_as_sgd", "gd_float32")
@@ -201,13 +202,37 @@ def test_every_process_has_every_margin_and_the_first_one_writes(
         assert result["foreign_csv"]["error"].startswith(f"trainer.devices: got {len(ranks)}, ")
 
 
-def test_modules_of_others_are_looked_at_alike_by_all(ranks: list[Result]) -> None:
+def test_modules_of_others_are_looked_at_alike_by_all(alone: Result, ranks: list[Result]) -> None:
     first, *others = [result["foreign"] for result in ranks]
-    kinds = {key.split("/")[0] for key in first["logged"]}
-    assert {"margin", "velocity", "rank", "collapse", "update", "tail_bound"} <= kinds
-    assert first["logged"]["margin/mean"] == pytest.approx(first["margin"], rel=1e-12)
+    start, row = first["rows"]
+    kinds = {key.split("/")[0] for key in row}
+    assert {"margin_raw", "velocity", "rank", "collapse", "update", "tail_bound"} <= kinds
+    assert row["margin_raw/mean"] == pytest.approx(first["margin"], rel=1e-12)
+    assert (start["epoch"], row["epoch"]) == (0, 1)
+    steps = math.ceil(10 / len(ranks) / 4)
+    assert (
+        row["trainer/global_step"]
+        == steps
+        < 3
+        == alone["foreign"]["rows"][1]["trainer/global_step"]
+    )
+    assert row["eta_t"] == pytest.approx(0.1 * steps)
     for other in others:
-        assert other["logged"] == first["logged"]
+        assert other["rows"] == first["rows"]
+    # Before the first step every process sees what a single one does.
+    assert start.keys() == alone["foreign"]["rows"][0].keys()
+    for key, value in alone["foreign"]["rows"][0].items():
+        if isinstance(value, int | float):
+            assert start[key] == pytest.approx(value, rel=1e-12), key
+
+
+def test_a_question_that_a_module_cannot_answer_is_refused_by_all(
+    alone: Result, ranks: list[Result]
+) -> None:
+    for result in (alone, *ranks):
+        assert result["foreign_refused"]["error"].startswith(
+            "callbacks.GradientNoise: got 'Foreign', allowed: a module that can answer"
+        )
 
 
 def test_lightnings_sampler_with_mean_reduction_fails_the_same_test(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import runpy
 import shlex
@@ -15,13 +16,16 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from record_reader import Rows, read_rows
+from torch.utils.data import DataLoader, TensorDataset
 
 from janus_pl import DeepReLUClassifier
 from janus_pl.cli.main import main
 from janus_pl.data import DigitsPair
 from janus_pl.deep import PARAMETRIZATIONS, losses
+from janus_pl.training.subject import Subject
 
 PAGE = (ROOT / "docs" / "EXTENDING.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
@@ -146,6 +150,50 @@ def test_a_new_observable_is_a_key_of_the_row() -> None:
     signals = np.sort(signals_of(run, data.train_x, data.train_y))
     expected = signals[: len(signals) // 5].mean() / signals.mean()
     assert rows[-1]["margin/tail"] == pytest.approx(expected, rel=1e-4)
+
+
+class Other(LightningModule):
+    """A module that knows nothing of this package."""
+
+    def __init__(self, outputs: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer = torch.nn.Linear(6, outputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layer(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return self(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+def test_a_new_observable_serves_other_modules(
+    fit: Any, rows: Rows, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it cannot read is said once, as the page has it."""
+    tail = importlib.import_module("margin_tail").MarginTail(every_n_epochs=1, share=0.3)
+    x, y = torch.randn(10, 6, generator=torch.Generator().manual_seed(0)), torch.arange(10) % 2
+    loader = DataLoader(TensorDataset(x, y), batch_size=4)
+    module = Other(2)
+    fit(module, loader, 2, [tail])
+    with torch.no_grad():
+        outputs = module(x).double().numpy()
+    lead = np.sort((outputs[:, 1] - outputs[:, 0]) / 2 * (2 * y.numpy() - 1))
+    assert [row["epoch"] for row in rows if "margin/tail" in row] == [0, 1, 2]
+    assert rows[-1]["margin/tail"] == pytest.approx(lead[:3].mean() / lead.mean(), rel=1e-5)
+    rows.clear()
+    fit(Other(2), DataLoader(TensorDataset(x, y + 5), batch_size=4), 2, [tail])
+    assert not [row for row in rows if "margin/tail" in row]
+    said = [r.getMessage() for r in caplog.records if "MarginTail" in r.getMessage()]
+    assert len(said) == 1 and said[0].startswith("MarginTail records nothing of Other: its labels")
+
+
+def test_the_page_says_what_a_subject_offers() -> None:
+    for name in re.findall(r"`(\w+)\(\)`", PAGE.partition("## A new loss")[0]):
+        assert callable(getattr(Subject, name)), name
 
 
 def test_a_new_loss_is_trained_and_its_flow_of_rho_is_known() -> None:

@@ -181,7 +181,7 @@ def test_a_breach_of_an_earlier_fit_is_not_one_of_the_next(
     options = {"optimizer": plain_sgd, "normalization": "none", "init_scale": 0.8}
     loader = small_loader(n=3, batch_size=1)
     with monkeypatch.context() as patch:
-        patch.setattr("callbacks.rank_bound.weight_decay_of", lambda *_: 250.0)
+        patch.setattr("janus_pl.deep.answers.decay_of", lambda *_: ("coupled", 250.0))
         with pytest.raises(TheoremError):
             fit(small_task(learning_rate=0.003, **options), loader, 1, [bound])
     fit(small_task(learning_rate=0.003, **options), loader, 2, [bound])
@@ -197,7 +197,7 @@ def test_a_breach_is_still_one_when_the_run_goes_on_and_the_first_one_is_told(
     save = SaveAt(3, tmp_path / "a.ckpt")
     bound = RankBound()
     with monkeypatch.context() as patch:
-        patch.setattr("callbacks.rank_bound.weight_decay_of", lambda *_: 250.0)
+        patch.setattr("janus_pl.deep.answers.decay_of", lambda *_: ("coupled", 250.0))
         with pytest.raises(Stop):
             fit(make(), loader, 4, [bound, save], enable_checkpointing=True)
     again = RankBound()
@@ -208,7 +208,7 @@ def test_a_breach_is_still_one_when_the_run_goes_on_and_the_first_one_is_told(
     # The breach that came first keeps its place, whatever comes after it.
     bound._broken = "the first one"
     with monkeypatch.context() as patch:
-        patch.setattr("callbacks.rank_bound.weight_decay_of", lambda *_: 250.0)
+        patch.setattr("janus_pl.deep.answers.decay_of", lambda *_: ("coupled", 250.0))
         trainer: Any = type("T", (), {"global_step": 9, "world_size": 1, "global_rank": 0})()
         module: Any = type("M", (), {"device": torch.device("cpu")})()
         bound.observe(trainer, module)
@@ -223,6 +223,7 @@ class Steps(Callback):
 
     def __init__(self) -> None:
         self.norms: dict[int, list[Any]] = {}
+        self.buffers: dict[str, dict[str, torch.Tensor]] = {}
         self.shares: dict[int, list[Any]] = {}
         self.losses: dict[int, list[float]] = {}
 
@@ -233,8 +234,19 @@ class Steps(Callback):
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
         epoch = trainer.current_epoch + 1
         self.norms.setdefault(epoch, []).append(module.velocity_norms().tolist())
-        parts = module.parametrization.step_parts(optimizer.param_groups[0]["weight_decay"])
-        self.shares.setdefault(epoch, []).append((parts / parts.sum(0)).tolist())
+        decay, momentum = (optimizer.param_groups[0][k] for k in ("weight_decay", "momentum"))
+        assert (decay, momentum) == (1e-3, 0.9)
+        learned, columns = module.parametrization, []
+        for (layer, p), own in zip(learned.weights.items(), learned.gradient_parts(), strict=True):
+            # Each part's momentum by itself; together they are the optimizer's.
+            parts = own | {"decay": decay * p.detach()}
+            before = self.buffers.get(layer)
+            if before is not None:
+                parts = {name: momentum * before[name] + part for name, part in parts.items()}
+            self.buffers[layer] = parts
+            columns.append([float(parts[k].norm()) for k in ("gradient", "decay", "projection")])
+        sizes = np.array(columns).T
+        self.shares.setdefault(epoch, []).append(sizes / sizes.sum(0))
 
 
 def test_means_are_over_the_steps_of_their_own_epoch(

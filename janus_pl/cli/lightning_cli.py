@@ -33,10 +33,10 @@ from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.run.files import write_atomically
 from janus_pl.run.logger import RunLogger
-from janus_pl.run.name import run_name, run_tags
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
+from janus_pl.training.subjects import Describes
 
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 OPTIONS = (
@@ -156,9 +156,6 @@ class ConfigReader(LightningCLI):
     def _logger(self) -> RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
-        config = self.config[str(self.subcommand)].as_dict()
-        options["name"] = options["name"] or run_name(config)
-        options["tags"] = list(dict.fromkeys([*(options["tags"] or ()), *run_tags(config)]))
         return RunLogger(**options, resumed=self.resumed.folder)
 
 
@@ -200,7 +197,8 @@ class JanusCLI(ConfigReader):
         check_trainer(vars(options))
         given = options.callbacks or []
         exact = ExactResume(goes_on=self.resumed.folder is not None)
-        options.callbacks = [*(given if isinstance(given, list) else [given]), exact]
+        given = given if isinstance(given, list) else [given]
+        options.callbacks = [*given, exact, Describes()]
         if self.subcommand == "fit":
             check_callbacks(options.callbacks)
         if options.logger in (None, True):

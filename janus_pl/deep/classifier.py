@@ -15,26 +15,28 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.deep.answers import Answers
 from janus_pl.deep.checks import check_run
 from janus_pl.deep.epoch import Epoch, TrainingPass
 from janus_pl.deep.equilibrium import Equilibrium
-from janus_pl.deep.held_out import HoldsOut
 from janus_pl.deep.losses import LOSSES, PULLS
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.normalizations import PARAMETRIZATIONS
 from janus_pl.deep.optimizers import OptimizerFactory, build_optimizer
-from janus_pl.deep.parametrization import Parametrization, gradients_of, trained_parameters
+from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError, check_name, check_number
 from janus_pl.observables.margins import output_margins
 from janus_pl.training.clock import epochs_of, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.training.guard import UpdateGuard
+from janus_pl.training.optimizers import is_sgd
 from janus_pl.training.ranks import Ranks, backward_alone
 from janus_pl.training.samples import training_samples
 from janus_pl.training.schedules import Schedule, build_scheduler, check_schedule
+from janus_pl.training.subject import NotOffered
 
 
-class DeepReLUClassifier(HoldsOut):
+class DeepReLUClassifier(Answers):
     r"""Deep ReLU network with labels +1/-1, trained by SGD or full-batch GD (Section D.5).
 
     f_W(x) = rho f_V(x), where every V_k has unit Frobenius norm. `normalization` decides which
@@ -77,8 +79,6 @@ class DeepReLUClassifier(HoldsOut):
         UsageError: A value is outside its range.
     """
 
-    parametrization: Parametrization
-
     def __init__(
         self,
         loss: str = "square",
@@ -115,6 +115,7 @@ class DeepReLUClassifier(HoldsOut):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.decay = decay
+        self.normalization = normalization
         self.schedule = schedule
         self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
@@ -125,18 +126,6 @@ class DeepReLUClassifier(HoldsOut):
         check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
 
     # The contract of JanusTask
-
-    def directions(self) -> dict[str, Tensor]:
-        return self.parametrization.directions()
-
-    def scale(self) -> Tensor:
-        return self.parametrization.scale()
-
-    def velocities(self) -> dict[str, Tensor]:
-        return self.parametrization.velocities()
-
-    def velocity_norms(self) -> Tensor:
-        return self.parametrization.velocity_norms()
 
     def full_velocity_norms(self) -> Tensor:
         total = [torch.zeros_like(weight) for weight in self.parametrization.weights.values()]
@@ -156,12 +145,16 @@ class DeepReLUClassifier(HoldsOut):
         return self.parametrization.velocities(gradients)
 
     def equilibrium(self) -> dict[str, Tensor]:
+        if not is_sgd(optimizer := self.trainer.optimizers[0]):
+            raise NotOffered(
+                f"its equilibrium is known for SGD, not for {type(optimizer).__name__}"
+            )
         return self._equilibrium.numbers(self.training_pass())
 
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
         return output_margins(outputs, y)
 
-    def training_margins(self) -> Tensor:
+    def margins(self) -> Tensor:
         return self.training_pass().margins
 
     def completed(self) -> int:
@@ -306,7 +299,9 @@ class DeepReLUClassifier(HoldsOut):
         if seen:
             numbers = {"rho": seen.rho, "rho_learned": seen.rho_learned}
             numbers |= {"train/loss": seen.loss, "train/error": seen.error}
-            numbers |= {f"equilibrium/{k}": v for k, v in self._equilibrium.residual(seen).items()}
+            if is_sgd(self.trainer.optimizers[0]):
+                residual = self._equilibrium.residual(seen)
+                numbers |= {f"equilibrium/{k}": v for k, v in residual.items()}
             self.row.put({"measured_step": seen.step})
         # One transfer, since each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()

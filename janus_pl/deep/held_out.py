@@ -64,7 +64,7 @@ class HoldsOut(JanusTask):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         x, y = batch[:2]
-        return self.ranks.gather(self.margins((self.ranks.own(x), self.ranks.own(y))), len(y))
+        return self.ranks.gather(self.margins_of((self.ranks.own(x), self.ranks.own(y))), len(y))
 
     def on_validation_epoch_end(self) -> None:
         self._end("val")

@@ -62,6 +62,9 @@ class GlobalScale(Parametrization):
     def step_parts(self, weight_decay: float) -> Tensor:
         return self._normalized_parts(weight_decay)
 
+    def gradient_parts(self) -> list[dict[str, Tensor]]:
+        return self._tangent_parts()
+
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return gradient
 
@@ -131,6 +134,9 @@ class PerLayer(Parametrization):
 
     def step_parts(self, weight_decay: float) -> Tensor:
         return self._normalized_parts(weight_decay)
+
+    def gradient_parts(self) -> list[dict[str, Tensor]]:
+        return self._tangent_parts()
 
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return gradient
@@ -233,6 +239,9 @@ class Plain(Parametrization):
     def step_parts(self, weight_decay: float) -> Tensor:
         gradients = torch.stack([frobenius_norm(grad_of(W)) for W in self._values()])
         return torch.stack((gradients, weight_decay * self.norms(), torch.zeros_like(gradients)))
+
+    def gradient_parts(self) -> list[dict[str, Tensor]]:
+        return [{"gradient": grad_of(W)} for W in self._values()]
 
     def _values(self) -> list[nn.Parameter]:
         return [*self.weights.values()]

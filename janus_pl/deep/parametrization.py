@@ -106,6 +106,14 @@ class Parametrization(ABC):
         is 0. Momentum sums these parts over the steps.
         """
 
+    @abstractmethod
+    def gradient_parts(self) -> list[dict[str, Tensor]]:
+        r"""Return the parts of dLoss/dp_k, which sum to it, in depth order; shapes of the p_k.
+
+        `gradient` is (s_k/||p_k||) G_k. `projection` is the multiplier's part of `step_parts`, and
+        is missing for plain weights.
+        """
+
     def norms(self) -> Tensor:
         """Return ||p_k||, (L,)."""
         return torch.stack([frobenius_norm(p.detach()) for p in self.weights.values()])
@@ -115,6 +123,18 @@ class Parametrization(ABC):
         norms, radial = self.norms(), self.radial() / self.norms()
         tangent = self.velocity_norms() / norms
         return torch.stack((torch.hypot(tangent, radial), weight_decay * norms, radial.abs()))
+
+    @torch.no_grad()
+    def _tangent_parts(self) -> list[dict[str, Tensor]]:
+        r"""Return `gradient_parts` for tangent dLoss/dp_k.
+
+        (s/||p||) G = dLoss/dp + c p and the projection is -c p, with c = <G, W>/||p||^2.
+        """
+        found = []
+        for p, radial, norm in zip(self.weights.values(), self.radial(), self.norms(), strict=True):
+            along = radial / norm.square() * p.detach()
+            found.append({"gradient": grad_of(p) + along, "projection": -along})
+        return found
 
     @abstractmethod
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:

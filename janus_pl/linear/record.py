@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from janus_pl.data.regression import LinearProblem
+from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.landscape import noise
 from janus_pl.linear.replicas import LinearTraining, Snapshot, Window, pooled, window
 from janus_pl.run.files import save_arrays
@@ -166,3 +167,39 @@ def save_result(folder: Path, run: LinearTraining) -> None:
         weight_decay=run.lam.cpu(),
         learning_rate=run.eta.cpu(),
     )
+
+
+def facts_of(
+    data: LinearProblem, lambdas: Sequence[float], convention: DecayConvention, device: torch.device
+) -> dict[str, Any]:
+    """Return the fields of a run's description: the steps of compiled code are those of SGD.
+
+    Args:
+        data: The problem.
+        lambdas: The paper's lambda of each replica.
+        convention: The decay of W in a step.
+        device: The device of W.
+    """
+    # PyTorch's weight decay: W <- W - eta (gradient + 2 lambda W).
+    decays = [2 * LAMBDA_FACTOR[convention] * lam for lam in lambdas]
+    one = len(lambdas) == 1
+    decay = {
+        "kind": "coupled" if any(decays) else "none",
+        "weight_decay": decays[0] if one else decays,
+    }
+    size = data.batch_size
+    return {
+        "kind": "linear",
+        "optimizer": "SGD",
+        "momentum": 0.0,
+        "weight_decay": lambdas[0] if one else list(lambdas),
+        "decay": "all",
+        "decays": {"fc1": decay},
+        "whole": data.whole,
+        "num_train": data.num_train,
+        "batch_size": data.num_train if size == "full" else size,
+        "steps_per_epoch": data.steps_per_epoch,
+        "data_seed": data.seed,
+        "precision": "64-true",
+        "device": device.type,
+    }

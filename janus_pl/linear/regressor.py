@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from janus_pl.linear.checks import (
     warn_of_instability,
 )
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
-from janus_pl.linear.record import LinearRecord, save_problem, save_result
+from janus_pl.linear.record import LinearRecord, facts_of, save_problem, save_result
 from janus_pl.linear.replicas import LinearTraining
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
@@ -110,6 +110,9 @@ class LinearRegressor(JanusTask):
 
     # The contract of JanusTask
 
+    def layers(self) -> Sequence[str]:
+        return ["fc1"]
+
     def directions(self) -> dict[str, Tensor]:
         w = self.weight.detach()[0]
         return {"fc1": w / torch.linalg.vector_norm(w)}
@@ -134,7 +137,7 @@ class LinearRegressor(JanusTask):
         return regression_margins(outputs, y)
 
     @torch.no_grad()
-    def training_margins(self) -> Tensor:
+    def margins(self) -> Tensor:
         data, n = self.data, self.data.num_train
         margins = []
         for start in range(0, n, SAMPLES_AT_ONCE):
@@ -144,11 +147,14 @@ class LinearRegressor(JanusTask):
             else:
                 x, y = (a[:, :, chosen] for a in data.problem[:2])
             batch = [torch.from_numpy(a[0].T).to(self.device) for a in (x, y)]
-            margins.append(self.margins(batch))
+            margins.append(self.margins_of(batch))
         return torch.cat(margins)
 
     def completed(self) -> int:
         return self.replicas.plan.done
+
+    def facts(self) -> dict[str, Any]:
+        return facts_of(self.data, self._lambdas, self.decay_convention, self.device)
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_run(trainer, data, self._rates)
@@ -250,7 +256,7 @@ class LinearRegressor(JanusTask):
             self.trainer.fit_loop.max_epochs = self._epochs
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        return self.margins(batch)
+        return self.margins_of(batch)
 
     # State
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -87,3 +88,42 @@ def equilibrium_residual(mu: Tensor, second_moment: Tensor, rho: Tensor, lam: fl
     0.0
     """
     return mu - (second_moment + lam) * rho
+
+
+def class_margins(outputs: Tensor, y: Tensor) -> Tensor:
+    r"""Return the margins of raw outputs: (f_y - max of the others)/2 for K classes.
+
+    For a single output f and labels +1/-1 or 1/0 it is y f; for two outputs and labels +1/-1 it is
+    `output_margins`.
+
+    Args:
+        outputs: The outputs, (B, K), (B, 1) or (B,).
+        y: Class indices (B,), or the signs of two classes.
+
+    Returns:
+        Margins in the units of the outputs, (B,).
+
+    Raises:
+        ValueError: The labels are neither class indices nor the signs of two classes.
+
+    >>> import torch
+    >>> class_margins(torch.tensor([[1.0, 5.0, 2.0]]), torch.tensor([2]))
+    tensor([-1.5000])
+    """
+    outputs = outputs.flatten(1) if outputs.dim() > 1 else outputs[:, None]
+    labels = set(y.unique().tolist()) if y.numel() == len(outputs) else {None}
+    if outputs.shape[1] == 1:
+        sign = y.to(outputs).flatten()
+        if labels <= {0, 1}:
+            sign = 2 * sign - 1
+        elif not labels <= {-1, 1}:
+            raise ValueError("its labels are neither 0 and 1 nor -1 and +1")
+        return sign * outputs[:, 0]
+    signs = labels <= {-1, 1} and (-1 in labels or y.is_floating_point())
+    if outputs.shape[1] == 2 and y.dim() == 1 and signs:
+        return output_margins(outputs, y.to(outputs))
+    if y.dim() != 1 or y.is_floating_point() or y.min() < 0 or y.max() >= outputs.shape[1]:
+        raise ValueError("its labels are not class indices")
+    own = outputs.gather(1, y[:, None])[:, 0]
+    others = outputs.scatter(1, y[:, None], -torch.inf).amax(dim=1)
+    return (own - others) / 2

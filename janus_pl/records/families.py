@@ -32,21 +32,24 @@ TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
 def seed_of(run: Run) -> tuple[Any, Any]:
     """Return the seeds of the weights and of the samples."""
-    return run.options.get("seed_everything"), run.options.get("data.seed")
+    return run.description.seed, run.description.data_seed
 
 
 def lambda_of(run: Run) -> float:
     """Return the paper's lambda; NaN if the run has several, or none."""
-    value = run.options.get("model.weight_decay")
+    value = run.description.weight_decay
     return float(value) if isinstance(value, int | float) else math.nan
 
 
 def is_untrained(run: Run) -> bool:
     """Tell whether a network's training loss ended within 1% of that of f = 0, or above it.
 
-    Such a run is no evidence for or against claims about trained networks.
+    Such a run is no evidence for or against claims about trained networks. Other modules have
+    losses of their own, so nothing is known of f = 0.
     """
-    at_zero = LOSS_AT_ZERO.get(str(run.options.get("model.loss")), math.inf)
+    if run.description.kind != "network":
+        return False
+    at_zero = LOSS_AT_ZERO.get(str(run.description.loss), math.inf)
     return run.last("train/loss") >= UNTRAINED * at_zero
 
 
@@ -82,14 +85,38 @@ def why_untrained(run: Run) -> str:
 
 
 def setup(run: Run, *varied: Varied) -> str:
-    """Return all options that change the numbers, except varied ones; equal if comparable."""
+    """Return all that changes the numbers, except what is varied; equal if comparable.
+
+    These are the options as configured, and measured facts that need not be options: the optimizer,
+    the batch size and, of somebody else's module, how its weights decay. An option of somebody
+    else's class is kept even if its name is that of a varied one of ours.
+    """
     left_out = {option for name in varied for option in OPTIONS_OF[name]}
     kept = {
         key: value
         for key, value in run.options.items()
-        if key not in left_out and (not key.startswith("trainer.") or key in TRAINER)
+        if not (key in left_out and _is_of_ours(run, key))
+        and (not key.startswith("trainer.") or key in TRAINER)
     }
-    return json.dumps(kept, sort_keys=True, default=str)
+    return json.dumps({**kept, "description": _facts(run, *varied)}, sort_keys=True, default=str)
+
+
+def _is_of_ours(run: Run, option: str) -> bool:
+    """Tell whether an option means what its name says: the trainer's, or of a class of ours."""
+    part = option.partition(".")[0]
+    if run.description.kind != "module" or part in ("trainer", "seed_everything"):
+        return True
+    return part == "data" and str(run.options.get("data")).startswith("janus_pl.data.")
+
+
+def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
+    seen = run.description
+    facts: dict[str, Any] = {"optimizer": seen.optimizer}
+    if "batch" not in varied:
+        facts["batch"] = "whole" if seen.whole else seen.batch_size
+    if seen.kind == "module":
+        facts |= {"momentum": seen.momentum, "decays": seen.decays, "num_train": seen.num_train}
+    return facts
 
 
 def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:

@@ -24,6 +24,7 @@ from janus_pl.records.parts import Part, Skipped
 from janus_pl.records.run import STEP, Histogram, Run
 
 EMPTY = "not a readable record: no run in it"
+GIVES_CONFIG = ("run", "config")  # types of records
 HEADER = 7  # bytes of W&B's file before its first record
 
 
@@ -107,10 +108,10 @@ def _read_part(file: Path) -> Part | Skipped | None:
         records = [json.loads(line) for line in lines]
     except json.JSONDecodeError as error:
         return Skipped(file, f"W&B's reader printed no JSON: {error}")
-    head = next((r["run"] for r in records if r.get("type") == "run"), None)
-    if head is not None and head.get("job_type") == "report":
+    heads = [r["run"] for r in records if r.get("type") == "run"]
+    if any(head.get("job_type") == "report" for head in heads):
         return None
-    if head is None:
+    if not heads:
         ended = f"W&B's reader ended with {told.returncode}"  # below 0: killed by a signal
         said = " ".join(told.stderr.split()) or (ended if told.returncode else "")
         # The reader does not always say that a file is cut off: its size does.
@@ -119,15 +120,18 @@ def _read_part(file: Path) -> Part | Skipped | None:
             said = f"no run in its {size} bytes"
         return Skipped(file, f"not a readable record: {said}" if said else EMPTY)
     config: dict[str, Any] = {}
-    for given in [head, *(r for r in records if r["type"] == "config")]:
-        config |= given["config"].get("update", {})
+    given = [r["run"] if r["type"] == "run" else r for r in records if r["type"] in GIVES_CONFIG]
+    for each in given:
+        config |= (each.get("config") or {}).get("update", {})
+    # A name that is set after the start is another record of the run.
+    named = {key: value for head in heads for key, value in head.items()}
     ends = [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]
     return Part(
         path=file,
-        id=head["run_id"],
-        name=head.get("display_name") or head["run_id"],
-        group=head.get("run_group"),
-        start=head.get("start_time", ""),
+        id=heads[0]["run_id"],
+        name=named.get("display_name") or heads[0]["run_id"],
+        group=named.get("run_group"),
+        start=heads[0].get("start_time", ""),
         config=config,
         items=[r["history"]["item"] for r in records if r["type"] == "history"],
         exit_code=ends[-1] if ends else None,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from janus_pl.errors import SOUND
+from janus_pl.records.described import described
+from janus_pl.run.description import Description
 
 STEP = "trainer/global_step"
 
@@ -63,9 +66,9 @@ class Run:
         return float(self.rows[key].dropna().iloc[0]) if self.has(key) else float("nan")
 
     def layers(self, kind: str) -> list[str]:
-        """Return the layers with keys `kind/<layer>` by name, in the paper's network by depth."""
+        """Return the layers with keys `kind/<layer>`, in the order of `ordered`."""
         prefix = f"{kind}/"
-        return sorted(key.removeprefix(prefix) for key in self.rows if key.startswith(prefix))
+        return ordered([k.removeprefix(prefix) for k in self.rows if k.startswith(prefix)], [self])
 
     @property
     def finished(self) -> bool:
@@ -73,8 +76,17 @@ class Run:
         return self.exit_code in SOUND
 
     @cached_property
+    def description(self) -> Description:
+        """What the run measurably was; of an old record of our own classes, what was configured."""
+        return described(self.config)
+
+    @cached_property
     def options(self) -> dict[str, Any]:
-        """The options of the run, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`."""
+        """The options of the run, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`.
+
+        They say what was configured, and the module alone knows what an option means.
+        `description` says what the run was.
+        """
         flat = {"seed_everything": self.config.get("seed_everything")}
         for part in ("model", "data"):
             given = self.config.get(part) or {}
@@ -90,8 +102,42 @@ class Run:
 
     @property
     def dynamics(self) -> str:
-        """`GD` if `data.batch_size` is `full`, the whole training set a step, else `SGD`."""
-        return "GD" if self.options.get("data.batch_size") == "full" else "SGD"
+        """The dynamics as measured: `GD`, `SGD`, or another optimizer's name."""
+        return self.description.dynamics
+
+
+def ordered(names: Iterable[str], runs: Iterable[Run]) -> list[str]:
+    """Return the names of layers, each once, in the order of the forward pass.
+
+    The descriptions of the runs have the order. Layers that they lack follow as they come. If no
+    description has layers, as in old records, the order is that of `natural`.
+    """
+    found = dict.fromkeys(names)
+    known = _merged(dict.fromkeys(run.description.layers for run in runs))
+    if not known:
+        return sorted(found, key=natural)
+    return [name for name in known if name in found] + [k for k in found if k not in known]
+
+
+def natural(name: str) -> list[tuple[bool, int, str]]:
+    """Return a key to sort by, so that numbers in names are in the order of their size.
+
+    >>> sorted(["layer10", "layer2", "fc"], key=natural)
+    ['fc', 'layer2', 'layer10']
+    """
+    parts = re.split(r"(\d+)", name)
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+
+
+def _merged(orders: Iterable[Sequence[str]]) -> list[str]:
+    """Merge several orders; a name that the earlier ones lack stands before its next known one."""
+    found: list[str] = []
+    for order in orders:
+        for place, name in enumerate(order):
+            if name not in found:
+                later = [found.index(other) for other in order[place + 1 :] if other in found]
+                found.insert(min(later, default=len(found)), name)
+    return found
 
 
 def _flatten(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -7,16 +7,17 @@ from types import ModuleType
 from typing import Any
 
 from janus_pl.report.figures import FIGURES
+from janus_pl.run.description import KEY
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
-LAMBDA = "model.init_args.weight_decay"
-BATCH = "data.init_args.batch_size"
+LAMBDA = f"{KEY}.weight_decay"
+DYNAMICS = f"{KEY}.dynamics"
 
 
 def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) -> Any:
     """Build the workspace: a section for each kind of figure, x axis the epoch, colours by run."""
     line = _lines(panels)
-    by_lambda, by_batch = panels.Config(LAMBDA), panels.Config(BATCH)
+    by_lambda, by_dynamics = panels.Config(LAMBDA), panels.Config(DYNAMICS)
     sections = {
         "Margins by lambda (Figs. 1, 2, 5)": [
             line("Margins, mean", ["margin/mean"], groupby=by_lambda),
@@ -24,17 +25,22 @@ def build(workspaces: Any, panels: Any, entity: str, project: str, name: str) ->
             line("Margins, histogram", ["margin/hist"]),
             line("rho", ["rho"], groupby=by_lambda, log_y=True),
         ],
+        "Raw margins, in units of the outputs": [
+            line("Raw margins, mean", ["margin_raw/mean"], groupby=by_dynamics),
+            line("Raw margins, standard deviation", ["margin_raw/std"], groupby=by_dynamics),
+            line("Raw margins, histogram", ["margin_raw/hist"]),
+        ],
         "Noise by layer (Figs. 3, 4a)": [
             line(f"‖V dot‖, {k}", [f"velocity/{k}"], groupby=by_lambda, log_y=True) for k in LAYERS
         ],
         "Rank by layer (Fig. 4b)": [
             line(f"Effective rank, {k}", [f"effective_rank/{k}"], groupby=by_lambda) for k in LAYERS
         ],
-        "GD against SGD": [
-            line("Training loss", ["train/loss"], groupby=by_batch, log_y=True),
-            line("Margins, mean", ["margin/mean"], groupby=by_batch),
-            line("‖V dot‖, conv4", ["velocity/conv4"], groupby=by_batch, log_y=True),
-            line("Effective rank, conv4", ["effective_rank/conv4"], groupby=by_batch),
+        "Dynamics, as measured": [
+            line("Training loss", ["train/loss"], groupby=by_dynamics, log_y=True),
+            line("Margins, mean", ["margin/mean"], groupby=by_dynamics),
+            line("‖V dot‖, conv4", ["velocity/conv4"], groupby=by_dynamics, log_y=True),
+            line("Effective rank, conv4", ["effective_rank/conv4"], groupby=by_dynamics),
             line(
                 "Effective rank, conv4, by step", ["effective_rank/conv4"], x="trainer/global_step"
             ),

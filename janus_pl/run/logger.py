@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import Exit, StorageError, UsageError
 from janus_pl.run.account import check_folder_name, has_account, new_id
+from janus_pl.run.description import KEY, Description, write_description
 from janus_pl.run.files import settle
 from janus_pl.run.folder import RunFolder
 from janus_pl.run.journal import Journal
+from janus_pl.run.name import run_name, run_tags
 
 _folders: list[RunFolder] = []  # locked by this process, until `finish`
 
@@ -39,7 +41,7 @@ class RunLogger(WandbLogger):
 
     Args:
         project: The W&B project, also the name of the folder.
-        name: The name of the run; if it is None, W&B makes one up.
+        name: The name of the run; if it is None, that of its description.
         group: The W&B group; a report reads it as one experiment.
         tags: W&B tags.
         run_dir: The folder of all runs.
@@ -49,6 +51,8 @@ class RunLogger(WandbLogger):
         resumed: Whether this goes on with a run.
         journal: The rows in a file of the run's folder, beside W&B's record; first process only.
         sent_steps: The optimizer steps up to which W&B has the rows of a resumed online run.
+        epoch_end: Takes Lightning's own metrics in place of W&B and returns whether it did; None
+            if W&B gets them as they come.
 
     Raises:
         UsageError: W&B would refuse an option, or the project or id is not the name of one folder.
@@ -68,6 +72,8 @@ class RunLogger(WandbLogger):
         _check_names(project, run_id, name, group, tags)
         self.resumed = resumed is not None
         self.sent_steps = -1
+        self.epoch_end: Callable[[Mapping[str, float]], bool] | None = None
+        self._named = name is not None
         self.folder = Path(run_dir) / project / run_id
         self.journal = Journal(self.folder)
         super().__init__(
@@ -145,6 +151,24 @@ class RunLogger(WandbLogger):
         return wandb.Settings(**settings)
 
     @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if self.epoch_end is not None:
+            if self.epoch_end(metrics):
+                return
+            # Without an epoch it is no row of the record.
+            metrics = {key: value for key, value in metrics.items() if key != "epoch"}
+        super().log_metrics(dict(metrics), step)
+
+    def describe(self, description: Description) -> None:
+        """Put a description into the run's folder and into W&B: config, name and tags."""
+        run = self.experiment
+        write_description(self.folder, description)
+        run.config.update({KEY: description.to_plain()}, allow_val_change=True)
+        if not self._named:
+            run.name = run_name(description)
+        run.tags = tuple(dict.fromkeys([*(run.tags or ()), *run_tags(description)]))
+
+    @rank_zero_only
     def finalize(self, status: str) -> None:
         super().finalize(status)
         self.journal.close()
@@ -153,6 +177,16 @@ class RunLogger(WandbLogger):
     def wandb_folder(self) -> Path:
         """W&B's own directory of this run, which `wandb leet` opens and `wandb sync` uploads."""
         return Path(self.experiment.settings.sync_dir)
+
+
+def record_description(loggers: Sequence[Logger], description: Description) -> None:
+    """Put a description into the records of the W&B loggers; the first process alone calls it."""
+    for logger in loggers:
+        if isinstance(logger, RunLogger):
+            logger.describe(description)
+        elif isinstance(logger, WandbLogger):
+            plain = {KEY: description.to_plain()}
+            logger.experiment.config.update(plain, allow_val_change=True)
 
 
 def _check_names(

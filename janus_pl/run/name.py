@@ -2,60 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from janus_pl.run.description import Description
 
-# Options of the paper's runs; a name leaves them out.
+# Facts of the paper's runs; a name leaves them out.
 USUAL = {"loss": "square", "normalization": "weight_norm", "decay": "all"}
 
 
-def run_name(config: Mapping[str, Any]) -> str | None:
-    """Return a name that tells a sweep's runs apart; None without weight decay or batch size.
+def run_name(description: Description) -> str:
+    """Return a name that tells a sweep's runs apart; it leaves out facts that are not known.
 
-    Args:
-        config: The resolved config, nested.
-
-    >>> data = {"init_args": {"batch_size": 128, "seed": 0}}
-    >>> model = {"class_path": "janus_pl.DeepReLUClassifier", "init_args": {"weight_decay": 0.001}}
-    >>> run_name({"seed_everything": 0, "model": model, "data": data})
+    >>> sgd = Description(
+    ...     *("janus_pl.DeepReLUClassifier", "network", "normalized", "SGD", False, ()),
+    ...     **{"weight_decay": 0.001, "batch_size": 128, "seed": 0, "data_seed": 0},
+    ... )
+    >>> run_name(sgd)
     'sgd-B128-lam0.001-seed0'
+    >>> decays = {"net.0": {"acts": "decoupled", "value": 0.01}}
+    >>> run_name(
+    ...     Description("a.Mine", "module", "raw", "AdamW", False, (), decays=decays, batch_size=32)
+    ... )
+    'Mine-adamw-B32-wd0.01'
     """
-    model, data = _options(config, "model"), _options(config, "data")
-    if "weight_decay" not in model or "batch_size" not in data:
-        return None
-    batch, seed = data["batch_size"], data.get("seed")
-    parts = ["linear"] * _is_linear(config)
-    parts += ["gd"] if batch == "full" else ["sgd", f"B{batch}"]
-    parts.append(f"lam{_shown(model['weight_decay'])}")
-    parts += [f"{model[key]}" for key, usual in USUAL.items() if model.get(key, usual) != usual]
-    initial = config.get("seed_everything")
-    own = _is_linear(config) or seed == initial  # one seed decides a linear problem and its W0
-    parts.append(f"seed{seed}" if own else f"seed{initial}-order{seed}")
-    return "-".join(parts)
+    subject: list[str] = {
+        "network": [],
+        "linear": ["linear"],
+        "module": [description.task.rpartition(".")[2]],
+    }[description.kind]
+    parts = [*subject, description.dynamics.lower().replace(" ", "-")]
+    if not description.whole and description.batch_size is not None:
+        parts.append(f"B{description.batch_size}")
+    parts += _decay(description)
+    if description.kind == "network":
+        found = {key: getattr(description, key) for key in USUAL}
+        parts += [f"{found[key]}" for key in USUAL if found[key] not in (None, USUAL[key])]
+    return "-".join(part for part in [*parts, *_seeds(description)] if part)
 
 
-def run_tags(config: Mapping[str, Any]) -> list[str]:
-    """Return the tags: `linear` if it is, SGD or GD, the loss, the normalization of weights.
+def run_tags(description: Description) -> list[str]:
+    """Return the tags: `linear` if it is, the dynamics, the loss, the normalization of weights.
 
-    >>> run_tags({"data": {"init_args": {"batch_size": "full"}}, "model": {}})
-    ['GD']
+    >>> run_tags(Description("a.Mine", "module", "raw", "AdamW", True, ()))
+    ['full-batch AdamW']
     """
-    model, data = _options(config, "model"), _options(config, "data")
-    tags = ["linear"] * _is_linear(config)
-    if "batch_size" in data:
-        tags.append("GD" if data["batch_size"] == "full" else "SGD")
-    return tags + [str(model[key]) for key in ("loss", "normalization") if key in model]
+    if description.kind == "linear":
+        return ["linear", description.dynamics]
+    options = (description.loss, description.normalization)
+    return [description.dynamics, *(given for given in options if given is not None)]
 
 
-def _options(config: Mapping[str, Any], part: str) -> Mapping[str, Any]:
-    return (config.get(part) or {}).get("init_args") or {}
+def _decay(description: Description) -> list[str]:
+    """Return lambda; of a module, the PyTorch weight decay if all its layers share one above 0."""
+    if description.kind != "module":
+        given = description.weight_decay
+        return [] if given is None else [f"lam{_shown(given)}"]
+    by_layer = [
+        [value for value in facts.values() if isinstance(value, int | float)]
+        for facts in description.decays.values()
+    ]
+    shared = {tuple(values) for values in by_layer}
+    if len(shared) != 1 or not any(found := shared.pop()):
+        return []
+    return [f"wd{_shown(list(found))}"]
 
 
-def _is_linear(config: Mapping[str, Any]) -> bool:
-    return str((config.get("model") or {}).get("class_path")).endswith("LinearRegressor")
+def _seeds(description: Description) -> list[str]:
+    weights, samples = description.seed, description.data_seed
+    if description.kind == "linear" and samples is not None:
+        return [f"seed{samples}"]  # one seed decides a linear problem and its W0
+    found = [] if weights is None else [f"seed{weights}"]
+    return found if samples in (None, weights) else [*found, f"order{samples}"]
 
 
-def _shown(value: object) -> str:
+def _shown(value: float | list[float]) -> str:
     """Return a number in six digits or fewer; several for replicas, joined by `+`."""
     numbers = value if isinstance(value, list) else [value]
     return "+".join(f"{n:g}" if isinstance(n, int | float) else str(n) for n in numbers)

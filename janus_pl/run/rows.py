@@ -103,14 +103,6 @@ def _defined_keys(logger: WandbLogger) -> set[str]:
     return logger.__dict__.setdefault("_janus_defined_keys", set())
 
 
-def pend_objects(trainer: Trainer, values: Mapping[str, Value]) -> None:
-    """Add histograms and tables to W&B's next row; Lightning's own logging completes it."""
-    objects = {k: v for k, v in values.items() if isinstance(v, Histogram | Table)}
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger) and trainer.is_global_zero:
-            _log(logger.experiment, objects, commit=False)
-
-
 def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
     """Log numbers, histograms and tables, with a network or without."""
     import wandb

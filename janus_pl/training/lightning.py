@@ -57,6 +57,7 @@ PRIVATE = (
     ),
     Private(_FitLoop, "skip", "A resumed run with no step left still ends properly."),
     Private(_FitLoop, "_load_combined_loader_states", "ExactResume hands loaders their position."),
+    Private(Trainer, "_results", "EpochRows puts Lightning's own metrics of an epoch on its row."),
     Private(Strategy, "_checkpoint_io", "A strategy's own way to store checkpoints is respected."),
     Private(Callback, "_generate_state_key", "Observer tells apart two of a kind in a checkpoint."),
     Private(ModelCheckpoint, "_every_n_epochs", "RunCheckpoint saves every n epochs by it."),
@@ -136,6 +137,15 @@ def restore_loader_position(trainer: Trainer) -> None:
     the checkpoint's loops, and Lightning hands the position only to new loaders.
     """
     trainer.fit_loop._load_combined_loader_states()
+
+
+def epoch_metrics(trainer: Trainer) -> dict[str, Any]:
+    """Return the numbers of the epoch under way that Lightning will hand to the loggers.
+
+    It does so after the callbacks of the epoch's end, so a checkpoint of theirs would lack them.
+    """
+    results = trainer._results
+    return {} if results is None else dict(results.metrics(False)["log"])
 
 
 def starts_processes_by_fork(trainer: Trainer) -> bool:

@@ -135,7 +135,7 @@ def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
     results: list[Finding | Missing] = []
     undecayed = [r for r in deep(runs, "SGD", "margin/std") if lambda_of(r) == 0]
     for family in families(undecayed, "loss"):
-        losses = {run.options["model.loss"] for run in family}
+        losses = {str(run.description.loss) for run in family}
         if losses == {"square"} or "square" not in losses:
             wanted = "cross_entropy" if losses == {"square"} else "square"
             results.append(Missing(f"the same SGD run at lambda = 0 with model.loss: {wanted}"))
@@ -145,7 +145,7 @@ def cross_entropy_keeps_noise(runs: Sequence[Run]) -> list[Finding | Missing]:
                 (run, other)
                 for same in by_seed(family)
                 for run, other in product(same, same)
-                if (run.options["model.loss"], other.options["model.loss"]) == ("square", loss)
+                if (run.description.loss, other.description.loss) == ("square", loss)
             ]
             if not pairs:
                 results.append(Missing(f"square loss and {loss} at lambda = 0 of the same seed"))

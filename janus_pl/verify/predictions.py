@@ -19,6 +19,7 @@ from janus_pl.verify.quantities import (
     velocity,
 )
 from janus_pl.verify.sgd_against_gd import at_equal, ranks_fall, sgd_is_noisier, sgd_lowers_ranks
+from janus_pl.verify.subjects import NETWORK
 from janus_pl.verify.thresholds import (
     EQUILIBRIUM,
     NOISE_FACTOR,
@@ -59,6 +60,7 @@ PREDICTIONS = (
         "SGD with weight decay lowers the effective ranks; GD does not (equal epochs)",
         "Sections 1 and 2",
         FALLS_WORDS,
+        NETWORK,
         sgd_lowers_ranks,
         PAIR,
     ),
@@ -68,6 +70,7 @@ PREDICTIONS = (
         "Section 2.1 (1), Fig. 1",
         f"std/mean of the margins at the largest lambda that all seeds share is {NOISE_FACTOR:g}"
         " times that at 0 or more, geometric mean over seeds",
+        NETWORK,
         noise_needs_lambda,
         LAMBDAS,
     ),
@@ -76,6 +79,7 @@ PREDICTIONS = (
         "the margins' spread (std/mean) grows with lambda under SGD",
         "Section 2.1 (1), Fig. 1",
         TREND_WORDS,
+        NETWORK,
         grows_with_lambda(relative_spread, "std/mean", ("margin/std", "margin/mean")),
         LAMBDAS,
     ),
@@ -84,6 +88,7 @@ PREDICTIONS = (
         "the mean margin grows with lambda under SGD",
         "Section 2.1 (1), Fig. 1",
         TREND_WORDS,
+        NETWORK,
         grows_with_lambda(mean_margin, "the mean margin", ("margin/mean",)),
         LAMBDAS,
     ),
@@ -94,6 +99,7 @@ PREDICTIONS = (
         "std/mean at the largest lambda that all seeds share over that at the smallest is within"
         f" {SAME_FACTOR:g} times, geometric mean over seeds; converged: training error below"
         f" {CONVERGED_ERROR:.0%}",
+        NETWORK,
         gd_spread_is_constant,
         "GD runs with the square loss at two lambdas or more, of the same seed, converged",
     ),
@@ -102,6 +108,7 @@ PREDICTIONS = (
         "||V_k dot|| grows with lambda under SGD",
         "Section 2.1 (3), Eq. 24, Fig. 3",
         f"{TREND_WORDS}; geometric mean over layers",
+        NETWORK,
         grows_with_lambda(velocity, "||V_k dot|| of every layer", ("velocity/fc1",)),
         LAMBDAS,
     ),
@@ -111,6 +118,7 @@ PREDICTIONS = (
         "Section 2.1 (3), Fig. 3",
         "the top layer's over the least of the others is at most 1, geometric mean over each seed's"
         " runs, then over seeds",
+        NETWORK,
         top_layer_is_quietest,
         "SGD runs with the square loss at lambda > 0",
     ),
@@ -121,6 +129,7 @@ PREDICTIONS = (
         f"Kendall's tau of the middle layers' mean effective rank against lambda is -{TREND} or"
         f" less, mean over seeds, and the fall from the least lambda to the largest that all seeds"
         f" share at least {STAYS:.0%}",
+        NETWORK,
         grows_with_lambda(middle_rank, "the effective rank", ("effective_rank/fc1",), sign=-1),
         LAMBDAS,
     ),
@@ -130,6 +139,7 @@ PREDICTIONS = (
         "Section 2.1 (4), Fig. 4",
         f"Kendall's tau over the layers of a run is at least {TREND}, mean over each seed's runs,"
         " then over seeds",
+        NETWORK,
         rank_goes_with_velocity,
         "SGD runs with the square loss at lambda > 0, with velocities and ranks",
     ),
@@ -139,6 +149,7 @@ PREDICTIONS = (
         "Section 2.1 (5), Fig. 5a",
         f"std/mean at lambda = 0 is {NOISE_FACTOR:g} times that of the square loss or more,"
         " geometric mean over seeds",
+        NETWORK,
         cross_entropy_keeps_noise,
         "SGD at lambda = 0 under the square loss and under cross_entropy, of the same seed",
     ),
@@ -148,6 +159,7 @@ PREDICTIONS = (
         "Section 2.1, Eq. 13",
         f"the residual, without the second output's part, is at most {EQUILIBRIUM:.0%} of mu, mean"
         " over each seed's runs, then over seeds",
+        NETWORK,
         rho_is_at_equilibrium,
         "runs with the square loss and a global rho (equilibrium/residual)",
     ),
@@ -156,6 +168,7 @@ PREDICTIONS = (
         "SGD lowers the ranks and GD does not, at equal numbers of steps",
         "not in the paper",
         f"{FALLS_WORDS}, {CLOCK_WORDS}",
+        NETWORK,
         at_equal(STEP, "steps", RANK, ranks_fall),
         PAIR,
     ),
@@ -164,6 +177,7 @@ PREDICTIONS = (
         "SGD lowers the ranks and GD does not, at equal accumulated learning rate",
         "not in the paper",
         f"{FALLS_WORDS}, {CLOCK_WORDS}",
+        NETWORK,
         at_equal("eta_t", "eta t", RANK, ranks_fall),
         PAIR,
     ),
@@ -172,6 +186,7 @@ PREDICTIONS = (
         "||V_k dot|| is far larger under SGD than under GD, at equal numbers of steps",
         "not in the paper",
         f"{NOISIER_WORDS}, {CLOCK_WORDS}",
+        NETWORK,
         at_equal(STEP, "steps", VELOCITY, sgd_is_noisier),
         PAIR,
     ),
@@ -180,6 +195,7 @@ PREDICTIONS = (
         "||V_k dot|| is far larger under SGD than under GD, at equal accumulated learning rate",
         "not in the paper",
         f"{NOISIER_WORDS}, {CLOCK_WORDS}",
+        NETWORK,
         at_equal("eta_t", "eta t", VELOCITY, sgd_is_noisier),
         PAIR,
     ),

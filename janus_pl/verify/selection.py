@@ -22,14 +22,16 @@ from janus_pl.verify.thresholds import (
 )
 from janus_pl.verify.verdicts import Missing
 
+WHOLE = "whole"  # in place of B if each batch is the whole training set
+
 
 def deep(runs: Sequence[Run], dynamics: str | None = None, *keys: str) -> list[Run]:
-    """Return the finished runs of a network on a loss, with these keys in the record."""
+    """Return the finished runs of the paper's network, with these keys in the record."""
     return [
         run
         for run in runs
         if run.finished
-        and "model.loss" in run.options
+        and run.description.kind == "network"
         and run.has(*keys)
         and (dynamics is None or run.dynamics == dynamics)
     ]
@@ -37,7 +39,7 @@ def deep(runs: Sequence[Run], dynamics: str | None = None, *keys: str) -> list[R
 
 def square(runs: Sequence[Run], dynamics: str, *keys: str) -> list[Run]:
     """Return the runs of `deep` under the square loss."""
-    return [r for r in deep(runs, dynamics, *keys) if r.options["model.loss"] == "square"]
+    return [r for r in deep(runs, dynamics, *keys) if r.description.loss == "square"]
 
 
 def sweeps_of(family: Sequence[Run]) -> list[list[Run]]:
@@ -90,14 +92,15 @@ def pairs_by_batch(
     If there is no pair, one of the two lists is empty. If epochs vary too, a seed has one pair for
     each batch size, the two longest runs.
     """
-    usable = [run for run in runs if "model.loss" in run.options and run.has(*keys_of(run, kind))]
+    networks = [run for run in runs if run.description.kind == "network"]
+    usable = [run for run in networks if run.has(*keys_of(run, kind))]
     decayed = sorted((run for run in usable if lambda_of(run) > 0), key=lambda_of)
     for family in families(decayed, *varied):  # type: ignore[arg-type]
         longest: dict[tuple[object, object], Run] = {}
         for run in sorted(family, key=lambda run: run.last(STEP)):
-            longest[seed_of(run), run.options["data.batch_size"]] = run
-        gd = {seed: run for (seed, batch), run in longest.items() if batch == "full"}
-        sizes = {batch for _, batch in longest if batch != "full"}
+            longest[seed_of(run), _size(run)] = run
+        gd = {seed: run for (seed, batch), run in longest.items() if batch == WHOLE}
+        sizes = {batch for _, batch in longest if batch != WHOLE}
         if not sizes:
             yield [], [*gd.values()]
         for size in sorted(sizes, key=str):
@@ -107,6 +110,10 @@ def pairs_by_batch(
                 yield [sgd[seed] for seed in both], [gd[seed] for seed in both]
             else:
                 yield [*sgd.values()], []
+
+
+def _size(run: Run) -> int | str | None:
+    return WHOLE if run.description.whole else run.description.batch_size
 
 
 def keys_of(run: Run, kind: str) -> list[str]:

@@ -13,6 +13,7 @@ from janus_pl.errors import Exit
 from janus_pl.records.families import by_seed, families
 from janus_pl.records.run import Run
 from janus_pl.verify.effects import mean
+from janus_pl.verify.subjects import ANY, LINEAR
 from janus_pl.verify.verdicts import Finding, Missing, Prediction
 
 CLOSED_FORM = 1e-9  # of the start; float64 rounding over 500,000 steps leaves 5e-13
@@ -159,7 +160,7 @@ def _slope_ratio(a: Run, b: Run) -> float | None:
     return math.log(usable[-1, 1]) / math.log(usable[-1, 0])
 
 
-LINEAR = "linear regression from a random W0 (configs/linear/a2.yaml)"
+RANDOM = "linear regression from a random W0 (configs/linear/a2.yaml)"
 
 THEOREMS = (
     Prediction(
@@ -167,8 +168,9 @@ THEOREMS = (
         "W_perp shrinks by 1 - 2 eta lambda at every step, whatever the minibatch",
         "Theorem 1, Eq. 9",
         f"||W_perp|| is the closed form to {CLOSED_FORM:g} of its start at every recorded epoch",
-        null_space_decays,
         LINEAR,
+        null_space_decays,
+        RANDOM,
         theorem=True,
     ),
     Prediction(
@@ -176,8 +178,9 @@ THEOREMS = (
         "per epoch W_perp shrinks N/B times as fast as under GD",
         "Remark after Theorem 1, as corrected",
         f"the log-slopes per epoch are as the steps per epoch, to {SLOPE:g}",
+        LINEAR,
         rate_is_steps_per_epoch,
-        f"{LINEAR} at two batch sizes and the same seed",
+        f"{RANDOM} at two batch sizes and the same seed",
         theorem=True,
     ),
     Prediction(
@@ -185,6 +188,7 @@ THEOREMS = (
         "from W0 = 0 both SGD and GD keep the null space empty",
         "Theorem 1, Fig. A.1",
         f"||W_perp|| stays below {EMPTY:g}",
+        LINEAR,
         empty_null_space_stays_empty,
         "configs/linear/a1.yaml and the same with data.batch_size: full",
         theorem=True,
@@ -194,6 +198,7 @@ THEOREMS = (
         "without momentum the tail of each spectrum is below prod |a_t| ||W||",
         "arXiv 2206.05794; Lemma 1's mechanism",
         "tail_bound/ratio is at most 1 in every layer and row",
+        ANY,
         tails_are_bounded,
         "a run without momentum with callbacks.RankBound (configs/theory.yaml)",
         theorem=True,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from janus_pl.records.run import Run
 from janus_pl.verify.effects import Estimate
+from janus_pl.verify.subjects import Subjects, apart
 
 
 class Outcome(StrEnum):
@@ -57,7 +58,9 @@ class Prediction(NamedTuple):
         claim: The statement in one sentence.
         source: Its place in the paper.
         criterion: The condition for `holds`.
-        rule: The function that returns the findings in some runs; none if no run is of the kind.
+        about: The runs that the statement is about; no other run decides.
+        rule: The function that returns the findings in some of these runs; none if no run is of
+            the kind.
         missing: The runs that the rule needs.
         theorem: Whether the statement is proved, so that a failure is a defect.
     """
@@ -66,6 +69,7 @@ class Prediction(NamedTuple):
     claim: str
     source: str
     criterion: str
+    about: Subjects
     rule: Rule
     missing: str
     theorem: bool = False
@@ -79,6 +83,7 @@ class Verdict:
     claim: str
     source: str
     criterion: str
+    about: str
     theorem: bool
     verdict: Outcome
     measured: str
@@ -108,11 +113,16 @@ def _finite(value: Any) -> Any:
 
 
 def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
-    """Return a verdict for each set of runs that decides; else one that names what is missing."""
-    results = prediction.rule(runs)
+    """Return a verdict for each set of runs that decides; else one that names what is missing.
+
+    Only runs that the prediction is about can decide. If none does, the reasons why the other runs
+    are not among them are told too, one for each reason.
+    """
+    subjects, strangers = apart(runs, prediction.about)
+    results = prediction.rule(subjects)
     findings = [result for result in results if isinstance(result, Finding)]
     # A theorem's findings name their runs themselves.
-    apart = [""] * len(findings) if prediction.theorem else _apart(findings)
+    told_apart = [""] * len(findings) if prediction.theorem else _apart(findings)
     decided = [
         Verdict(
             *_fixed(prediction),
@@ -122,12 +132,12 @@ def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
             runs=[f"{run.name} ({run.id})" for run in result.runs],
             missing=None,
         )
-        for result, told in zip(findings, apart, strict=True)
+        for result, told in zip(findings, told_apart, strict=True)
     ]
     if decided:
         return decided
     reasons = [result.run for result in results if isinstance(result, Missing)]
-    missing = "; ".join(dict.fromkeys(reasons)) or prediction.missing
+    missing = "; ".join([*(dict.fromkeys(reasons) or [prediction.missing]), *strangers])
     return [
         Verdict(*_fixed(prediction), Outcome.UNTESTABLE, "", effects=[], runs=[], missing=missing)
     ]
@@ -157,11 +167,12 @@ def _tells(key: str) -> bool:
     return key in TOLD_OF_TRAINER or (part in ("model", "data") and name not in NOT_TOLD)
 
 
-def _fixed(prediction: Prediction) -> tuple[str, str, str, str, bool]:
+def _fixed(prediction: Prediction) -> tuple[str, str, str, str, str, bool]:
     return (
         prediction.key,
         prediction.claim,
         prediction.source,
         prediction.criterion,
+        prediction.about.words,
         prediction.theorem,
     )

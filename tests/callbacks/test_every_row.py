@@ -15,8 +15,8 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import callbacks._observer
 from callbacks import LayerVelocity, RankBound, UpdateSplit
+from janus_pl.run.rows import AXES
 
 NAMES = ("first", "second", "idle")
 RATES, DECAYS = {"first": 0.05, "second": 0.2}, {"first": 0.9, "second": 0.3}
@@ -63,10 +63,15 @@ def shuffled() -> DataLoader:
 
 
 class Steps(Callback):
-    """W and dLoss/dW of both trained layers before every step."""
+    """W and dLoss/dW of both trained layers before every step, and all weights at each row."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, Any]] = []
+        self.weights: list[dict[str, Any]] = []
+
+    def on_train_epoch_end(self, trainer: Any, module: Any) -> None:
+        at = {k: getattr(module, k).weight.detach().clone().numpy() for k in NAMES}
+        self.weights.append(at)
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, index: int) -> None:
         W = {k: getattr(module, k).weight.detach().clone().requires_grad_() for k in RATES}
@@ -82,22 +87,22 @@ class Steps(Callback):
 
 
 @pytest.fixture
-def recorded(fit: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The rows that callbacks make of a run, the steps, and the module at each row."""
+def recorded(fit: Any, rows: list[dict[str, Any]]) -> Any:
+    """What callbacks put on the rows of a run's epochs, the steps, and the module at each row."""
 
     def run(*observers: Any) -> tuple[list[dict[str, float]], Steps, list[dict[str, Any]]]:
-        rows: list[dict[str, float]] = []
-        weights: list[dict[str, Any]] = []
-
-        def keep(trainer: Any, module: Any, values: Any) -> None:
-            rows.append(dict(values))
-            weights.append({k: getattr(module, k).weight.detach().clone().numpy() for k in NAMES})
-
-        monkeypatch.setattr(callbacks._observer, "put", keep)
         steps = Steps()
         fit(Module(), shuffled(), EPOCHS, [*observers, steps])
         assert [step["B"] for step in steps.seen] == [3, 3, 1] * EPOCHS
-        return rows, steps, weights
+        # One row for each epoch and one before the first step, on the axes of every record.
+        for epoch, row in enumerate(rows):
+            axes = {axis: row.pop(axis) for axis in AXES}
+            eta_t = sum(rate("first", t) for t in range(3 * epoch))
+            assert (axes["epoch"], axes["trainer/global_step"]) == (epoch, 3 * epoch)
+            assert axes["eta_t"] == pytest.approx(eta_t, rel=1e-12)
+        start, *epochs = rows
+        assert start == {}, "there is no step to speak of"
+        return epochs, steps, steps.weights
 
     return run
 

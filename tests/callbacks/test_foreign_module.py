@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Foreign(LightningModule):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.losses: list[float] = []
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.network(x)
@@ -35,6 +37,7 @@ class Foreign(LightningModule):
         x, y = batch
         loss = nn.functional.cross_entropy(self(x), y)
         self.log("loss", loss, on_step=False, on_epoch=True)
+        self.losses.append(float(loss.detach()))
         return loss
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -56,14 +59,30 @@ def observed(tmp_path: Path, fit: Any, module: Any, callbacks: Any, epochs: int 
     return loader, read_rows(tmp_path)
 
 
-def test_resnet18_every_layer_named_and_ranks_right(
-    tmp_path: Path, fit: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def said_of(callback: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if callback in r.getMessage()]
+
+
+def margins_by_hand(module: LightningModule, loader: Any) -> list[float]:
+    """Half the lead of each sample's class over the best of the others, in evaluation."""
+    module.eval()
+    x, y = loader.dataset.tensors
+    with torch.no_grad():
+        outputs = module(x).double()
+    return [
+        (f[label] - max(f[:label] + f[label + 1 :])) / 2
+        for f, label in zip(outputs.tolist(), y.tolist(), strict=True)
+    ]
+
+
+def test_resnet18_every_layer_named_and_ranks_right(tmp_path: Path, fit: Any) -> None:
     torch.manual_seed(0)
     module = Foreign(resnet18(num_classes=4))
     callbacks = [MarginHistogram(1), LayerVelocity(), LayerRank(1)]
     loader, rows = observed(tmp_path, fit, module, callbacks, epochs=1)
-    (row,) = rows
+    start, row = rows
+    axes = [(r["epoch"], r["trainer/global_step"], r["eta_t"]) for r in rows]
+    assert axes == [(0, 0, 0), (1, 2, pytest.approx(2 * 0.01))]
     layers = {
         name.replace(".", "_"): layer
         for name, layer in module.named_modules()
@@ -77,23 +96,71 @@ def test_resnet18_every_layer_named_and_ranks_right(
         assert row[f"stable_rank/{name}"] == pytest.approx(1 / sigma[0] ** 2, rel=1e-5)
         assert row[f"velocity/{name}"] > 0
     assert {k.removeprefix("rank/") for k in row if k.startswith("rank/")} == set(layers)
-    assert "loss" in row, "the module's own metrics share the row"
-    assert sum(row["margin/hist.values"]) == len(loader.dataset)
+    assert {k.partition("/")[2] for k in start if k.startswith("rank/")} == set(layers)
+    assert not [k for k in start if k.startswith(("velocity/", "loss"))], "no step, no gradient"
+    assert row["loss"] == pytest.approx(np.mean(module.losses), rel=1e-6)
+    for each in rows:
+        assert sum(each["margin_raw/hist.values"]) == len(loader.dataset)
+        assert not [k for k in each if k.startswith("margin/")], "those are normalized"
+    expected = margins_by_hand(module, loader)
+    assert row["margin_raw/mean"] == pytest.approx(np.mean(expected), rel=1e-4)
 
-    module.eval()
-    x, y = loader.dataset.tensors
-    with torch.no_grad():
-        outputs = module(x).double()
-    margins = []
-    for f, label in zip(outputs.tolist(), y.tolist(), strict=True):
-        margins.append((f[label] - max(f[:label] + f[label + 1 :])) / 2)
-    assert row["margin/mean"] == pytest.approx(np.mean(margins), rel=1e-4)
 
-    said = [r.getMessage() for r in caplog.records if "LayerRank reads" in r.getMessage()]
-    assert len(said) == 1
-    assert "network_layer1_0_conv1" in said[0]
-    assert "skips" in said[0]
-    assert "network_bn1" in said[0].split("skips")[1]
+def test_layers_are_named_once_for_all_callbacks_in_the_order_of_the_forward_pass(
+    fit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = Foreign(resnet18(num_classes=4))
+    for fits in (1, 2):
+        fit(module, data(), 1, [LayerVelocity(), LayerRank(1)], limit_train_batches=1)
+        said = said_of("that callbacks read", caplog)
+        assert len(said) == fits
+    read, skipped = said[0].removeprefix("Layers of Foreign that callbacks read: ").split("; ")
+    order: list[str] = []
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            own = name.replace(".", "_")
+            layer.register_forward_hook(lambda *_, name=own: order.append(name))
+    module(torch.zeros(2, 3, 32, 32))
+    assert len(order) == 21
+    assert read.split(", ") == order
+    # The batch norms' parameters and the last bias: everything has a reason.
+    reasons = dict(re.findall(r"(\w+) \(([^)]+)\)", skipped.removeprefix("skipped: ")))
+    assert set(reasons.values()) == {"a vector"}
+    assert len(reasons) == 2 * 20 + 1
+    assert {"network_bn1", "network_bn1_bias", "network_fc_bias"} <= reasons.keys()
+
+
+class Backwards(nn.Module):
+    """The layers that come last are registered first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(5, 4)
+        self.first = nn.Linear(3072, 6)
+        self.between = nn.Linear(6, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.tanh(self.between(torch.tanh(self.first(x.flatten(1))))))
+
+
+def test_layers_are_in_the_order_of_the_forward_pass_and_not_of_registration(
+    fit: Any, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    torch.manual_seed(0)
+    network = Backwards()
+    module = Foreign(network)
+    fit(module, data(), 1, [LayerRank(1), LayerVelocity()])
+    names = ["network_first", "network_between", "network_last"]
+    (said,) = said_of("that callbacks read", caplog)
+    assert f"read: {', '.join(names)}; skipped" in said
+    columns, lines = rows[-1]["spectrum_table"]
+    assert columns == ("layer", "index", "sigma")
+    assert [layer for layer, index, _ in lines if index == 0] == names
+    # Each number is of the layer that it is named after.
+    for name, layer in zip(names, (network.first, network.between, network.last), strict=True):
+        weight = layer.weight.detach().double().numpy()
+        sigma = np.linalg.svd(weight / np.linalg.norm(weight), compute_uv=False)
+        assert rows[-1][f"stable_rank/{name}"] == pytest.approx(1 / sigma[0] ** 2, rel=1e-5)
 
 
 class Spy(LayerVelocity):
@@ -138,7 +205,9 @@ def test_looking_leaves_a_foreign_trajectory_unchanged(tmp_path: Path, fit: Any)
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
-def test_what_cannot_be_served_is_said(tmp_path: Path, fit: Any) -> None:
+def test_what_cannot_be_served_is_said(
+    tmp_path: Path, fit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     class Reconstruct(Foreign):
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
             (x,) = batch
@@ -146,13 +215,18 @@ def test_what_cannot_be_served_is_said(tmp_path: Path, fit: Any) -> None:
 
     loader = DataLoader(TensorDataset(torch.randn(6, 3, 4, 4)), batch_size=3)
     module = Reconstruct(nn.Sequential(nn.Flatten(), nn.Linear(48, 2)))
-    with pytest.warns(UserWarning, match="MarginHistogram logs nothing for Reconstruct"):
-        fit(module, loader, 1, [MarginHistogram(1)])
+    fit(module, loader, 3, [MarginHistogram(1)])
+    reason = "its batches are not pairs (x, y)"
+    assert said_of("MarginHistogram", caplog) == [
+        f"MarginHistogram records nothing of Reconstruct: {reason}"
+    ]
     with pytest.raises(UsageError, match="full_every_n_epochs"):
         fit(module, loader, 1, [LayerVelocity(full_every_n_epochs=1)])
 
 
-def test_labels_that_are_no_classes_are_declined(fit: Any) -> None:
+def test_labels_that_are_no_classes_are_declined(
+    fit: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     class Regression(Foreign):
         def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
             x, y = batch
@@ -160,11 +234,15 @@ def test_labels_that_are_no_classes_are_declined(fit: Any) -> None:
 
     data = TensorDataset(torch.randn(6, 5), 7 * torch.randn(6))
     module = Regression(nn.Linear(5, 1))
-    with pytest.warns(UserWarning, match="neither 0 and 1 nor -1"):
-        fit(module, DataLoader(data, batch_size=3), 1, [MarginHistogram(1)])
+    fit(module, DataLoader(data, batch_size=3), 2, [MarginHistogram(1)])
+    (said,) = said_of("MarginHistogram", caplog)
+    assert said.startswith("MarginHistogram records nothing of Regression: ")
+    assert "neither 0 and 1 nor -1" in said
 
 
-def test_a_module_without_layers_is_left_alone(fit: Any) -> None:
+def test_a_module_without_layers_is_refused_by_callbacks_of_layers_alone(
+    fit: Any, rows: Any
+) -> None:
     class Scale(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -173,8 +251,16 @@ def test_a_module_without_layers_is_left_alone(fit: Any) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return self.a * x.flatten(1)[:, :4]
 
-    trainer = fit(Foreign(Scale()), data(), 1, [LayerVelocity(), LayerRank(1)])
+    for look in (LayerVelocity(), LayerRank(1)):
+        allowed = "a module with a readable weight; here network_a a vector"
+        name = type(look).__name__
+        with pytest.raises(UsageError, match=f"{name}: got 'no layer', allowed: {allowed}"):
+            fit(Foreign(Scale()), data(), 1, [look])
+        assert rows == []
+    looks = [MarginHistogram(1), LayerVelocity(0), LayerRank(0)]
+    trainer = fit(Foreign(Scale()), data(), 1, looks)
     assert trainer.global_step == 2
+    assert ["margin_raw/mean" in row for row in rows] == [True, True]
 
 
 def test_the_epoch_of_early_stopping_is_recorded(tmp_path: Path, fit: Any) -> None:
@@ -182,4 +268,10 @@ def test_the_epoch_of_early_stopping_is_recorded(tmp_path: Path, fit: Any) -> No
     module = Foreign(nn.Sequential(nn.Flatten(), nn.Linear(3072, 4)))
     _, rows = observed(tmp_path, fit, module, [LayerRank(100), stop], epochs=50)
     assert module.trainer.current_epoch == 3
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3], "one row an epoch, the last one too"
+    assert ["rank/network_1" in row for row in rows] == [True, True, True, True]
     assert rows[-1]["rank/network_1"] == 4
+    # What was seen at the start is on its own row, and the losses are on those of their epochs.
+    assert ["loss" in row for row in rows] == [False, True, True, True]
+    losses = np.reshape(module.losses, (3, 2)).mean(axis=1)
+    assert [row["loss"] for row in rows[1:]] == pytest.approx(losses.tolist(), rel=1e-6)

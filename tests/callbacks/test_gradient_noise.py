@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.gradient_noise import GradientNoise, _mean_velocity, _pick
+from callbacks.gradient_noise import GradientNoise, _pick
 from janus_pl import DeepReLUClassifier, LinearRegressor
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
@@ -227,7 +227,7 @@ def test_samples_and_their_mean_across_unequal_chunks(
     many = _pick(chunks, torch.zeros(1100, dtype=torch.int64))
     assert [len(y) for _, y in many] == [500, 500, 100]
     whole = task.velocities_of((loader.x, loader.y))
-    for layer, velocity in _mean_velocity(task, chunks).items():
+    for layer, velocity in GradientNoise()._mean_velocity(task, chunks).items():
         torch.testing.assert_close(velocity, whole[layer], rtol=1e-10, atol=0)
     # Control: the mean of the chunks' means is another.
     parts = [task.velocities_of(chunk)["fc1"] for chunk in chunks]
@@ -246,7 +246,7 @@ def test_a_plain_loader(rows: Any, fit: Any, small_task: Any, small_loader: Any)
         GradientNoise()._draw(DataLoader(data, batch_size=None), 20)
 
 
-def test_others_are_left_alone(fit: Any, rows: Any, caplog: Any) -> None:
+def test_others_are_refused_before_the_run(fit: Any, rows: Any, caplog: Any) -> None:
     class Foreign(LightningModule):
         def __init__(self) -> None:
             super().__init__()
@@ -259,14 +259,43 @@ def test_others_are_left_alone(fit: Any, rows: Any, caplog: Any) -> None:
             return torch.optim.SGD(self.parameters(), lr=0.01)
 
     loader = DataLoader(TensorDataset(torch.randn(6, 5), torch.ones(6)), batch_size=3)
-    trainer = fit(Foreign(), loader, 2, [GradientNoise(1)])
-    assert not noise(trainer.callback_metrics)
-    linear = LinearRegressor(learning_rate=0.05)
-    fit(linear, LinearProblem(num_train=7, dim=9, outputs=3), 2, [GradientNoise(1)])
-    assert rows
-    assert not any(noise(row) for row in rows)
-    said = [r.getMessage() for r in caplog.records if "GradientNoise" in r.getMessage()]
-    assert [text.split(":")[0].split()[-1] for text in said] == ["Foreign", "LinearRegressor"]
+    problem = LinearProblem(num_train=7, dim=9, outputs=3)
+    for module, data in ((Foreign(), loader), (LinearRegressor(learning_rate=0.05), problem)):
+        name = type(module).__name__
+        says = rf"callbacks\.GradientNoise: got '{name}', allowed: .* \(velocities_of\)"
+        with pytest.raises(UsageError, match=says) as caught:
+            fit(module, data, 2, [GradientNoise(1)])
+        assert caught.value.exit_code == 2
+        assert not rows, "nothing has begun"
+        trainer = fit(module, data, 2, [GradientNoise(0)])  # off
+        assert rows and not any(noise(row) for row in rows)
+        assert not noise(trainer.callback_metrics)
+        rows.clear()
+    assert not [r for r in caplog.records if "GradientNoise" in r.getMessage()]
+
+
+def test_chosen_layers_have_the_same_numbers_and_a_scale_of_their_own(
+    rows: Any, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    options = {"batch_size": 8, "batches": 3}
+    looks = [GradientNoise(1, **options), GradientNoise(1, **options, layers=["conv2", "fc*"])]
+    found = []
+    for look in looks:
+        task = small_task(init_scale=0.8, learning_rate=0.003).double()
+        fit(task, small_loader(dtype=torch.float64), 1, [look])
+        found.append(noise(rows[-1]))
+    every, some = found
+    chosen = ("conv2", "fc1", "fc2")
+    both = {f"gradient_noise/{name}/{layer}" for name in NAMES for layer in chosen}
+    assert set(some) == both | {"gradient_noise/scale"}
+    assert {key: some[key] for key in both} == {key: every[key] for key in both}
+    # tr S of the chosen layers over their signal; S of a layer by the finite set's factor.
+    factor = 8 * 19 / 12
+    parts = [(some[f"gradient_noise/variance/{k}"] * factor, k) for k in chosen]
+    signal = sum(trace / some[f"gradient_noise/scale/{k}"] for trace, k in parts)
+    total = sum(trace for trace, _ in parts) / signal
+    assert some["gradient_noise/scale"] == pytest.approx(total, rel=1e-10)
+    assert some["gradient_noise/scale"] != pytest.approx(every["gradient_noise/scale"], rel=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from torch import nn
 
 from callbacks import LayerRank
 from callbacks.layer_rank import DECADES
+from janus_pl.errors import UsageError
+from janus_pl.training.any_module import AnyModule
 
 # Shape and spectrum of each weight before it is normalized: sizes far apart, and, once of unit
 # norm, with a largest singular value far from 1.
@@ -24,12 +26,15 @@ LAYERS = {
     "one": ((5, 7), [1e4]),
 }
 KERNEL = (6, 4, 3, 3)
-NEVER = SimpleNamespace(
-    max_epochs=9, max_steps=-1, current_epoch=3, global_step=4, should_stop=False
-)
-LAST = SimpleNamespace(
-    max_epochs=9, max_steps=-1, current_epoch=8, global_step=9, should_stop=False
-)
+
+
+def trainer_at(epoch: int) -> Any:
+    """A trainer in this one of nine epochs, from 0."""
+    ends = {"max_epochs": 9, "max_steps": -1, "current_epoch": epoch, "global_step": epoch + 1}
+    return SimpleNamespace(**ends, should_stop=False, callbacks=[], loggers=[], world_size=1)
+
+
+NEVER, LAST = trainer_at(3), trainer_at(8)
 
 
 class Layers(LightningModule):
@@ -57,7 +62,7 @@ def spectra(module: Layers) -> dict[str, Any]:
 
 
 def look(module: LightningModule, trainer: Any = NEVER, **options: Any) -> dict[str, Any]:
-    return dict(LayerRank(**options).observe(trainer, module))
+    return dict(LayerRank(**options).observe(trainer, AnyModule(trainer, module)))
 
 
 def test_ranks_at_every_tolerance_are_counts_of_the_singular_values() -> None:
@@ -162,8 +167,51 @@ def test_one_layer_that_is_not_finite_is_missing_alone() -> None:
             assert row[key] == value
 
 
-def test_a_module_without_a_matrix_has_no_rank() -> None:
-    assert look(LightningModule(), LAST) == {}
+class Vectors(LightningModule):
+    """Parameters, but no matrix."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm((3, 4))
+        self.free = nn.Parameter(torch.ones(5))
+
+
+@pytest.mark.parametrize(
+    ("kind", "why"),
+    [
+        (LightningModule, "there is no parameter"),
+        (Vectors, "free a vector, norm scales each feature by itself"),
+    ],
+)
+def test_a_module_without_a_matrix_has_no_rank(kind: Any, why: str) -> None:
+    """It is refused before the run, unless the callback is off."""
+    with pytest.raises(UsageError, match=rf"LayerRank: got 'no layer', allowed: .*{why}") as caught:
+        LayerRank().setup(trainer_at(0), kind(), "fit")
+    assert caught.value.exit_code == 2
+    LayerRank(0).setup(trainer_at(0), kind(), "fit")
+    LayerRank().setup(trainer_at(0), kind(), "predict")
+    LayerRank().setup(trainer_at(0), Layers(), "fit")
+
+
+def test_chosen_layers_have_the_numbers_that_they_have_among_all() -> None:
+    module = Layers()
+    row, chosen = look(module, LAST), look(module, LAST, layers=["*e", "conv"])
+    names = {"wide", "one", "conv"}
+    assert {key.partition("/")[2] for key in chosen} == {*names, ""}
+    assert {k: v for k, v in chosen.items() if isinstance(v, float)} == {
+        k: v for k, v in row.items() if isinstance(v, float) and k.partition("/")[2] in names
+    }
+    table = [line for line in row["spectrum_table"].rows if line[0] in names]
+    assert chosen["spectrum_table"].rows == table
+
+
+def test_globs_of_layers_that_are_none_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"LayerRank\.layers: got 'fc\*', .*: wide, tall, flat"):
+        LayerRank(layers=["wide", "fc*"]).setup(trainer_at(0), Layers(), "fit")
+    wrong: tuple[Any, ...] = ("wide", [])
+    for given in wrong:
+        with pytest.raises(UsageError, match=r"LayerRank\.layers: .* a list of globs"):
+            LayerRank(layers=given)
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.999])

@@ -24,7 +24,7 @@ TEST = [torch.tensor([1e-300, 2 / 3], dtype=torch.float64), torch.tensor([-0.25]
 
 def trainer_of(**options: Any) -> Any:
     return SimpleNamespace(
-        **{"is_global_zero": True, "world_size": 1, "ckpt_path": None, **options}
+        **{"is_global_zero": True, "world_size": 1, "ckpt_path": None, "callbacks": [], **options}
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import MarginHistogram
-from callbacks.margin_histogram import raw_margins
+from janus_pl.training.any_module import AnyModule
+from janus_pl.training.epoch_rows import EpochRows
+from janus_pl.training.subject import NotOffered
 
 N = 13
 OUTPUTS = np.random.default_rng(0).standard_normal((N, 5)) * np.arange(1, 6)
@@ -39,11 +42,15 @@ def trainer_of(x: Any, y: Any, batch_size: int = 4) -> Any:
         train_dataloader=DataLoader(data, batch_size),
         precision_plugin=Precision(),
         strategy=strategy,
+        callbacks=[],
+        loggers=[],
+        optimizers=[],
+        world_size=1,
     )
 
 
 def margins_of(x: Any, y: Any) -> list[float]:
-    return raw_margins(trainer_of(x, y), Given()).tolist()
+    return AnyModule(trainer_of(x, y), Given()).margins().tolist()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 5])
@@ -88,7 +95,7 @@ def test_a_single_class_has_margins_too(label: int) -> None:
     ],
 )
 def test_other_labels_are_refused(outputs: Any, y: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(NotOffered, match=message):
         margins_of(outputs, y)
     assert len(margins_of(OUTPUTS[:, :3], np.arange(N) % 3)) == N  # the control
 
@@ -98,11 +105,12 @@ def test_every_sample_is_seen_once_in_evaluation_and_each_mode_is_put_back() -> 
     module.part[0].eval()
     modes = [m.training for m in module.modules()]
     assert modes == [True, True, False, True]
-    trainer = trainer_of(OUTPUTS, np.arange(N) % 5)
-    assert len(raw_margins(trainer, module)) == N
+    subject = AnyModule(trainer_of(OUTPUTS, np.arange(N) % 5), module)
+    assert len(subject.margins()) == N
+    assert [m.training for m in module.modules()] == modes
     module.part[0].train()  # half of the outputs would be zero
-    again = raw_margins(trainer, module)
-    assert torch.equal(again, raw_margins(trainer, module))
+    again = subject.margins()
+    assert torch.equal(again, subject.margins())
     assert again[1] == pytest.approx((OUTPUTS[1, 1] - np.delete(OUTPUTS[1], 1).max()) / 2)
     assert [m.training for m in module.modules()] == [True, True, True, True]
 
@@ -111,12 +119,18 @@ def test_every_sample_is_seen_once_in_evaluation_and_each_mode_is_put_back() -> 
 def test_the_row_holds_statistics_and_a_histogram_of_so_many_bins(bins: int) -> None:
     y = np.arange(N) % 5
     margins = np.array(margins_of(OUTPUTS, y))
-    row: dict[str, Any] = dict(MarginHistogram(bins=bins).observe(trainer_of(OUTPUTS, y), Given()))
-    assert set(row) == {"margin/mean", "margin/std", "margin/min", "margin/hist"}
-    assert row["margin/mean"] == pytest.approx(margins.mean(), rel=1e-14)
-    assert row["margin/std"] == pytest.approx(np.sqrt(((margins - margins.mean()) ** 2).mean()))
-    assert row["margin/min"] == margins.min() != margins[0]
-    counts, edges = row["margin/hist"]
+    trainer = trainer_of(OUTPUTS, y)
+    subject = AnyModule(trainer, Given())
+    subject.start()
+    assert subject.margin == "raw"
+    row: dict[str, Any] = dict(MarginHistogram(bins=bins).observe(trainer, subject))
+    # Not divided by a scale, and so not under the keys of normalized margins.
+    assert set(row) == {f"margin_raw/{key}" for key in ("mean", "std", "min", "hist")}
+    assert row["margin_raw/mean"] == pytest.approx(margins.mean(), rel=1e-14)
+    std = np.sqrt(((margins - margins.mean()) ** 2).mean())
+    assert row["margin_raw/std"] == pytest.approx(std, rel=1e-12)
+    assert row["margin_raw/min"] == margins.min() != margins[0]
+    counts, edges = row["margin_raw/hist"]
     assert len(counts) == bins and counts.sum() == N
     expected = np.linspace(margins.min(), margins.max(), bins + 1)
     assert edges.tolist() == pytest.approx(expected.tolist(), rel=1e-12)
@@ -130,13 +144,29 @@ def test_margins_that_are_not_finite_are_no_row() -> None:
     outputs = OUTPUTS.copy()
     outputs[3, 2] = np.inf
     y = np.full(N, 2)
-    assert MarginHistogram().observe(trainer_of(outputs, y), Given()) == {}
+    trainer = trainer_of(outputs, y)
+    assert MarginHistogram().observe(trainer, AnyModule(trainer, Given())) == {}
 
 
-def test_what_is_refused_is_said_once(recwarn: pytest.WarningsRecorder) -> None:
-    callback = MarginHistogram()
-    with pytest.warns(UserWarning, match="logs nothing for Given: its labels are not class"):
-        assert callback.observe(trainer_of(OUTPUTS, np.full(N, 7)), Given()) == {}
-    recwarn.clear()
-    assert callback.observe(trainer_of(OUTPUTS, np.full(N, 7)), Given()) == {}
-    assert not recwarn.list
+def test_what_is_refused_is_said_once_in_a_fit(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    callback, module = MarginHistogram(1), Given()
+    asked: list[int] = []
+
+    class Asked(AnyModule):
+        def margins(self) -> Tensor:
+            asked.append(1)
+            return super().margins()
+
+    for fits in (1, 2):
+        trainer = trainer_of(OUTPUTS, np.full(N, 7))
+        rows = EpochRows()
+        rows.subject = Asked(trainer, module)
+        trainer.callbacks.append(rows)
+        callback.setup(trainer, module, "fit")
+        for epoch in range(3):
+            callback._look(trainer, module, epoch)
+        assert rows.subject.row.values == {}
+        said = [r.getMessage() for r in caplog.records if "MarginHistogram" in r.getMessage()]
+        assert len(said) == len(asked) == fits, "and then it does not ask again"
+        assert said[-1].startswith("MarginHistogram records nothing of Given: its labels are not")

@@ -158,8 +158,10 @@ def test_a_module_of_somebody_else(fit: Any, outputs: int, caplog: Any) -> None:
         f, weight = np.concatenate((-f, f), axis=1), np.concatenate((-weight, weight))
     exact = expected(h, y.numpy() > 0, weight, f[:, 1] > f[:, 0])
     assert collapse(trainer.callback_metrics) == pytest.approx(exact, rel=1e-5)
-    said = [r.getMessage() for r in caplog.records if "NeuralCollapse" in r.getMessage()]
-    assert said == ["NeuralCollapse reads the input of network.4"]
+    said = [r.getMessage() for r in caplog.records]
+    (layers,) = [text for text in said if text.startswith("Layers of Foreign that callbacks read:")]
+    assert "read: network_0, network_4; skipped: network_0_bias (a vector), network_1 (" in layers
+    assert not [text for text in said if "records nothing" in text]
 
 
 def test_looking_leaves_a_foreign_module_unchanged(fit: Any) -> None:
@@ -176,7 +178,7 @@ def test_looking_leaves_a_foreign_module_unchanged(fit: Any) -> None:
     ("outputs", "labels", "reason"), [(3, 3, "not two outputs"), (2, None, "not those of two")]
 )
 def test_more_classes_are_declined_once(
-    fit: Any, outputs: int, labels: int | None, reason: str
+    fit: Any, rows: Any, caplog: Any, outputs: int, labels: int | None, reason: str
 ) -> None:
     module, loader = foreign(outputs, labels)
     if outputs == 2:
@@ -184,12 +186,14 @@ def test_more_classes_are_declined_once(
         x, y = loader.dataset.tensors
         loader = DataLoader(TensorDataset(x, y * 5.0), 5)
         module.classes = 1
-    with pytest.warns(UserWarning, match=reason) as caught:
-        trainer = fit(module, loader, 3, [NeuralCollapse(1)])
-    said = [str(w.message) for w in caught if "NeuralCollapse" in str(w.message)]
+    trainer = fit(module, loader, 3, [NeuralCollapse(1)])
+    said = [r.getMessage() for r in caplog.records if "NeuralCollapse" in r.getMessage()]
     assert len(said) == 1
-    assert said[0].startswith("NeuralCollapse logs nothing for Foreign: ")
+    assert said[0].startswith("NeuralCollapse records nothing of Foreign: ")
+    assert reason in said[0]
     assert not collapse(trainer.callback_metrics)
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    assert not any(collapse(row) for row in rows)
     assert not module.network[-1]._forward_hooks
     assert module.training
 
@@ -200,7 +204,7 @@ def test_linear_regression_has_no_features(rows: Any, fit: Any, caplog: Any) -> 
     assert rows
     assert not any(collapse(row) for row in rows)
     said = [r.getMessage() for r in caplog.records if "NeuralCollapse" in r.getMessage()]
-    assert said == ["NeuralCollapse reads nothing of LinearRegressor: it has no nn.Linear"]
+    assert said == ["NeuralCollapse records nothing of LinearRegressor: it has no nn.Linear"]
 
 
 def test_bad_options() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -28,11 +29,13 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
-from callbacks._observer import Mean, say_layers
+from callbacks._observer import Mean
 from callbacks.rank_bound import Step
 from janus_pl import LinearRegressor
 from janus_pl.data import LinearProblem
-from janus_pl.training.row import Row
+from janus_pl.errors import UsageError
+from janus_pl.run.rows import plain_row
+from janus_pl.training.any_module import AnyModule
 from janus_pl.training.task import JanusTask
 
 # The mean of an epoch
@@ -82,8 +85,8 @@ class Eye(Observer):
         super().__init__(every_n_epochs)
         self.seen: list[int] = []
 
-    def observe(self, trainer: Any, module: Any) -> dict[str, float]:
-        self.seen.append(module.epoch)
+    def observe(self, trainer: Any, subject: Any) -> dict[str, float]:
+        self.seen.append(subject.completed())
         return {}
 
 
@@ -91,11 +94,20 @@ class Task(JanusTask):
     """A task at an epoch."""
 
     directions = scale = velocities = velocity_norms = full_velocity_norms = None  # type: ignore
-    output_margins = training_margins = None  # type: ignore[assignment]
+    output_margins = margins = None  # type: ignore[assignment]
 
     def __init__(self, epoch: int = 0) -> None:
         super().__init__()
         self.epoch = epoch
+
+    def layers(self) -> list[str]:
+        return ["a", "b"]
+
+    def split_layers(self) -> list[str]:
+        return self.layers()
+
+    def bounded(self) -> dict[str, Any]:
+        return {}
 
     def completed(self) -> int:
         return self.epoch
@@ -103,7 +115,7 @@ class Task(JanusTask):
 
 def trainer_at(epoch: int, last: int, stops: bool = False) -> Any:
     ends = {"max_epochs": last, "max_steps": -1, "current_epoch": epoch - 1, "global_step": epoch}
-    return SimpleNamespace(**ends, should_stop=stops, world_size=1)
+    return SimpleNamespace(**ends, should_stop=stops, world_size=1, callbacks=[], loggers=[])
 
 
 def run(
@@ -125,9 +137,16 @@ def test_weights_of_an_earlier_task_are_not_those_of_one_without_any(
     """Linear regression takes its steps by itself, and has no tail that Lightning's steps bound."""
     bound = RankBound()
     fit(small_task(optimizer=lambda p, lr: torch.optim.SGD(p, lr)), small_loader(), 1, [bound])
+    assert bound.state_dict()["steps"]
     rows.clear()
     problem = LinearProblem(num_train=7, dim=9, outputs=3)
-    fit(LinearRegressor(learning_rate=0.05), problem, 3, [bound])
+    says = "RankBound: got 'LinearRegressor', allowed: .* trained by the steps of Lightning"
+    with pytest.raises(UsageError, match=says):
+        fit(LinearRegressor(learning_rate=0.05), problem, 3, [bound])
+    assert rows == []
+    off = RankBound(0)
+    off.load_state_dict(bound.state_dict())
+    fit(LinearRegressor(learning_rate=0.05), problem, 3, [off])
     assert rows and not [key for row in rows for key in row if key.startswith("tail_bound")]
 
 
@@ -214,9 +233,10 @@ def lived() -> list[tuple[Observer, Observer]]:
         LayerRank(5),
     )
     velocity.full._last_seen = 3
-    for mean in (velocity._mean, split._mean):
-        mean.add(torch.tensor([1.0, 2.0]))
-        mean.add(torch.tensor([2.0, 4.0]))
+    velocity._mean.add(torch.tensor([1.0, 2.0]))
+    velocity._mean.add(torch.tensor([2.0, 4.0]))
+    split._buffers = {"a": {"gradient": torch.ones(2, 3), "decay": torch.zeros(2, 3)}}
+    split._total, split._steps = torch.tensor([[3.0, 6.0]]), torch.tensor([[2, 3]])
     kept, norms = torch.tensor([0.5, 0.25]), torch.tensor([2.0, 3.0]).double()
     bound._steps.extend(Step(kept * n, norms * n, [n, 2 * n]) for n in (1, 2, 3))
     bound._broken = "why"
@@ -242,7 +262,12 @@ def test_a_state_is_whole_plain_and_loads_into_another(which: int, tmp_path: Pat
         assert after.full._last_seen == 3
         assert after._mean.result().tolist() == [1.5, 3.0]
     elif isinstance(after, UpdateSplit):
-        assert after._mean.result().tolist() == [1.5, 3.0]
+        assert after._total is not None and after._steps is not None
+        assert (after._total / after._steps).tolist() == [[1.5, 2.0]]
+        assert {k: float(v.sum()) for k, v in after._buffers["a"].items()} == {
+            "gradient": 6.0,
+            "decay": 0.0,
+        }
     elif isinstance(after, RankBound):
         assert [step.ranks for step in after._steps] == [[1, 2], [2, 4], [3, 6]]
         assert after._broken == "why"
@@ -250,11 +275,9 @@ def test_a_state_is_whole_plain_and_loads_into_another(which: int, tmp_path: Pat
 
 @pytest.mark.parametrize("which", range(4))
 def test_a_setup_forgets_an_earlier_fit(which: int) -> None:
-    """But for the means, which an epoch's start clears."""
     callback, fresh = lived()[which]
+    assert repr(callback.state_dict()) != repr(fresh.state_dict())
     callback.setup(trainer_at(0, 9), Task(), "fit")
-    for one in (callback, fresh):
-        one.on_train_epoch_start(trainer_at(0, 9), Task())
     assert repr(callback.state_dict()) == repr(fresh.state_dict())
 
 
@@ -277,7 +300,6 @@ class Foreign(LightningModule):
         layers = [nn.Linear(a, b) for a, b in pairwise(sizes)]
         self.network = nn.Sequential(*layers)
         self.free = nn.Parameter(torch.ones(()))
-        self.logged: dict[str, float] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -289,9 +311,6 @@ class Foreign(LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), 0.1)
 
-    def log_dict(self, dictionary: Any, *args: Any, **options: Any) -> None:
-        self.logged.update({k: float(v) for k, v in dictionary.items()})
-
 
 def pairs_of(size: int, labels: tuple[int, ...] = (0, 1)) -> DataLoader:
     generator = torch.Generator().manual_seed(size)
@@ -300,7 +319,7 @@ def pairs_of(size: int, labels: tuple[int, ...] = (0, 1)) -> DataLoader:
     return DataLoader(TensorDataset(x, y), batch_size=3)
 
 
-def test_the_next_module_is_looked_at_and_not_the_one_before(fit: Any) -> None:
+def test_the_next_module_is_looked_at_and_not_the_one_before(fit: Any, rows: Any) -> None:
     """Of other layers, and by the same callbacks; a fresh set sees the same."""
 
     def looks() -> list[Any]:
@@ -308,40 +327,51 @@ def test_the_next_module_is_looked_at_and_not_the_one_before(fit: Any) -> None:
 
     used, fresh = looks(), looks()
     fit(Foreign(5, 4, 2), pairs_of(5), 1, used)
-    second, alone = Foreign(7, 6, 3, 2), Foreign(7, 6, 3, 2)
-    fit(second, pairs_of(7), 1, used)
-    fit(alone, pairs_of(7), 1, fresh)
-    assert {f"velocity/network_{k}" for k in range(3)} <= second.logged.keys()
-    assert second.logged == alone.logged
-    assert "collapse/nc1" in second.logged
+    records = []
+    for looking in (used, fresh):
+        rows.clear()
+        fit(Foreign(7, 6, 3, 2), pairs_of(7), 1, looking)
+        records.append([plain_row(row) for row in rows])
+    second, alone = records
+    assert {f"velocity/network_{k}" for k in range(3)} <= second[-1].keys()
+    assert [row["epoch"] for row in second] == [0, 1]
+    assert second == alone
+    kinds = {key.split("/")[0] for key in second[-1]}
+    assert {"collapse", "update", "tail_bound", "rank", "spectrum_table"} <= kinds
 
 
 def test_a_module_without_anything_to_read_after_one_with_it(
-    fit: Any, small_task: Any, small_loader: Any, rows: Any, caplog: pytest.LogCaptureFixture
+    fit: Any, small_task: Any, small_loader: Any, rows: Any
 ) -> None:
+    """It is refused, and what was refused reads the next one."""
     looks = [GradientNoise(1, batch_size=2, batches=2), RankBound()]
     options = {"optimizer": lambda p, lr: torch.optim.SGD(p, lr)}
     fit(small_task(**options), small_loader(), 1, looks)
     assert any(key.startswith("gradient_noise") for key in rows[-1])
-    module = Foreign(5, 2)
-    caplog.set_level(logging.INFO)
-    fit(module, pairs_of(5), 1, looks)
-    assert "GradientNoise reads nothing of Foreign" in caplog.text
-    assert not [key for key in module.logged if key.startswith("gradient_noise")]
     rows.clear()
+    with pytest.raises(UsageError, match="GradientNoise: got 'Foreign', allowed: a module that"):
+        fit(Foreign(5, 2), pairs_of(5), 1, looks)
+    assert rows == []
     fit(small_task(**options), small_loader(), 1, looks)
     assert any(key.startswith("gradient_noise") for key in rows[-1])
     assert any(key.startswith("tail_bound") for key in rows[-1])
 
 
 @pytest.mark.parametrize("make", [NeuralCollapse, MarginHistogram])
-def test_what_is_declined_of_one_module_is_read_of_the_next(make: Any, fit: Any) -> None:
+def test_what_is_declined_of_one_module_is_read_of_the_next(
+    make: Any, fit: Any, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     look = make(1)
-    with pytest.warns(UserWarning, match="logs nothing for Foreign"):
-        fit(Foreign(5, 2), pairs_of(5, (0, 7)), 1, [look])
-    module = Foreign(5, 2)
-    fit(module, pairs_of(5), 1, [look])
-    assert [key for key in module.logged if key.startswith(("collapse/", "margin/"))]
+    fit(Foreign(5, 2), pairs_of(5, (0, 7)), 2, [look])
+    says = f"{make.__name__} records nothing of Foreign: its labels are not"
+    said = [r.getMessage() for r in caplog.records if make.__name__ in r.getMessage()]
+    assert len(said) == 1 and said[0].startswith(says)
+    own = ("collapse/", "margin")
+    assert len(rows) == 3 and not [key for row in rows for key in row if key.startswith(own)]
+    rows.clear()
+    fit(Foreign(5, 2), pairs_of(5), 2, [look])
+    assert [any(key.startswith(own) for key in row) for row in rows] == [True] * 3
+    assert len([r for r in caplog.records if make.__name__ in r.getMessage()]) == 1
 
 
 def test_a_second_predict_writes_its_own_margins(
@@ -363,14 +393,44 @@ def test_a_second_predict_writes_its_own_margins(
         assert [line.split(",")[:2] for line in lines] == [["train", str(i)] for i in range(n)]
 
 
+@pytest.mark.parametrize("full", [0, 1])
+def test_layers_of_a_velocity_that_are_none_are_refused(
+    full: int, fit: Any, small_task: Any, small_loader: Any, rows: Any
+) -> None:
+    """Also if the full velocity alone is asked for."""
+    look = LayerVelocity(1 - full, full, layers=["fc1", "fc7"])
+    with pytest.raises(UsageError, match=r"LayerVelocity\.layers: got 'fc7', .*: conv1, conv2"):
+        fit(small_task(), small_loader(), 1, [look])
+    assert rows == []
+    fit(small_task(), small_loader(), 1, [LayerVelocity(1 - full, full, layers=["fc*"])])
+    name = "velocity_full" if full else "velocity"
+    found = {key for key in rows[-1] if key.startswith("velocity")}
+    assert found == {f"{name}/fc1", f"{name}/fc2"}
+
+
+def test_shares_of_a_layer_that_is_computed_from_others_are_refused(fit: Any, rows: Any) -> None:
+    module = Foreign(5, 4, 2)
+    nn.utils.parametrizations.weight_norm(module.network[0])
+    says = r"UpdateSplit\.layers: got '\*_0', allowed: globs that match a layer: network_1"
+    with pytest.raises(UsageError, match=says):
+        fit(module, pairs_of(5), 1, [UpdateSplit(layers=["*_0"])])
+    assert rows == []
+    fit(module, pairs_of(5), 1, [UpdateSplit(), LayerVelocity()])
+    assert {key.rpartition("/")[2] for key in rows[-1] if key.startswith("update/")} == {
+        "network_1"
+    }
+    assert rows[-1]["velocity/network_0"] > 0
+
+
 # The bar
 
 
-def shown(bar: ProgressBar, **progress: float) -> dict[str, Any]:
-    module = SimpleNamespace(row=Row())
-    module.row.numbers = {k.replace("__", "/"): v for k, v in progress.items()}
-    trainer: Any = SimpleNamespace(progress_bar_metrics={}, loggers=[])
-    return dict(bar.get_metrics(trainer, module))
+def shown(bar: ProgressBar, trains: bool = True, **progress: float) -> dict[str, Any]:
+    task = Task()
+    task.row.numbers = {k.replace("__", "/"): v for k, v in progress.items()}
+    state = SimpleNamespace(fn=TrainerFn.FITTING if trains else TrainerFn.PREDICTING)
+    trainer: Any = SimpleNamespace(progress_bar_metrics={}, loggers=[], state=state)
+    return dict(bar.get_metrics(trainer, task))
 
 
 def test_the_bar_shows_the_newest_of_every_number() -> None:
@@ -380,6 +440,8 @@ def test_the_bar_shows_the_newest_of_every_number() -> None:
     assert first == {"loss": 0.5, "margin": "1.000e-07", "rho": "2.000e+00"}
     second = shown(bar, train__loss_running=0.25, train__loss=0.125, rho=3.0)
     assert second == {"loss": 0.25, "margin": "1.000e-07", "rho": "3.000e+00"}
+    assert shown(bar, trains=False, rho=4.0) == second, "it is that of the fit"
+    assert shown(ProgressBar(), margin_raw__mean=0.5) == {"margin": "5.000e-01"}
 
 
 def test_one_bar_is_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,10 +499,19 @@ def test_an_end_that_nobody_knew_of_is_looked_at_by_all(
     [
         (
             nn.Sequential(nn.Conv2d(3, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten()),
-            "reads network_0; skips network_1",
+            "network_0; skipped: network_0_bias (a vector), network_1 (a vector),"
+            " network_1_bias (a vector)",
         ),
-        (nn.Sequential(nn.Linear(3, 2), nn.ReLU()), "reads network_0; skips none"),
-        (nn.Sequential(nn.ReLU()), "reads no layer; skips none"),
+        (
+            nn.Sequential(nn.Linear(3, 2, bias=False), nn.ReLU()),
+            "network_0; skipped: none",
+        ),
+        (
+            nn.Sequential(nn.LayerNorm((2, 3)), nn.Conv1d(2, 2, 3, groups=2, bias=False)),
+            "no layer; skipped: network_0 (scales each feature by itself),"
+            " network_0_bias (scales each feature by itself), network_1 (each group is a vector)",
+        ),
+        (nn.Sequential(nn.ReLU()), "no layer; skipped: none"),
     ],
 )
 def test_what_is_skipped_has_weights_of_its_own(
@@ -450,5 +521,9 @@ def test_what_is_skipped_has_weights_of_its_own(
     module = LightningModule()
     module.network = network
     caplog.set_level(logging.INFO)
-    say_layers("LayerRank", module)
-    assert [record.getMessage() for record in caplog.records] == [f"LayerRank {says}"]
+    trainer: Any = SimpleNamespace(train_dataloader=None, optimizers=[])
+    subject = AnyModule(trainer, module)
+    for _ in range(2):  # callbacks start it one by one
+        subject.start()
+    line = f"Layers of LightningModule that callbacks read: {says}"
+    assert [record.getMessage() for record in caplog.records] == [line]

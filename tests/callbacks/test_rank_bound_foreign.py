@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import callbacks.rank_bound
-from callbacks import RankBound
-from janus_pl.errors import DivergenceError, TheoremError
+from callbacks import LayerRank, RankBound
+from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
 from janus_pl.run.logger import RunLogger
@@ -39,7 +39,6 @@ class Foreign(LightningModule):
     def __init__(self, network: Any, groups: Any = None, scale: float = 1.0) -> None:
         super().__init__()
         self.network, self.groups, self.scale = network, groups, scale
-        self.logged: list[dict[str, float]] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         x, y = batch
@@ -49,13 +48,24 @@ class Foreign(LightningModule):
         groups = self.groups(self.network) if self.groups else self.network.parameters()
         return torch.optim.SGD(groups, ETA, weight_decay=ALL)
 
-    def log_dict(self, dictionary: Any, *args: Any, **options: Any) -> None:
-        self.logged.append({k: float(v) for k, v in dictionary.items()})
-        if self.trainer.logger is not None:
-            super().log_dict(dictionary, *args, **options)
 
-    def seen(self, kind: str) -> list[float]:
-        return [v for row in self.logged for k, v in row.items() if k.startswith(kind)]
+def ratios_of(rows: list[dict[str, Any]]) -> list[float]:
+    """All ratios of a record, row by row."""
+    return [v for row in rows for k, v in row.items() if k.startswith("tail_bound/ratio")]
+
+
+def bounds_of(row: dict[str, Any]) -> dict[str, float]:
+    """What a row says of the bound."""
+    return {k: v for k, v in row.items() if k.startswith("tail_bound/")}
+
+
+def matrices(module: nn.Module) -> list[Tensor]:
+    """The weights as they are applied: each group of a convolution by itself."""
+    found: list[Tensor] = []
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d):
+            found.extend(layer.weight.detach().flatten(1).chunk(getattr(layer, "groups", 1)))
+    return found
 
 
 def samples(*shape: int, n: int = 4, batch_size: int = 1, dtype: Any = torch.float64) -> Any:
@@ -107,39 +117,39 @@ CASES = {
         lambda: nn.Conv2d(4, 6, 3, groups=2, dtype=torch.float64),
         lambda: samples(4, 3, 3),
         {},
-        [[2], [2]],
+        [[1, 1], [1, 1]],
     ),
     "groups and positions": Case(
         lambda: nn.Conv1d(12, 15, 3, groups=3, dtype=torch.float64),
         lambda: samples(12, 4),
         {},
-        [[6], [6]],  # two positions
+        [[2, 2, 2], [2, 2, 2]],  # two positions
     ),
     "groups, accumulated": Case(
         lambda: nn.Conv2d(8, 10, 3, groups=2, dtype=torch.float64),
         lambda: samples(8, 3, 3),
         {"accumulate_grad_batches": 2},
-        [[4], [4]],
+        [[2, 2], [2, 2]],
     ),
     "a layer used twice": Case(Twice, lambda: samples(6), {}, [[2], [2]]),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_rank_of_a_step_is_counted_and_no_more(name: str, fit: Any) -> None:
+def test_the_rank_of_a_step_is_counted_and_no_more(name: str, fit: Any, rows: Any) -> None:
     case, bound = CASES[name], RankBound()
     torch.manual_seed(0)
     module = Foreign(case.network())
     options = {"limit_train_batches": case.options.get("accumulate_grad_batches", 1)}
     fit(module, case.loader(), 1, [bound], **case.options, **options)
     assert [step.ranks for step in bound._steps] == case.ranks[:1]
-    weights = [p.detach().flatten(1) for p in module.parameters() if p.ndim > 1]
+    weights = matrices(module)
     for weight, rank in zip(weights, case.ranks[0], strict=True):
         sigma = np.linalg.svd(weight.numpy(), compute_uv=False)
         assert sigma[rank - 1] > 1e-6 * sigma[0]
         assert sigma[rank] < 1e-13 * sigma[0]  # so the case does leave a tail to look at
-    ratios = module.seen("tail_bound/ratio")
-    assert len(ratios) == len(weights)
+    ratios = ratios_of(rows)
+    assert len(ratios) == len(weights) == len(case.ranks[0])
     assert all(0 < ratio <= 1 for ratio in ratios)
 
     # All four samples: every step starts to count anew.
@@ -169,7 +179,9 @@ def test_looks_between_the_steps_are_not_counted(fit: Any) -> None:
 
 @pytest.mark.parametrize("decays", [(5.0, 0.0), (0.0, 5.0)])
 @pytest.mark.parametrize("rates", [(0.1, 0.01), (0.01, 0.1)])
-def test_every_weight_has_its_own_rate_and_decay(decays: Any, rates: Any, fit: Any) -> None:
+def test_every_weight_has_its_own_rate_and_decay(
+    decays: Any, rates: Any, fit: Any, rows: Any
+) -> None:
     def groups(network: nn.Sequential) -> Any:
         options = zip((network[0], network[2]), rates, decays, strict=True)
         return [
@@ -182,10 +194,12 @@ def test_every_weight_has_its_own_rate_and_decay(decays: Any, rates: Any, fit: A
     expected = [1 - eta * wd for eta, wd in zip(rates, decays, strict=True)]
     for step in bound._steps:
         assert step.kept.tolist() == pytest.approx(expected, rel=1e-15)
-    assert all(0 < ratio <= 1 for ratio in module.seen("tail_bound/ratio"))
+    ratios = ratios_of(rows)
+    assert len(ratios) == 4, "two layers in two epochs"
+    assert all(0 < ratio <= 1 for ratio in ratios)
 
 
-def test_a_weight_that_no_gradient_reaches_does_not_decay(fit: Any) -> None:
+def test_a_weight_that_no_gradient_reaches_does_not_decay(fit: Any, rows: Any) -> None:
     class Unused(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -199,10 +213,10 @@ def test_a_weight_that_no_gradient_reaches_does_not_decay(fit: Any) -> None:
     fit(module, samples(6), 1, [bound])
     assert torch.equal(module.network.unused[0].weight, start)
     assert [step.kept.tolist() for step in bound._steps] == [[0.0, 1.0]] * 4
-    assert module.logged[-1]["tail_bound/ratio/network_unused_0"] == pytest.approx(1, rel=1e-10)
+    assert rows[-1]["tail_bound/ratio/network_unused_0"] == pytest.approx(1, rel=1e-10)
 
 
-def test_attention_calls_no_output_layer_and_any_rank_is_allowed(fit: Any) -> None:
+def test_attention_calls_no_output_layer_and_any_rank_is_allowed(fit: Any, rows: Any) -> None:
     class Attention(nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -211,21 +225,65 @@ def test_attention_calls_no_output_layer_and_any_rank_is_allowed(fit: Any) -> No
         def forward(self, x: Tensor) -> Tensor:
             return self.inner(x, x, x)[0]
 
-    module = Foreign(Attention())
-    fit(module, samples(3, 6), 1, [RankBound()])
-    assert module.logged[-1] == {"tail_bound/vacuous/network_inner_out_proj": 1.0}
+    fit(Foreign(Attention()), samples(3, 6), 1, [RankBound()])
+    # The packed projection is read by other callbacks, but no layer of its own applies it.
+    assert bounds_of(rows[-1]) == {"tail_bound/vacuous/network_inner_out_proj": 1.0}
 
 
-def test_a_weight_that_modules_share_is_left_out(fit: Any) -> None:
+def test_a_weight_that_modules_share_is_left_out(fit: Any, rows: Any) -> None:
     network = dense(6, 6, 6, 5)
     network[2].weight = network[0].weight
-    module = Foreign(network)
-    fit(module, samples(6), 1, [RankBound()])
-    layers = {key.rpartition("/")[2] for row in module.logged for key in row}
+    fit(Foreign(network), samples(6), 1, [RankBound()])
+    layers = {key.rpartition("/")[2] for row in rows for key in bounds_of(row)}
     assert layers == {"network_4"}
 
 
-def test_optimizers_that_take_turns(fit: Any) -> None:
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.Embedding])
+def test_a_module_without_a_layer_of_known_rank_is_refused(kind: Any, fit: Any, rows: Any) -> None:
+    module = Foreign(kind(6, 5))
+    with pytest.raises(
+        UsageError, match=r"callbacks\.RankBound: got 'Foreign', allowed: .*plain w"
+    ):
+        fit(module, samples(6), 1, [RankBound()])
+    assert rows == []
+
+
+def test_chosen_layers_alone_are_recorded_and_each_as_among_all(fit: Any, rows: Any) -> None:
+    found = []
+    for chosen in (None, ["*_0", "*_4"]):
+        rows.clear()
+        torch.manual_seed(0)
+        groups = lambda m: [{"params": m.parameters(), "weight_decay": 5.0}]  # noqa: E731
+        module = Foreign(dense(9, 8, 7, 6), groups)
+        fit(module, samples(9), 1, [RankBound(layers=chosen)])
+        found.append(bounds_of(rows[-1]))
+    every, some = found
+    assert {key.rpartition("/")[2] for key in every} == {"network_0", "network_2", "network_4"}
+    assert some == {k: v for k, v in every.items() if not k.endswith("_2")}
+    assert len(some) == 4
+
+
+def test_a_glob_that_matches_no_bounded_layer_is_refused(fit: Any, rows: Any) -> None:
+    """Other callbacks read the packed projection, so that it is a layer."""
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.MultiheadAttention(6, 2, batch_first=True, dtype=torch.float64)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x, x, x)[0]
+
+    says = r"callbacks\.RankBound\.layers: got '\*_q', .*match a layer: network_inner_out_proj$"
+    with pytest.raises(UsageError, match=says):
+        fit(Foreign(Mixed()), samples(3, 6), 1, [RankBound(layers=["*_q"])])
+    fit(Foreign(Mixed()), samples(3, 6), 1, [LayerRank(1, layers=["*_q"])])
+    assert {key.partition("/")[2] for key in rows[0] if key.startswith("rank/")} == {
+        "network_inner_q"
+    }
+
+
+def test_optimizers_that_take_turns(fit: Any, rows: Any) -> None:
     """One backward pass, then a step of each: the second still has its gradient to take."""
 
     class Turns(Foreign):
@@ -248,14 +306,18 @@ def test_optimizers_that_take_turns(fit: Any) -> None:
     fit(module, samples(9, n=2), 1, [bound])
     assert [step.ranks for step in bound._steps] == [[1, 0], [0, 1]] * 2
     assert [step.kept.tolist() for step in bound._steps] == [[0.0, 1.0], [1.0, 0.0]] * 2
-    assert all(0 < ratio <= 1 for ratio in module.seen("tail_bound/ratio"))
+    ratios = ratios_of(rows)
+    assert len(ratios) == 2
+    assert all(0 < ratio <= 1 for ratio in ratios)
+    # eta_t is the first optimizer's; the trainer counts the steps of both.
+    assert (rows[-1]["trainer/global_step"], rows[-1]["eta_t"]) == (4, pytest.approx(2 * ETA))
 
 
 # Rounding
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-24, 1e-37, 1e-44])
-def test_a_tiny_weight_is_no_violation(size: float, fit: Any) -> None:
+def test_a_tiny_weight_is_no_violation(size: float, fit: Any, rows: Any) -> None:
     """float32 squares are 0 from 1e-23 down, and near 1e-45 float32 cannot decay any further."""
     torch.manual_seed(0)
     network = nn.Linear(40, 40, bias=False)
@@ -263,7 +325,7 @@ def test_a_tiny_weight_is_no_violation(size: float, fit: Any) -> None:
     groups = lambda m: [{"params": m.parameters(), "weight_decay": 1.0}]  # noqa: E731
     module, bound = Foreign(network, groups, scale=0.0), RankBound()
     fit(module, samples(40, dtype=torch.float32), 10, [bound])
-    ratios = module.seen("tail_bound/ratio")
+    ratios = ratios_of(rows)
     assert len(ratios) == 10
     assert all(0 < ratio <= 1 for ratio in ratios)
     if size > 1e-38:  # it shrinks as a whole, and all of it but one direction is most of it
@@ -273,18 +335,17 @@ def test_a_tiny_weight_is_no_violation(size: float, fit: Any) -> None:
         assert ratios[-1] == pytest.approx(tail, rel=2e-4)
 
 
-def test_float64_is_held_to_its_own_rounding(fit: Any) -> None:
+def test_float64_is_held_to_its_own_rounding(fit: Any, rows: Any) -> None:
     """An eigenvalue of W W^T is good to 1e-8 of sigma_1, which is far above the bound."""
     torch.manual_seed(0)
     network = nn.Linear(40, 40, bias=False, dtype=torch.float64)
     groups = lambda m: [{"params": m.parameters(), "weight_decay": 9.0}]  # noqa: E731
-    module = Foreign(network, groups)
-    fit(module, samples(40, n=15), 1, [RankBound()])
-    (ratio,) = module.seen("tail_bound/ratio")
+    fit(Foreign(network, groups), samples(40, n=15), 1, [RankBound()])
+    (ratio,) = ratios_of(rows)
     assert 0 < ratio <= 1
 
 
-def test_the_ratio_is_to_the_bound_and_its_rounding(fit: Any, monkeypatch: Any) -> None:
+def test_the_ratio_is_to_the_bound_and_its_rounding(fit: Any, rows: Any, monkeypatch: Any) -> None:
     class Before(Callback):
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
             norms.append(float(pl_module.network[0].weight.detach().norm()))
@@ -300,7 +361,7 @@ def test_the_ratio_is_to_the_bound_and_its_rounding(fit: Any, monkeypatch: Any) 
     for n in range(1, 8):
         allowed = 0.5**n * norms[-n] + 2.0**48 * 2.0**-52 * n * max(norms)
         by_hand.append(np.linalg.norm(sigma[n:]) / allowed)
-    assert module.seen("tail_bound/ratio") == pytest.approx([max(by_hand)], rel=1e-10)
+    assert ratios_of(rows) == pytest.approx([max(by_hand)], rel=1e-10)
 
 
 # What is no number
@@ -320,11 +381,14 @@ class Spoil(Callback):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_tail_that_is_no_number_is_a_violation(value: float, dtype: Any, fit: Any) -> None:
+def test_a_tail_that_is_no_number_is_a_violation(
+    value: float, dtype: Any, fit: Any, rows: Any
+) -> None:
     module = Foreign(dense(6, 5).to(dtype))
     with pytest.raises(TheoremError, match="beyond rank 1 is nan"):
         fit(module, samples(6, dtype=dtype), 1, [RankBound(), Spoil(value)])
-    assert math.isnan(module.logged[-1]["tail_bound/ratio/network_0"])
+    assert rows[-1]["epoch"] == 1  # the row that shows it is there
+    assert math.isnan(rows[-1]["tail_bound/ratio/network_0"])
 
 
 @pytest.mark.parametrize("normalization", ["weight_norm", "none"])

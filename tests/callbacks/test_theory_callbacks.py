@@ -13,7 +13,6 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import callbacks.rank_bound
 from callbacks import EquilibriumResidual, RankBound, UpdateSplit
 from callbacks.rank_bound import tail_windows
 from janus_pl.deep import PARAMETRIZATIONS
@@ -55,14 +54,19 @@ def set_norms_apart(task: Any) -> None:
 
 
 def parts_by_hand(normalization: str, W: Any, G: Any, p: Any, wd: float) -> dict[str, Any]:
-    """Norms of the three parts of a step of p_k, with W_k, G_k = dLoss/dW_k and p_k as arrays."""
-    V, s = W / np.linalg.norm(W), np.linalg.norm(W)
+    """The three parts of what SGD gets for p_k, with W_k, G_k = dLoss/dW_k and p_k as arrays."""
+    V, s = W / np.linalg.norm(W), np.linalg.norm(W) * np.sign(np.vdot(W, p))  # rho_k changes sign
     pull = 1.0 if normalization == "none" else s / np.linalg.norm(p)
     return {
-        "gradient": np.linalg.norm(pull * G),
-        "decay": 0.0 if normalization == "lagrange" else wd * np.linalg.norm(p),
-        "projection": 0.0 if normalization == "none" else abs(pull * np.vdot(G, V)),
+        "gradient": pull * G,
+        "decay": 0.0 * p if normalization == "lagrange" else wd * p,
+        "projection": 0.0 * p if normalization == "none" else -pull * np.vdot(G, V) * V,
     }
+
+
+def norms_by_hand(*arguments: Any) -> dict[str, float]:
+    """Their norms."""
+    return {part: float(np.linalg.norm(g)) for part, g in parts_by_hand(*arguments).items()}
 
 
 class Path(Callback):
@@ -148,10 +152,11 @@ def test_a_wrong_decay_factor_breaks_it_loudly(
 def test_the_last_epoch_is_loud_too(
     fit: Any, rows: Any, small_task: Any, small_loader: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr(callbacks.rank_bound, "weight_decay_of", lambda *_: 250.0)
+    monkeypatch.setattr("janus_pl.deep.answers.decay_of", lambda *_: ("coupled", 250.0))
     loader = small_loader(n=3, batch_size=1, dtype=torch.float64)
     with pytest.raises(TheoremError):
         fit(task_of(small_task, "none"), loader, epochs=1, callbacks=[RankBound()])
+    assert rows[-1]["epoch"] == 1
 
 
 def test_float32_rounding_is_no_violation(
@@ -237,13 +242,31 @@ def test_shares_of_a_step_are_those_of_autograd(
     set_norms_apart(task)
     loader = small_loader(batch_size="full", dtype=torch.float64)
     path = Path()
-    fit(task, loader, epochs=3, callbacks=[UpdateSplit(), path])
+    fit(task, loader, epochs=4, callbacks=[UpdateSplit(), path])
+    assert len(path.steps) == 4
+    assert not [key for key in rows[0] if key.startswith("update/")]
+    remembered = False
     for k, layer in enumerate(LAYERS):
-        W, G, p = (path.steps[-1][key][k] for key in ("W", "G", "p"))
-        parts = parts_by_hand(normalization, W, G, p, wd=0.5)
-        for part, size in parts.items():
-            share = rows[-1][f"update/{part}/{layer}"]
-            assert share == pytest.approx(size / sum(parts.values()), rel=1e-10, abs=1e-15)
+        # m_a <- momentum m_a + g_a of each part by itself; the step is -lr times their sum.
+        buffers = dict.fromkeys(("gradient", "decay", "projection"), 0.0)
+        for t, (step, row) in enumerate(zip(path.steps, rows[1:], strict=True)):
+            W, G, p = (step[key][k] for key in ("W", "G", "p"))
+            parts = parts_by_hand(normalization, W, G, p, 0.5)
+            buffers = {part: momentum * buffers[part] + parts[part] for part in parts}
+            sizes = {part: np.linalg.norm(m) for part, m in buffers.items()}
+            for part, size in sizes.items():
+                share = row[f"update/{part}/{layer}"]
+                assert share == pytest.approx(size / sum(sizes.values()), rel=1e-10, abs=1e-15)
+            if t + 1 < len(path.steps):  # the parts are all of the step that is taken
+                moved = p - RATES[normalization] * sum(buffers.values())
+                if normalization == "lagrange":
+                    moved = moved / np.linalg.norm(moved)
+                np.testing.assert_allclose(path.steps[t + 1]["p"][k], moved, rtol=0, atol=1e-12)
+            now = norms_by_hand(normalization, W, G, p, 0.5)
+            if now["gradient"] > 0:  # else no layer gets any: one of them is dead
+                share = now["gradient"] / sum(now.values())
+                remembered |= abs(row[f"update/gradient/{layer}"] - share) > 1e-3
+    assert remembered == (momentum > 0), "shares of a step's own gradient would not do"
 
 
 @every_parametrization
@@ -277,7 +300,7 @@ def test_the_radial_part_of_the_gradient_is_one_number_for_all_layers(
     wd = 0.0 if normalization == "lagrange" else 0.5  # that of the group of the p_k
     parts = zip(*task.parametrization.step_parts(wd).tolist(), strict=True)
     for *layer, sizes in zip(W, G, task.parametrization.weights.values(), parts, strict=True):
-        by_hand = parts_by_hand(normalization, *(t.detach().numpy() for t in layer), wd)
+        by_hand = norms_by_hand(normalization, *(t.detach().numpy() for t in layer), wd)
         assert list(sizes) == pytest.approx([*by_hand.values()], rel=1e-10)
 
 
@@ -400,19 +423,20 @@ class Foreign(LightningModule):
         return torch.optim.SGD(self.parameters(), 0.05, weight_decay=0.7)
 
 
-def test_serves_other_modules(fit: Any, monkeypatch: Any) -> None:
-    logged: dict[str, float] = {}
-    monkeypatch.setattr(
-        Foreign,
-        "log_dict",
-        lambda self, values, **_: logged.update((k, float(v)) for k, v in values.items()),
-    )
+def test_serves_other_modules(fit: Any, rows: Any, caplog: pytest.LogCaptureFixture) -> None:
     x = torch.randn(4, 3, 4, 4, dtype=torch.float64)
     loader = DataLoader(TensorDataset(x, torch.tensor([0, 1, 2, 3])), batch_size=1)
     split = UpdateSplit()
-    fit(Foreign(), loader, epochs=3, callbacks=[RankBound(), split, EquilibriumResidual()])
+    fit(Foreign(), loader, epochs=3, callbacks=[RankBound(), split, EquilibriumResidual(1)])
+    assert [row["epoch"] for row in rows] == [0, 1, 2, 3]
+    logged = rows[-1]
     assert 0 < logged["tail_bound/ratio/dense"] <= 1
     assert logged["tail_bound/vacuous/dense"] == 0
     assert logged["update/projection/dense"] == 0
     total = sum(logged[f"update/{part}/conv"] for part in ("gradient", "decay", "projection"))
     assert total == pytest.approx(1)
+    # What it does not have is said once, and is on no row.
+    said = [r.getMessage() for r in caplog.records if "EquilibriumResidual" in r.getMessage()]
+    reason = "it has no learned scale rho"
+    assert said == [f"EquilibriumResidual records nothing of Foreign: {reason}"]
+    assert not [key for row in rows for key in row if key.startswith("equilibrium")]

@@ -83,7 +83,15 @@ def test_fit_leaves_config_problem_result_checkpoint_and_record(
     folder = run_folder()
     names = {path.name for path in folder.iterdir()}
     ends = {"rows.jsonl", "outcome.json", ".lock"}
-    assert names == {"config.yaml", "problem.npz", "final.npz", "checkpoints", "wandb", *ends}
+    assert names == {
+        "config.yaml",
+        "description.json",
+        "problem.npz",
+        "final.npz",
+        "checkpoints",
+        "wandb",
+        *ends,
+    }
     problem, final = numbers(folder, "problem"), numbers(folder, "final")
     assert {k: v.shape for k, v in problem.items()} == {"X": (10, 5), "Y": (10, 5), "W0": (10, 10)}
     assert final["W"].shape == (10, 10)

@@ -15,7 +15,7 @@ from janus_pl.errors import UsageError
 
 QUESTIONS = {
     *("factors", "learned_scale", "groups", "after_step", "radial", "kept", "step_parts"),
-    "_tangent",
+    *("gradient_parts", "_tangent"),
 }
 
 

@@ -224,7 +224,7 @@ def start_of(batch_size: int) -> Any:
 def test_margins_are_one_over_rho_at_interpolation(train: Any) -> None:
     data = {"informative": 9, "num_train": 30}
     module = train(20_000, data=data, weight_decay=0.0, learning_rate=0.02)
-    scaled = module.training_margins() * module.scale()
+    scaled = module.margins() * module.scale()
     assert scaled.tolist() == pytest.approx([1.0] * 30, abs=1e-9)
 
 

@@ -61,7 +61,7 @@ def test_callbacks_see_the_first_of_the_replicas(train: Any) -> None:
     assert float(module.scale()) == pytest.approx(norm, rel=1e-12)
     np.testing.assert_allclose(module.directions()["fc1"].numpy(), w / norm, rtol=1e-11)
     margins = [(y[:, n] @ w @ x[:, n]) / (y[:, n] @ y[:, n]) / norm for n in range(10)]
-    assert module.training_margins().tolist() == pytest.approx(margins, rel=1e-11)
+    assert module.margins().tolist() == pytest.approx(margins, rel=1e-11)
     inputs = torch.from_numpy(x.T.copy())
     np.testing.assert_allclose(module(inputs).detach().numpy(), (w @ x).T, rtol=1e-11)
     # V dot of the last minibatch, the mean of its norm since the last row, and of all samples.
@@ -80,7 +80,7 @@ def test_margins_are_taken_in_parts(
     held: bool, train: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = train({"order": "online"}, epochs=1, schedule="constant")
-    whole = module.training_margins().tolist()
+    whole = module.margins().tolist()
     w = module.weight.detach().numpy()[0]
     x, y = module.data.problem.x[0], module.data.problem.y[0]
     norm = np.linalg.norm(w)
@@ -90,7 +90,7 @@ def test_margins_are_taken_in_parts(
     if not held:
         monkeypatch.setattr("janus_pl.data.regression.HELD", 0)
     assert module.data.streamed != held
-    assert module.training_margins().tolist() == pytest.approx(margins, rel=1e-11)
+    assert module.margins().tolist() == pytest.approx(margins, rel=1e-11)
 
 
 @pytest.mark.parametrize(

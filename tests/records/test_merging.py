@@ -260,10 +260,11 @@ def test_options_are_flat_with_the_names_of_the_command_line() -> None:
         "trainer.max_epochs": 3,
         "trainer.callbacks": [{"class_path": "X"}],
     }
-    assert run.dynamics == "GD"
-    for size in (1, 32, None):
+    assert run.dynamics == "unknown", "only its author knows what batch_size means there"
+    ours = {"class_path": "janus_pl.DeepReLUClassifier"}
+    for size, dynamics in (("full", "GD"), (1, "SGD"), (32, "SGD"), (None, "SGD")):
         data = {"init_args": {"batch_size": size}}
-        assert run_of({"epoch": [0]}, {"data": data}).dynamics == "SGD"
+        assert run_of({"epoch": [0]}, {"model": ours, "data": data}).dynamics == dynamics
     assert run_of({"epoch": [0]}, {}).options == {
         "seed_everything": None,
         "model": None,
@@ -375,6 +376,26 @@ def test_a_record_is_read_with_its_configs_in_turn_and_its_newest_end(
     )
     printed(monkeypatch, [head(job_type="report")])
     assert records._read_part(file) is None
+
+
+def test_a_name_that_is_set_after_the_start_is_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """W&B writes the run once more, with its config so far; the start is that of the first."""
+    later, latest = ({"config": {"update": {"b": n, "c": n}}} for n in (4, 6))
+    lines = [
+        head(display_name="before", run_group="g"),
+        {"type": "config", "config": {"update": {"b": 3}}},
+        head(display_name="after", run_group="h", start_time="later", **later),
+        {"type": "config", "config": {"update": {"c": 5}}},
+    ]
+    printed(monkeypatch, lines)
+    file = Path("folder/run-abc.wandb")
+    expected = Part(file, "abc", "after", "h", FIRST, {"a": 1, "b": 4, "c": 5}, [], None)
+    assert records._read_part(file) == expected
+    printed(monkeypatch, [*lines, head(display_name="last", tags=["AdamW"], **latest)])
+    config = {"a": 1, "b": 6, "c": 6}
+    assert records._read_part(file) == expected._replace(name="last", config=config)
+    printed(monkeypatch, [*lines, {"type": "run", "run": {"run_id": "abc"}}])
+    assert records._read_part(file) == expected, "a record that repeats nothing takes nothing away"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ import wandb
 
 from janus_pl.errors import UsageError
 from janus_pl.records.read import read
+from janus_pl.run.description import KEY, Description
 from janus_pl.run.files import settle
+from janus_pl.run.name import run_name, run_tags
 
 CONFIG = {
     "seed_everything": 3,
@@ -67,6 +69,26 @@ def test_a_run_is_read_with_its_rows_its_options_and_its_histograms(tmp_path: Pa
     assert seen.epoch == 1
     assert seen.counts.tolist() == [1, 2]
     assert seen.edges.tolist() == [0, 0.5, 1]
+
+
+def test_a_run_that_is_named_and_described_after_its_start(tmp_path: Path) -> None:
+    """As W&B itself writes it, which repeats the run's record for a name and for tags."""
+    seen = Description("a.Mine", "module", "raw", "AdamW", False, ("net_0", "head"), batch_size=8)
+    settings = wandb.Settings(silent=True, x_disable_stats=True)
+    where = {"project": "p", "id": "abc", "dir": tmp_path, "mode": "offline", "settings": settings}
+    run = wandb.init(**where, name="before", group="g", config=CONFIG)
+    run.config.update({KEY: seen.to_plain()}, allow_val_change=True)
+    run.name, run.tags = run_name(seen), tuple(run_tags(seen))
+    run.log(row(0, **{"velocity/head": 1.0, "velocity/net_0": 2.0}))
+    folder = Path(run.settings.sync_dir)
+    wandb.finish()
+    settle(folder)
+    ((found,), skipped) = read([tmp_path])
+    assert not skipped
+    assert (found.name, found.group, found.dynamics) == ("Mine-adamw-B8", "g", "AdamW")
+    assert found.description == seen
+    assert found.layers("velocity") == ["net_0", "head"]
+    assert found.options["model.loss"] == "square"
 
 
 def test_the_parts_of_a_resumed_run_are_one_with_each_epoch_once(tmp_path: Path) -> None:

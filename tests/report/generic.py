@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,12 @@ import numpy as np
 import pandas as pd
 
 from janus_pl.records.run import Histogram, Run
+from janus_pl.run.description import Description
+from janus_pl.run.name import run_name
 
+NETWORK, LINEAR = "janus_pl.DeepReLUClassifier", "janus_pl.LinearRegressor"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
+TEN_LAYERS = ("stem", *(f"net_{k}" for k in range(1, 12)), "head")  # in the order of the forward
 EPOCHS = (0, 1, 3, 4, 9)
 STEP = "trainer/global_step"
 
@@ -35,6 +40,7 @@ def network(
     data: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     exit_code: int | None = 0,
+    task: str = NETWORK,
 ) -> Run:
     """A classifier's record; `columns` replaces some columns, None takes one away."""
     name = f"{loss}-B{batch}-lam{lam:g}-seed{seed}" + ("" if data_seed is None else f"-{data_seed}")
@@ -67,6 +73,7 @@ def network(
         _with(rows, columns),
         exit_code,
         {"margin/hist": shown},
+        task,
     )
 
 
@@ -82,6 +89,7 @@ def regression(
     data: Mapping[str, Any] | None = None,
     trainer: Mapping[str, Any] | None = None,
     exit_code: int | None = 0,
+    task: str = LINEAR,
 ) -> Run:
     """Linear regression's record with every key that the linear figures show."""
     name = f"linear-B{batch}-seed{seed}"
@@ -103,6 +111,7 @@ def regression(
         seed,
         _with(rows, columns),
         exit_code,
+        task=task,
     )
 
 
@@ -139,12 +148,46 @@ def _run(
     rows: pd.DataFrame,
     exit_code: int | None,
     histograms: Mapping[str, Sequence[Histogram]] | None = None,
+    task: str = NETWORK,
 ) -> Run:
     config = {
         "seed_everything": seed,
-        "model": {"class_path": "package.Model", "init_args": dict(model)},
+        "model": {"class_path": task, "init_args": dict(model)},
         "data": {"class_path": "package.Data", "init_args": dict(data)},
         "trainer": dict(trainer),
     }
     path = Path(name)
     return Run(f"id-{name}", name, None, path, config, exit_code, rows, histograms or {})
+
+
+def measured(run: Run, **facts: Any) -> Run:
+    """The same run with a description in its config, some facts of it changed."""
+    seen = replace(run.description, **facts)
+    return replace(run, config={**run.config, "description": seen.to_plain()})
+
+
+def by_adam(run: Run) -> Run:
+    """The same run as AdamW would have made it, with the name that it would have."""
+    made = measured(run, optimizer="AdamW")
+    name = run_name(made.description)
+    return replace(made, name=name, id=f"id-{name}")
+
+
+def ten_classes(lam: float = 1e-3, seed: int = 0, **facts: Any) -> Run:
+    """A record of somebody else's ten-class network, whose options have the names of ours.
+
+    Its margins are raw, and its layers are not in the order of their names.
+    """
+    run = network(lam, seed=seed, layers=TEN_LAYERS, task="somebody.TenClassMLP")
+    rows = run.rows.rename(columns=lambda key: key.replace("margin/", "margin_raw/"))
+    seen = Description(
+        *("somebody.TenClassMLP", "module", "raw", "AdamW", False, TEN_LAYERS),
+        decays={layer: {"acts": "decoupled", "value": 0.01} for layer in TEN_LAYERS},
+        batch_size=32,
+        seed=seed,
+    )
+    seen = replace(seen, **facts)
+    name = f"{run_name(seen)}-{lam:g}"
+    config = {**run.config, "description": seen.to_plain()}
+    shown = {key.replace("margin/", "margin_raw/"): held for key, held in run.histograms.items()}
+    return replace(run, id=f"id-{name}", name=name, config=config, rows=rows, histograms=shown)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from janus_pl.records.run import Histogram, Run
 
+NETWORK, LINEAR = "janus_pl.DeepReLUClassifier", "janus_pl.LinearRegressor"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 
 
@@ -94,7 +95,8 @@ def linear_run(
         rows.append({**axes, "null/norm": norm, "null/predicted": predicted, **spectrum, **shown})
     options = {"weight_decay": 0.01, "gd_schedule": None, **options}
     data = {"batch_size": batch, "seed": seed, **(problem or {})}
-    return _run(f"linear-B{batch}-seed{seed}", seed, options, data, rows, epochs)
+    name = f"linear-B{batch}-seed{seed}"
+    return _run(name, seed, options, data, rows, epochs, task=LINEAR)
 
 
 def bounded_run(ratio: float | None = 0.5, exit_code: int = 0) -> Run:
@@ -117,10 +119,11 @@ def _run(
     epochs: int,
     exit_code: int = 0,
     histograms: Mapping[str, Sequence[Histogram]] | None = None,
+    task: str = NETWORK,
 ) -> Run:
     config = {
         "seed_everything": seed,
-        "model": {"class_path": "Model", "init_args": model},
+        "model": {"class_path": task, "init_args": model},
         "data": {"class_path": "Data", "init_args": data},
         "trainer": {"max_epochs": epochs},
     }

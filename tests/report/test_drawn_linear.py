@@ -527,7 +527,8 @@ def test_a_run_is_in_the_figure_of_its_setting_alone(
 @pytest.mark.parametrize(
     "options",
     [
-        {"model": {"loss": "square"}},
+        {"task": "janus_pl.DeepReLUClassifier"},
+        {"task": "somebody.LinearRegressor"},
         {"model": {"weight_decay": [0.1, 0.2]}},
         {"model": {"learning_rate": [0.1, 0.2]}},
         {"columns": dict.fromkeys(("null/norm", *SINGULAR[0]))},

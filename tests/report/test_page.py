@@ -268,7 +268,7 @@ def test_layers_and_ranks_are_those_of_the_records(tmp_path: Path) -> None:
         }
     )
     found = data([replace(run, rows=rows, histograms={})], tmp_path)
-    assert found["layers"] == {"Model": ["block_2", "block_10"]}
+    assert found["layers"] == {"DeepReLUClassifier": ["block_2", "block_10"]}
     assert [entry["label"] for entry in found["ranks"]] == [
         "rank_absolute_odd",
         "rank, σᵢ > 0.01 σ₁",

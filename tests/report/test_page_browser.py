@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from report.generic import by_adam, network, ten_classes
 from report.pages import HOSTILE, deep, linear, renamed, several, verdict, with_histograms
 
 from janus_pl.records.run import Run
@@ -306,3 +307,36 @@ def test_a_section_with_nothing_says_why(runs: list[Run], empty: set[str], show:
     assert {section for section, text in notes(page).items() if text} == empty
     assert page.said == []
     assert "No verdicts" in page.locator("#verdicts .note").inner_text()
+
+
+def test_margins_of_other_units_have_panels_of_their_own_and_the_legend_says_the_dynamics(
+    show: Open,
+) -> None:
+    runs = [network(), by_adam(network()), by_adam(network(batch="full")), ten_classes()]
+    page = show(runs)
+    page.evaluate("() => { RUNS.forEach((_, k) => state.ticked.add(k)); chosenChanged(); }")
+    drawn(page, "margins")
+    axes = page.evaluate(
+        "() => [...document.querySelectorAll('#margins .plot')]"
+        ".map((p) => [p.parentElement.dataset.title, p.layout.xaxis.title.text, p.data.length])"
+    )
+    scaled, raw = "normalized margin f̄", "raw margin (units of the outputs)"
+    assert axes == [
+        [f"SGD · DeepReLUClassifier · {scaled}", scaled, 1],
+        [f"AdamW · DeepReLUClassifier · {scaled}", scaled, 1],
+        [f"full-batch AdamW · DeepReLUClassifier · {scaled}", scaled, 1],
+        [f"AdamW · TenClassMLP · {raw}", raw, 1],
+    ]
+    legend = page.locator("#legend").inner_text()
+    assert [word for word in legend.split("\n") if "=" not in word and "no " not in word] == [
+        *("SGD", "AdamW", "full-batch AdamW"),
+    ]
+    dashes = {name: dash for name, (_, dash) in styles(page).items()}
+    assert dashes[runs[1].name] == "solid"
+    assert dashes[runs[2].name] == "dash"
+    alone = show([ten_classes()])
+    draw_all(alone)
+    seen = alone.locator("body").inner_text()
+    assert raw in seen
+    assert "normalized" not in seen.lower()
+    assert "SGD" not in seen

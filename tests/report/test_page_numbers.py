@@ -57,7 +57,7 @@ def test_each_cell_is_the_newest_number_of_its_key() -> None:
     rows = run.rows
     assert row_of(run) == {
         "family": "the group",
-        "model": "Model",
+        "model": "DeepReLUClassifier",
         "dynamics": "SGD",
         "B": 16,
         "λ": 2e-3,
@@ -103,7 +103,7 @@ def test_the_seed_is_that_of_the_weights_or_else_of_the_samples() -> None:
 
 
 def test_runs_without_a_group_are_a_family_by_their_model() -> None:
-    assert row_of(network())["family"] == "Model"
+    assert row_of(network())["family"] == "DeepReLUClassifier"
     assert row_of(replace(network(), config={}))["model"] == "model"
 
 
@@ -129,7 +129,7 @@ def test_facets_name_what_a_run_is_each_in_its_place() -> None:
     names = ["family", "model", "dynamics", "λ", "B", "loss", "seed"]
     assert found["facets"] == names
     assert found["runs"][0]["facets"] == dict(
-        zip(names, ["g", "Model", "SGD", 2e-3, 16, "logistic", 3], strict=True)
+        zip(names, ["g", "DeepReLUClassifier", "SGD", 2e-3, 16, "logistic", 3], strict=True)
     )
     assert found["runs"][1]["facets"]["B"] == "full"
     assert found["runs"][1]["facets"]["dynamics"] == "GD"
@@ -139,10 +139,9 @@ def test_layers_are_by_model_of_numbers_or_of_spectra() -> None:
     spectra = {"spectrum/extra10": [Histogram(0, np.ones(2), np.arange(3.0))]}
     spectra["spectrum/extra9"] = spectra["spectrum/extra10"]
     one = replace(network(layers=("b", "a")), histograms=spectra)
-    linear = regression()
-    other = {**linear.config["model"], "class_path": "package.Linear"}
-    found = shown(one, replace(linear, config={**linear.config, "model": other}))
-    assert found["layers"] == {"Linear": [], "Model": ["a", "b", "extra9", "extra10"]}
+    found = shown(one, regression())
+    names = ["a", "b", "extra9", "extra10"]
+    assert found["layers"] == {"LinearRegressor": [], "DeepReLUClassifier": names}
 
 
 def test_ranks_come_with_words_the_known_ones_first() -> None:
@@ -297,9 +296,7 @@ def test_the_largest_family_is_ticked_and_of_equal_ones_the_longest() -> None:
     assert found["chosen"] == [2, 3, 4]
     short = [network(lam, model={"learning_rate": 0.5}) for lam in (0.0, 1e-3)]
     assert shown(*short, *long)["chosen"] == [2, 3]
-    other = {**regression().config["model"], "class_path": "package.Linear"}
-    linear = replace(regression(), config={**regression().config, "model": other})
-    assert shown(*short, *long, linear)["chosen"] == [2, 3, 4], "of each model"
+    assert shown(*short, *long, regression())["chosen"] == [2, 3, 4], "of each model"
 
 
 # The page as a file, the commands

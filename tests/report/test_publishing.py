@@ -15,7 +15,7 @@ from janus_pl.records.run import Run
 from janus_pl.report import publish, workspace
 from janus_pl.report.figures import FIGURES, Figure
 
-LAMBDA, BATCH = "model.init_args.weight_decay", "data.init_args.batch_size"
+LAMBDA, DYNAMICS = "description.weight_decay", "description.dynamics"
 
 
 def built() -> Any:
@@ -52,11 +52,16 @@ PANELS: dict[str, list[tuple[str, list[str], str, str | None, bool]]] = {
     "Rank by layer (Fig. 4b)": [
         (f"Effective rank, {k}", [f"effective_rank/{k}"], "epoch", LAMBDA, False) for k in LAYERS
     ],
-    "GD against SGD": [
-        ("Training loss", ["train/loss"], "epoch", BATCH, True),
-        ("Margins, mean", ["margin/mean"], "epoch", BATCH, False),
-        ("‖V dot‖, conv4", ["velocity/conv4"], "epoch", BATCH, True),
-        ("Effective rank, conv4", ["effective_rank/conv4"], "epoch", BATCH, False),
+    "Raw margins, in units of the outputs": [
+        ("Raw margins, mean", ["margin_raw/mean"], "epoch", DYNAMICS, False),
+        ("Raw margins, standard deviation", ["margin_raw/std"], "epoch", DYNAMICS, False),
+        ("Raw margins, histogram", ["margin_raw/hist"], "epoch", None, False),
+    ],
+    "Dynamics, as measured": [
+        ("Training loss", ["train/loss"], "epoch", DYNAMICS, True),
+        ("Margins, mean", ["margin/mean"], "epoch", DYNAMICS, False),
+        ("‖V dot‖, conv4", ["velocity/conv4"], "epoch", DYNAMICS, True),
+        ("Effective rank, conv4", ["effective_rank/conv4"], "epoch", DYNAMICS, False),
         (
             *("Effective rank, conv4, by step", ["effective_rank/conv4"]),
             *("trainer/global_step", None, False),

@@ -146,8 +146,7 @@ def test_the_workspace_has_a_panel_for_every_quantity_of_the_figures(
         expected |= {f"velocity/{layer}", f"effective_rank/{layer}"}
     assert expected <= plotted
     grouped = {panel["config"].get("groupBy") for panel in panels}
-    assert "model.value.init_args.weight_decay" in grouped
-    assert "data.value.init_args.batch_size" in grouped
+    assert {"description.value.weight_decay", "description.value.dynamics"} <= grouped
     axes = {panel["config"].get("xAxis") for panel in panels}
     assert {"epoch", "trainer/global_step", "eta_t"} <= axes
     assert "Run Comparer" in {panel["viewType"] for panel in panels}

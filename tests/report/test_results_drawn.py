@@ -523,7 +523,7 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
 
 def test_the_table_of_verdicts_has_a_line_for_each_and_each_claim_once(tables: ModuleType) -> None:
     def verdict(key: str, outcome: Outcome, measured: str, missing: str | None = None) -> Verdict:
-        fixed = (key, f"claim of {key}", "source", "criterion", False)
+        fixed = (key, f"claim of {key}", "source", "criterion", "runs", False)
         return Verdict(*fixed, outcome, measured, [], [], missing)
 
     found = tables.of_verdicts(

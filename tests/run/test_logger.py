@@ -395,3 +395,17 @@ def test_a_row_waits_no_longer_than_a_moment_in_wandbs_memory(tmp_path: Path) ->
     """A kill -9 loses what waits there."""
     settings = RunLogger(run_dir=tmp_path)._settings()
     assert 0 < settings.x_transaction_log_flush_interval <= 1
+
+
+@pytest.mark.parametrize(("account", "mode"), [(False, "offline"), (True, None)])
+def test_a_run_goes_online_only_with_an_account(
+    account: bool, mode: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(wandb_run, "has_account", lambda: account)
+    asked: list[str | None] = []
+    monkeypatch.setattr(
+        RunLogger, "_start", lambda self: asked.append(self._wandb_init.get("mode"))
+    )
+    assert RunLogger(run_dir=tmp_path).experiment is None
+    assert asked == [mode]

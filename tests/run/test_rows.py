@@ -13,7 +13,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from janus_pl.run.journal import Journal
-from janus_pl.run.rows import Histogram, Table, log_row, pend_objects, plain_row, row_of, write_row
+from janus_pl.run.rows import Histogram, Table, log_row, plain_row, row_of, write_row
+from janus_pl.training.row import Row
 
 HIST = Histogram(np.array([1, 2]), np.array([0.0, 1.0, 3.0]))
 TABLE = Table(("a", "b"), [(1, 2.5), (3, 4.5)])
@@ -96,7 +97,6 @@ def test_every_logger_gets_the_row_and_objects_go_to_wandb_alone(
 def test_the_other_processes_write_nothing(journal: Journal, tmp_path: Path) -> None:
     logger, numbers = Logger(journal), Numbers()
     write_row(trainer_of(logger, numbers, first=False), {**AXES, "loss": 0.5, "hist": HIST})
-    pend_objects(trainer_of(logger, first=False), {"hist": HIST})
     assert (logger.run.logged, logger.run.defined, numbers.rows) == ([], [], [])
     assert list(tmp_path.iterdir()) == []
 
@@ -151,33 +151,41 @@ def test_a_row_of_the_journal_is_a_row_again() -> None:
     assert logger.run.logged == [({**AXES, "loss": 0.5}, {})]
 
 
-@pytest.mark.parametrize("commit", [True, False])
+@pytest.mark.parametrize("numbers", [{}, {"loss": 0.5}])
 def test_without_the_server_a_table_is_a_file_of_the_run_and_the_row_is_not_lost(
-    commit: bool, monkeypatch: pytest.MonkeyPatch
+    numbers: dict[str, float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bound: list[tuple[Any, ...]] = []
     monkeypatch.setattr(wandb.Table, "bind_to_run", lambda self, *args: bound.append(args))
     logger = Logger()
     logger.run.refuses = 1
     values: dict[str, Any] = {"hist": HIST, "table": TABLE}
-    if commit:
-        write_row(trainer_of(logger), {**AXES, "loss": 0.5, **values})
-    else:
-        pend_objects(trainer_of(logger), values)
+    write_row(trainer_of(logger), {**AXES, **numbers, **values})
     ((row, options),) = logger.run.logged
     assert bound == [(logger.run, "table", 11)]
     assert isinstance(row["table"], wandb.Table) and isinstance(row["hist"], wandb.Histogram)
-    assert ("loss" in row) == commit
-    assert options == ({} if commit else {"commit": False})
+    assert row.keys() == {*AXES, *numbers, "hist", "table"}
+    assert options == {}, "complete: nothing of it waits for another call"
 
 
-def test_objects_of_other_modules_wait_for_the_row_that_lightning_completes() -> None:
+def test_objects_and_numbers_of_other_modules_are_one_call_each_row() -> None:
+    """What Lightning logs at an epoch's end and what callbacks see are not two rows of W&B."""
     logger, numbers = Logger(), Numbers()
-    pend_objects(trainer_of(numbers, logger), {"loss": 0.5, "hist": HIST})
-    ((row, options),) = logger.run.logged
-    assert row.keys() == {"hist"}
-    assert options == {"commit": False}
-    assert numbers.rows == []
+    trainer = trainer_of(numbers, logger)
+    trainer.callback_metrics = {}
+    row = Row()
+    for epoch in (2, 3):
+        row.put({"hist": HIST})
+        row.complete(trainer, {**AXES, "epoch": epoch})
+        row.put({"loss": 0.5 * epoch})  # Lightning's own, after the callbacks
+        assert len(logger.run.logged) == len(numbers.rows) == epoch - 2
+        row.write(trainer)
+    assert [(row["epoch"], row["loss"], options) for row, options in logger.run.logged] == [
+        (2, 1.0, {}),
+        (3, 1.5, {}),
+    ]
+    assert all(row.keys() == {*AXES, "loss", "hist"} for row, _ in logger.run.logged)
+    assert numbers.rows == [({**AXES, "loss": 1.0}, 6), ({**AXES, "epoch": 3, "loss": 1.5}, 6)]
 
 
 def test_a_plain_row_is_the_row_again() -> None:

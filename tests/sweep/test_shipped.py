@@ -15,6 +15,7 @@ import yaml
 from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.main import main
 from janus_pl.cli.sweep import resolver
+from janus_pl.records.described import described
 from janus_pl.run.name import run_name, run_tags
 from janus_pl.sweep.file import load, points
 from janus_pl.sweep.macros import arguments
@@ -94,13 +95,16 @@ def test_its_runs_have_a_group_tags_and_names_that_tell_them_apart(name: str) ->
     spec = yaml.safe_load((CONFIGS / "sweeps" / name).read_text())
     sizes = [len(held.get("values", [None])) for held in spec["parameters"].values()]
     assert len(runs) == len(values) == math.prod(sizes)
-    names = [run_name(run.config) for run in runs]
+    described_runs = [described(run.config) for run in runs]
+    assert {each.kind for each in described_runs} <= {"network", "linear"}
+    names = [run_name(each) for each in described_runs]
     assert len(set(names)) == len(names), names
-    for run in runs:
+    for run, description in zip(runs, described_runs, strict=True):
         assert run.config["group"]
         assert run.config["name"] is None
         assert run.config["tags"]
-        assert {"SGD", "GD"} & {*run_tags(run.config)}
+        whole = run.config["data"]["init_args"]["batch_size"] == "full"
+        assert ("GD" if whole else "SGD") in run_tags(description)
 
 
 @pytest.mark.parametrize("name", FILES)

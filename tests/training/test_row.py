@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins.precision import Precision
 from torch.utils.data import DataLoader, TensorDataset
 
 import janus_pl.training.row
 from janus_pl.run.rows import Histogram
+from janus_pl.training.any_module import AnyModule
 from janus_pl.training.clock import epochs_of, is_last_epoch
 from janus_pl.training.resume import generators
 from janus_pl.training.samples import training_samples
-from janus_pl.training.task import JanusTask, completed_epochs, put
+from janus_pl.training.subjects import subject_of
+from janus_pl.training.task import JanusTask
 
 AXES = {"epoch": 3, "trainer/global_step": 9, "eta_t": 0.25}
 HIST = Histogram(np.array([2, 1]), np.array([0.0, 0.5, 1.0]))
@@ -27,7 +30,7 @@ class Task(JanusTask):
     """Rows alone, for a trainer that is none."""
 
     directions = scale = velocities = velocity_norms = full_velocity_norms = None  # type: ignore
-    output_margins = training_margins = None  # type: ignore[assignment]
+    output_margins = margins = None  # type: ignore[assignment]
     trainer: Any = None
 
     def __init__(self) -> None:
@@ -52,12 +55,12 @@ def task(monkeypatch: pytest.MonkeyPatch) -> Task:
 
 
 def test_a_row_is_written_once_when_it_is_complete(task: Task, written: list[Any]) -> None:
-    put(None, task, {"a": 1.0})
+    task.put({"a": 1.0})
     task.row.write(task.trainer)
     assert written == [] and not task.row.waits, "it has only begun"
     task.row.complete(task.trainer, AXES)
     assert written == [] and task.row.waits
-    put(None, task, {"late": 2.0, "hist": HIST})
+    task.put({"late": 2.0, "hist": HIST})
     task.row.write(task.trainer)
     assert written == [{"a": 1.0, "late": 2.0, "hist": HIST, **AXES}]
     assert not task.row.waits
@@ -142,8 +145,11 @@ def trainer(processed: int, **options: Any) -> Any:
 def test_an_epoch_counts_from_its_end_on_and_a_task_counts_for_itself(task: Task) -> None:
     """Lightning's own `completed` counts it only when all callbacks have had their turn."""
     assert epochs_of(trainer(4)) == 4
-    assert completed_epochs(trainer(4), torch.nn.Module()) == 4
-    assert completed_epochs(trainer(4), task) == 7
+    module = LightningModule()
+    here = trainer(4, callbacks=[])
+    assert AnyModule(here, module).completed() == subject_of(here, module).completed() == 4
+    assert subject_of(here, task) is task
+    assert task.completed() == 7
 
 
 @pytest.mark.parametrize(

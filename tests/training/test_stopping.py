@@ -148,7 +148,7 @@ class Task(JanusTask):
     """A task that writes down when a row is written."""
 
     directions = scale = velocities = velocity_norms = full_velocity_norms = None  # type: ignore
-    output_margins = training_margins = completed = None  # type: ignore[assignment]
+    output_margins = margins = completed = None  # type: ignore[assignment]
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()

@@ -24,6 +24,7 @@ from janus_pl.records.families import (
 from janus_pl.records.run import Run
 from janus_pl.verify.effects import Estimate, mean, mean_by_seed, ratio, ratio_by_seed, trend
 from janus_pl.verify.quantities import relative_spread
+from janus_pl.verify.subjects import ANY
 from janus_pl.verify.table import verdicts
 from janus_pl.verify.theorems import THEOREMS
 from janus_pl.verify.verdicts import Finding, Missing, Outcome, Prediction, judge
@@ -229,7 +230,7 @@ def test_the_spread_is_relative_to_the_size_of_the_mean(mu: float, expected: flo
 
 
 def judged(results: Sequence[Finding | Missing], theorem: bool = False) -> list[Any]:
-    rule = Prediction("k", "c", "s", "t", lambda _: list(results), "wanted", theorem)
+    rule = Prediction("k", "c", "s", "t", ANY, lambda _: list(results), "wanted", theorem)
     return judge(rule, [])
 
 
@@ -298,6 +299,7 @@ def test_json_has_null_for_what_is_no_number_and_all_else_as_it_is() -> None:
         "claim": "c",
         "source": "s",
         "criterion": "t",
+        "about": "any run",
         "theorem": False,
         "verdict": "holds",
         "measured": "measured",

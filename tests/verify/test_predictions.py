@@ -15,6 +15,7 @@ from janus_pl.records.families import families, is_zero_function, setup, why_unt
 from janus_pl.records.run import Run
 from janus_pl.verify.effects import Estimate
 from janus_pl.verify.predictions import PREDICTIONS
+from janus_pl.verify.subjects import ANY
 from janus_pl.verify.table import verdicts
 from janus_pl.verify.theorems import THEOREMS
 from janus_pl.verify.verdicts import Finding, Outcome, Prediction, Verdict, judge
@@ -182,7 +183,7 @@ def test_json_holds_numbers_and_null_alone() -> None:
             json.dumps([v.to_json() for v in judge(ALL[key], runs)], allow_nan=False)
     # Control: a rule that lets other numbers through.
     odd = Estimate("odd", math.nan, -math.inf, math.inf, 2)
-    rule = Prediction("", "", "", "", lambda runs: [Finding(False, "", [odd], runs)], "")
+    rule = Prediction("", "", "", "", ANY, lambda runs: [Finding(False, "", [odd], runs)], "")
     (verdict,) = judge(rule, [deep_run()])
     assert math.isnan(verdict.effects[0].value)
     (effect,) = verdict.to_json()["effects"]
@@ -192,6 +193,116 @@ def test_json_holds_numbers_and_null_alone() -> None:
 def test_a_broken_theorem_in_the_exit_code_is_no_pass() -> None:
     (verdict,) = judge(ALL["tail bound"], [bounded_run(0.9, exit_code=5)])
     assert verdict.violated
+
+
+# Subjects
+
+OF_SGD = [key for key in CASES if key != "tail bound"]
+
+
+def described(runs: Sequence[Run], **facts: Any) -> list[Run]:
+    """The same runs with descriptions, of which some facts are others."""
+    plain = [dataclasses.replace(run.description, **facts).to_plain() for run in runs]
+    return [
+        dataclasses.replace(run, config={**run.config, "description": seen})
+        for run, seen in zip(runs, plain, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("key", CASES)
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_measured_description_decides_as_the_options_do(key: str, which: int) -> None:
+    runs = CASES[key][which]
+    assert judge(ALL[key], described(runs)) == judge(ALL[key], runs)
+    coupled = {"fc1": {"acts": "coupled", "value": 0.1}, "fc2": {"acts": "none", "value": 0.0}}
+    assert judge(ALL[key], described(runs, decays=coupled)) == judge(ALL[key], runs)
+
+
+@pytest.mark.parametrize("key", OF_SGD)
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize(
+    ("facts", "reason"),
+    [
+        ({"optimizer": "AdamW"}, "is trained by {}AdamW; the prediction is about SGD"),
+        (
+            {"decays": {"fc1": {"acts": "decoupled", "value": 0.1}}},
+            "has decoupled weight decay; the prediction is about a decay in the gradient",
+        ),
+        ({"kind": "module", "task": "a.TenClassMLP"}, "is a TenClassMLP, not {}"),
+        ({"kind": "module", "task": "a.MLP", "optimizer": "unknown"}, "is a MLP, not {}"),
+        ({"kind": "module", "task": "a.Encoder"}, "is an Encoder, not {}"),
+        ({"kind": "module", "task": ""}, "is of a class that the record does not name, not {}"),
+        ({"kind": "module"}, "has no description that can be read"),
+    ],
+)
+def test_no_other_run_decides_and_the_reason_is_said(
+    key: str, which: int, facts: dict[str, Any], reason: str
+) -> None:
+    runs = described(CASES[key][which], **facts)
+    (verdict,) = judge(ALL[key], runs)
+    assert verdict.verdict is Outcome.UNTESTABLE
+    assert not verdict.violated
+    assert (verdict.measured, verdict.runs, verdict.effects) == ("", [], [])
+    subject = "linear regression" if ALL[key].theorem else "the paper's network"
+    expected: dict[str, list[Run]] = {}
+    for run in runs:
+        whole = "full-batch " if run.description.whole else ""
+        said = reason.format(whole if "AdamW" in reason else subject)
+        expected.setdefault(said, []).append(run)
+    named = [
+        f"{some[0].name}{f' (and {len(some) - 1} more)' if len(some) > 1 else ''} {said}"
+        for said, some in expected.items()
+    ]
+    assert verdict.missing == "; ".join([ALL[key].missing, *named])
+
+
+@pytest.mark.parametrize("key", OF_SGD)
+def test_runs_that_it_is_not_about_change_no_verdict(key: str) -> None:
+    """Those of another optimizer would fail it, or meet it, if they were taken for SGD's."""
+    for which, other in ((0, 1), (1, 0)):
+        strangers = described(CASES[key][other], optimizer="AdamW")
+        found = judge(ALL[key], [*strangers, *CASES[key][which]])
+        assert found == judge(ALL[key], CASES[key][which])
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_beside_what_is_missing_the_reasons_of_strangers_are_said(key: str) -> None:
+    (alone,) = judge(ALL[key], CASES[key][2])
+    stranger = described([deep_run()], kind="module", task="a.Mine")
+    (verdict,) = judge(ALL[key], [*stranger, *CASES[key][2]])
+    assert verdict.missing is not None
+    assert alone.missing is not None
+    assert verdict.missing.startswith(alone.missing)
+    told = f"; {stranger[0].name} is a Mine, not "
+    assert (told in verdict.missing) == (key in OF_SGD)
+
+
+def test_the_tail_bound_is_about_any_run_that_recorded_it() -> None:
+    for facts in ({"optimizer": "AdamW"}, {"kind": "module", "task": "a.Mine"}):
+        (kept,) = judge(ALL["tail bound"], described([bounded_run()], **facts))
+        (broken,) = judge(ALL["tail bound"], described([bounded_run(1.2)], **facts))
+        assert (kept.verdict, broken.violated) == (Outcome.HOLDS, True)
+
+
+def test_a_reason_is_said_once_for_a_hundred_runs() -> None:
+    runs = described([deep_run(seed=seed) for seed in range(100)], optimizer="AdamW")
+    (verdict,) = judge(ALL["1: mean"], runs)
+    assert verdict.missing == (
+        f"{ALL['1: mean'].missing}; square-B32-lam0.001-seed0 (and 99 more) is trained by AdamW;"
+        " the prediction is about SGD"
+    )
+
+
+def test_every_prediction_says_what_it_is_about() -> None:
+    words = {key: prediction.about.words for key, prediction in ALL.items()}
+    assert {words[prediction.key] for prediction in PREDICTIONS} == {
+        "the paper's network, trained by SGD, on minibatches or (GD) on the whole set"
+    }
+    assert words["Theorem 1"] == words["law over B"] == words["A.1"]
+    assert words["Theorem 1"].startswith("linear regression")
+    assert words["tail bound"] == "any run"
+    (verdict,) = judge(ALL["Theorem 1"], [])
+    assert verdict.to_json()["about"] == words["Theorem 1"]
 
 
 # Numbers

@@ -36,12 +36,12 @@ class Figure(NamedTuple):
 
 
 FIGURES: tuple[tuple[str, str, Callable[[Study], Sheet]], ...] = (
-    ("fig1a", "Figure 1a: margins under SGD by lambda", deep.fig1a),
-    ("fig1b", "Figure 1b: margins under SGD at small lambda, and their spread", deep.fig1b),
+    ("fig1a", "Figure 1a: margins under {dynamics} by lambda", deep.fig1a),
+    ("fig1b", "Figure 1b: margins under {dynamics} at small lambda, and their spread", deep.fig1b),
     ("fig2a", "Figure 2a: margins under GD with SGD's hyperparameters", deep.fig2a),
     ("fig2b", "Figure 2b: margins under converged GD", deep.fig2b),
-    ("fig3", "Figure 3: SGD noise by layer over time", by_layer.fig3),
-    ("fig4a", "Figure 4a: SGD noise by layer at the end", by_layer.fig4a),
+    ("fig3", "Figure 3: {dynamics} noise by layer over time", by_layer.fig3),
+    ("fig4a", "Figure 4a: {dynamics} noise by layer at the end", by_layer.fig4a),
     ("fig4b", "Figure 4b: ranks by layer", by_layer.fig4b),
     ("fig5a", "Figure 5a: margins under cross entropy", deep.fig5a),
     ("fig5b", "Figure 5b: margins under the square loss", deep.fig5b),
@@ -83,6 +83,7 @@ def _figure(
     except Unavailable as reason:
         for suffix in ("png", "svg", "csv", "txt"):
             (folder / f"{key}.{suffix}").unlink(missing_ok=True)
-        return Figure(key, title, "", [], str(reason))
-    said, files = sheet.write(folder, key, title)
-    return Figure(key, title, said, files, None)
+        return Figure(key, title.format(dynamics="SGD"), "", [], str(reason))
+    named = title.format(dynamics=sheet.dynamics)
+    said, files = sheet.write(folder, key, named)
+    return Figure(key, named, said, files, None)

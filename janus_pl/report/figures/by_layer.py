@@ -15,7 +15,15 @@ from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
 from janus_pl.report.figures.series import Family, Unavailable, band, family, has, last, layers
 from janus_pl.report.figures.sheet import Sheet
-from janus_pl.report.figures.study import Study, names_of, others, time_axis, x_name
+from janus_pl.report.figures.study import (
+    Networks,
+    Study,
+    names_of,
+    others,
+    sheet_of,
+    time_axis,
+    x_name,
+)
 
 PANELS = 12  # layers with a panel of their own
 ACROSS = 3
@@ -25,19 +33,20 @@ VELOCITY = r"$\|\dot V_k\|_F$"
 
 def fig3(study: Study) -> Sheet:
     """||V_k dot|| over time, a panel a layer."""
-    shown, names = _family(study, "velocity")
+    networks, shown, names = _family(study, "velocity")
     if not any(has(run, study.x) for run in shown.runs):
         raise Unavailable(f"no {study.x} in {names_of(shown.runs)}")
     panels = _spread(names)
     rows = -(-len(panels) // ACROSS)
-    sheet = Sheet(style.canvas(style.PAGE, 0.6 + 1.45 * rows), study.x, left_out=shown.left_out)
+    sheet = sheet_of(networks, style.PAGE, 0.6 + 1.45 * rows, study.x, shown.left_out)
     grid = sheet.canvas.add_gridspec(rows, ACROSS)
     axes: list[Axes] = []
     for i in range(len(panels)):
         first = axes[0] if axes else None
         axes.append(sheet.canvas.add_subplot(grid[divmod(i, ACROSS)], sharey=first))
     _over_time(sheet, axes, study, shown, "velocity", panels, VELOCITY, logarithmic=True)
-    sheet.canvas.suptitle(_title("SGD noise by layer", shown), fontsize=8, x=0.01, ha="left")
+    title = _title(f"{networks.dynamics} noise by layer", shown)
+    sheet.canvas.suptitle(title, fontsize=8, x=0.01, ha="left")
     style.legend(sheet.canvas, _handles(shown, study), 6)
     sheet.text = (
         "Norm of the velocity V̇_k of a layer's normalized weights, mean over an epoch's"
@@ -49,12 +58,12 @@ def fig3(study: Study) -> Sheet:
 
 def fig4a(study: Study) -> Sheet:
     """||V_k dot|| at the end, by layer."""
-    shown, names = _family(study, "velocity")
-    sheet, axes = _column(study, shown)
+    networks, shown, names = _family(study, "velocity")
+    sheet, axes = _column(study, networks, shown)
     _at_end(sheet, axes, "velocity", study, shown, names, logarithmic=True)
     axes.set(ylabel=VELOCITY)
     style.logarithmic(axes)
-    axes.set_title(_title("SGD noise at the end", shown))
+    axes.set_title(_title(f"{networks.dynamics} noise at the end", shown))
     sheet.text = (
         "Norm of the velocity V̇_k of each layer's normalized weights in the run's last epoch."
         f" {bands(shown.runs, what=BARS)}"
@@ -64,10 +73,10 @@ def fig4a(study: Study) -> Sheet:
 
 def fig4b(study: Study) -> Sheet:
     """Ranks at the end, by layer, and the effective rank over time."""
-    shown, names = _family(study, "effective_rank")
+    networks, shown, names = _family(study, "effective_rank")
     panels = _spread(names)
     rows = -(-len(panels) // ACROSS)
-    sheet = Sheet(style.canvas(style.PAGE, 2.7 + 1.3 * rows), study.x, left_out=shown.left_out)
+    sheet = sheet_of(networks, style.PAGE, 2.7 + 1.3 * rows, study.x, shown.left_out)
     grid = sheet.canvas.add_gridspec(1 + rows, 2 * ACROSS, height_ratios=[1.5, *[1] * rows])
     kind, label = _counted(shown.runs)
     tolerant = layers(shown.runs, kind)
@@ -97,14 +106,15 @@ def fig4b(study: Study) -> Sheet:
     return sheet
 
 
-def _family(study: Study, kind: str) -> tuple[Family, list[str]]:
-    runs = study.deep("SGD", "square")
+def _family(study: Study, kind: str) -> tuple[Networks, Family, list[str]]:
+    networks = study.noisy("square")
+    runs = networks.runs
     drawable = [run for run in runs if layers([run], kind)]
     if not drawable:
         raise Unavailable(f"no {kind}/LAYER in {names_of(runs)}")
     found = family(drawable)
     found = found._replace(left_out=others(runs, found.runs))
-    return found, layers(found.runs, kind)
+    return networks, found, layers(found.runs, kind)
 
 
 def _spread(names: Sequence[str]) -> list[str]:
@@ -113,9 +123,9 @@ def _spread(names: Sequence[str]) -> list[str]:
     return [names[i] for i in at]
 
 
-def _column(study: Study, shown: Family) -> tuple[Sheet, Axes]:
+def _column(study: Study, networks: Networks, shown: Family) -> tuple[Sheet, Axes]:
     rows = -(-len(shown.groups) // 3)
-    sheet = Sheet(style.canvas(style.COLUMN, 2.4 + 0.14 * rows), study.x, left_out=shown.left_out)
+    sheet = sheet_of(networks, style.COLUMN, 2.4 + 0.14 * rows, study.x, shown.left_out)
     axes = sheet.canvas.subplots()
     style.legend(sheet.canvas, _handles(shown, study, markers=True), 3)
     return sheet, axes

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from janus_pl.records.families import lambda_of
 from janus_pl.records.run import STEP, Run
-from janus_pl.report.figures.series import seeds
+from janus_pl.report.figures.series import batch_of, seeds
 from janus_pl.report.figures.style import number
 
 NAMED = 12  # runs that are left out and named one by one
@@ -58,8 +58,7 @@ def _groups(runs: Sequence[Run]) -> list[str]:
 
 
 def _what(run: Run) -> tuple[str, str, str]:
-    size = run.options.get("data.batch_size")
-    return run.dynamics, "N" if size == "full" else str(size), number(lambda_of(run))
+    return run.dynamics, batch_of(run), number(lambda_of(run))
 
 
 def _uneven(runs: Sequence[Run]) -> list[str]:
@@ -74,7 +73,8 @@ def _uneven(runs: Sequence[Run]) -> list[str]:
 
 def bands(runs: Sequence[Run], logarithmic: bool = True, what: str = "bands reach") -> str:
     """What lines and bands, or bars, are."""
-    if any((run.options.get("data.replicas") or 1) > 1 for run in runs):
+    linear = [run for run in runs if run.description.kind == "linear"]
+    if any((run.options.get("data.replicas") or 1) > 1 for run in linear):
         return "Lines are medians over seeds, bands reach from the 5% to the 95% quantile."
     if all(len(seeds(some)) < 2 for _, some in groupby(runs, key=_what)):
         return "One seed each."

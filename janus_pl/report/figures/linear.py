@@ -25,7 +25,15 @@ from janus_pl.report.figures.linear_settings import (
     keys_of,
     pair_of,
 )
-from janus_pl.report.figures.series import Band, Unavailable, band, curve, has, last
+from janus_pl.report.figures.series import (
+    Band,
+    Unavailable,
+    band,
+    batch_of,
+    curve,
+    has,
+    last,
+)
 from janus_pl.report.figures.sheet import Sheet
 from janus_pl.report.figures.study import Study, time_axis, x_name
 
@@ -82,7 +90,7 @@ def fig_a7(study: Study) -> Sheet:
     top, bottom = sheet.canvas.subplots(2, 1)
     slopes = {}
     for dynamics, some in pair.runs.items():
-        look = {**style.DYNAMICS[dynamics], "linewidth": 1.2}
+        look = {**style.look(dynamics), "linewidth": 1.2}
         sheet.curves("smallest", top, some, keys[-1], **look)
         sheet.curves("largest", bottom, some, keys[0], logarithmic=False, **look)
         shown = band([curve(run, keys[-1], study.x) for run in some], logarithmic=True)
@@ -116,7 +124,7 @@ def _fill(sheet: Sheet, axes: Axes, panel: Panel, pair: Pair, study: Study) -> N
         for key in keys:
             thick = key == keys[-1]
             width, alpha = (1.2, 1.0) if thick else (0.5, 0.6)
-            look = {**style.DYNAMICS[dynamics], "linewidth": width, "alpha": alpha}
+            look = {**style.look(dynamics), "linewidth": width, "alpha": alpha}
             sheet.curves(panel.key, axes, some, key, shaded=thick, **look)
         if panel is NULL:
             look = {"color": "black", "linestyle": ":", "linewidth": 0.9, "zorder": 5}
@@ -165,9 +173,8 @@ def _fit(axes: Axes, shown: Band) -> tuple[float, float] | None:
 def _legend(sheet: Sheet, pair: Pair, closed_form: bool) -> None:
     handles = []
     for dynamics, some in pair.runs.items():
-        size = some[0].options.get("data.batch_size")
-        label = f"{dynamics}, B = {'N' if size == 'full' else size}"
-        handles.append(style.handle(label, **style.DYNAMICS[dynamics]))
+        label = f"{dynamics}, B = {batch_of(some[0])}"
+        handles.append(style.handle(label, **style.look(dynamics)))
     if closed_form:
         handles.append(style.handle("closed form (Theorem 1)", color="black", linestyle=":"))
     style.legend(sheet.canvas, handles, 3)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from janus_pl.records.families import families
-from janus_pl.records.run import Run
+from janus_pl.records.families import families, lambda_of
+from janus_pl.records.run import Run, natural
 from janus_pl.report.figures.series import Unavailable, has, layers
 
 
@@ -145,9 +146,9 @@ def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pai
     found = [
         run
         for run in runs
-        if "model.loss" not in run.options
+        if run.description.kind == "linear"
         and (has(run, "null/norm") or layers([run], "singular_value"))
-        and isinstance(run.options.get("model.weight_decay"), int | float)
+        and not math.isnan(lambda_of(run))
         and not isinstance(run.options.get("model.learning_rate"), list)
         and setting.wanted(run.options)
         and (run.dynamics in needed)
@@ -181,11 +182,12 @@ def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pai
 
 
 def _batch(run: Run) -> float:
-    size = run.options.get("data.batch_size")
-    return float(size) if isinstance(size, int | float) else float("inf")
+    size = run.description.batch_size
+    return math.inf if size is None else float(size)
 
 
 def keys_of(runs: Sequence[Run], panel: Panel) -> list[str]:
     if any(has(run, panel.key) for run in runs):
         return [panel.key]
-    return [f"{panel.key}/{name}" for name in layers(runs, panel.key)]
+    values = sorted(layers(runs, panel.key), key=natural)  # numbered by size, and no layers
+    return [f"{panel.key}/{name}" for name in values]

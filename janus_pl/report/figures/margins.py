@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from janus_pl.records.families import CONVERGED_ERROR
+from janus_pl.records.families import CONVERGED_ERROR, Varied
 from janus_pl.records.run import Histogram, Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
@@ -24,7 +24,15 @@ from janus_pl.report.figures.series import (
     relative_spread,
 )
 from janus_pl.report.figures.sheet import Sheet
-from janus_pl.report.figures.study import Study, names_of, others, time_axis, x_name
+from janus_pl.report.figures.study import (
+    Networks,
+    Study,
+    names_of,
+    others,
+    sheet_of,
+    time_axis,
+    x_name,
+)
 
 HISTOGRAM = "margin/hist"
 SPREAD = "margin/std / |margin/mean|"
@@ -49,9 +57,13 @@ def final_histogram(run: Run) -> Histogram | None:
 
 
 def fig1a(study: Study) -> Sheet:
-    """Draw the margins under SGD and the square loss; a blue rectangle marks Fig. 1b."""
-    sheet, axes, shown = _histograms(study, _with_histograms(study.deep("SGD", "square")))
-    axes.set_title(f"Margins under SGD, {shown.batch}, square loss")
+    """Draw the margins under SGD and the square loss; a blue rectangle marks Fig. 1b.
+
+    If there is no SGD run, this figure and those like it show another optimizer and say so.
+    """
+    networks = study.noisy("square")
+    sheet, axes, shown = _histograms(study, networks, _with_histograms(networks))
+    axes.set_title(f"Margins under {networks.dynamics}, {shown.batch}, square loss")
     if region := _region(shown):
         low, high = region
         box = Rectangle((low, 0), high - low, 1.06, fill=False, ec=style.ZOOM, lw=0.9, zorder=9)
@@ -63,12 +75,14 @@ def fig1a(study: Study) -> Sheet:
 
 def fig1b(study: Study) -> Sheet:
     """Draw the margins at small lambda from near, and their relative spread over time."""
-    shown = _with_histograms(study.deep("SGD", "square"))
+    networks = study.noisy("square")
+    shown = _with_histograms(networks)
     region = _region(shown)
     if region is None:
-        raise Unavailable(f"no SGD run at lambda <= {style.number(ZOOMED)} with {HISTOGRAM}")
+        least = f"lambda <= {style.number(ZOOMED)}"
+        raise Unavailable(f"no {networks.dynamics} run at {least} with {HISTOGRAM}")
     rows = -(-len(shown.groups) // 4)
-    sheet = Sheet(style.canvas(style.PAGE, 2.6 + 0.14 * rows), study.x, left_out=shown.left_out)
+    sheet = sheet_of(networks, style.PAGE, 2.6 + 0.14 * rows, study.x, shown.left_out)
     near, time = sheet.canvas.subplots(1, 2)
     for group in shown.groups:
         for run in group.runs:
@@ -95,12 +109,12 @@ def fig1b(study: Study) -> Sheet:
 
 def fig2a(study: Study) -> Sheet:
     """Draw the margins under GD with the hyperparameters of Fig. 1."""
-    runs = study.deep("GD", "square")
+    networks = study.deep("GD", "square")
     try:
         like = _with_histograms(study.deep("SGD", "square")).runs[0]
     except Unavailable:
         like = None
-    sheet, axes, shown = _histograms(study, _with_histograms(runs, like))
+    sheet, axes, shown = _histograms(study, networks, _with_histograms(networks, like))
     if alike(shown.runs[0], like, "batch"):
         axes.set_title("Margins under GD, B = N, else as Figure 1")
     else:
@@ -112,14 +126,16 @@ def fig2a(study: Study) -> Sheet:
 
 def fig2b(study: Study) -> Sheet:
     """Draw the margins of the GD runs that have converged."""
-    runs = study.deep("GD", "square")
+    networks = study.deep("GD", "square")
+    runs = networks.runs
     converged = [run for run in runs if last(run, "train/error") < CONVERGED_ERROR]
     if not converged:
         least = min((last(run, "train/error") for run in runs), key=lambda e: (e != e, e))
         raise Unavailable(
             f"no GD run with train/error below {CONVERGED_ERROR:g}; the least is {least:.2g}"
         )
-    sheet, axes, shown = _histograms(study, _with_histograms(converged))
+    drawn = networks._replace(runs=converged)
+    sheet, axes, shown = _histograms(study, drawn, _with_histograms(drawn))
     axes.set_title(f"Margins under converged GD, error < {CONVERGED_ERROR:.0%}")
     _errors(sheet, shown.runs)
     twins = fig2a(study).runs
@@ -134,36 +150,39 @@ def fig2b(study: Study) -> Sheet:
 
 def fig5a(study: Study) -> Sheet:
     """Draw the margins under SGD and cross entropy."""
-    sheet, axes, shown = _histograms(study, _with_histograms(study.deep("SGD", "cross_entropy")))
-    axes.set_title(f"Margins under SGD, {shown.batch}, cross entropy")
+    networks = study.noisy("cross_entropy")
+    sheet, axes, shown = _histograms(study, networks, _with_histograms(networks))
+    axes.set_title(f"Margins under {networks.dynamics}, {shown.batch}, cross entropy")
     return sheet
 
 
 def fig5b(study: Study) -> Sheet:
     """Draw the margins under SGD and the square loss, else as in Fig. 5a."""
-    runs = study.deep("SGD", "square")
+    networks = study.noisy("square")
     try:
-        like = _with_histograms(study.deep("SGD", "cross_entropy")).runs[0]
+        like = _with_histograms(study.noisy("cross_entropy")).runs[0]
     except Unavailable:
         like = None
-    sheet, axes, shown = _histograms(study, _with_histograms(runs, like, "loss"))
-    axes.set_title(f"Margins under SGD, {shown.batch}, square loss")
+    sheet, axes, shown = _histograms(study, networks, _with_histograms(networks, like, "loss"))
+    axes.set_title(f"Margins under {networks.dynamics}, {shown.batch}, square loss")
     if like is not None and not alike(shown.runs[0], like, "loss"):
         sheet.notes.append("More than the loss differs from the runs of Figure 5a.")
     return sheet
 
 
-def _with_histograms(runs: Sequence[Run], like: Run | None = None, varied: Any = "batch") -> Family:
-    drawable = [run for run in runs if final_histogram(run)]
+def _with_histograms(
+    networks: Networks, like: Run | None = None, varied: Varied = "batch"
+) -> Family:
+    drawable = [run for run in networks.runs if final_histogram(run)]
     if not drawable:
-        raise Unavailable(f"no {HISTOGRAM} in {names_of(runs)}")
+        raise Unavailable(f"no {HISTOGRAM} in {names_of(networks.runs)}")
     found = family(drawable, varied, like)
-    return found._replace(left_out=others(runs, found.runs))
+    return found._replace(left_out=others(networks.runs, found.runs))
 
 
-def _histograms(study: Study, shown: Family) -> tuple[Sheet, Axes, Family]:
+def _histograms(study: Study, networks: Networks, shown: Family) -> tuple[Sheet, Axes, Family]:
     rows = -(-len(shown.groups) // 2)
-    sheet = Sheet(style.canvas(style.COLUMN, 2.2 + 0.14 * rows), study.x, left_out=shown.left_out)
+    sheet = sheet_of(networks, style.COLUMN, 2.2 + 0.14 * rows, study.x, shown.left_out)
     axes = sheet.canvas.subplots()
     for group in shown.groups:
         for run in group.runs:

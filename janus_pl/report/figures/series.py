@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from janus_pl.errors import UsageError
 from janus_pl.records.families import Varied, families, lambda_of, seed_of
-from janus_pl.records.run import STEP, Run
+from janus_pl.records.run import STEP, Run, natural, ordered
 
 AXES = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
 QUANTILES = ("q05", "q95")
@@ -43,8 +42,7 @@ class Family(NamedTuple):
     @property
     def batch(self) -> str:
         """The batch size, for a title."""
-        size = self.runs[0].options.get("data.batch_size")
-        return "B = N" if size == "full" else f"B = {size}"
+        return f"B = {batch_of(self.runs[0])}"
 
 
 class Band(NamedTuple):
@@ -69,20 +67,15 @@ def axis(x: str) -> str:
     return name
 
 
-def natural(name: str) -> list[tuple[bool, int, str]]:
-    """For sorting, so that layer10 comes after layer2.
-
-    >>> sorted(["layer10", "layer2", "fc"], key=natural)
-    ['fc', 'layer2', 'layer10']
-    """
-    parts = re.split(r"(\d+)", name)
-    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
+def batch_of(run: Run) -> str:
+    """The batch size in words: `N` for the whole training set."""
+    return "N" if run.description.whole else str(run.description.batch_size)
 
 
-def layers(runs: Iterable[Run], kind: str) -> list[str]:
-    """The layers that any of some runs has finite numbers of, by depth."""
-    found = {layer for run in runs for layer in run.layers(kind) if has(run, f"{kind}/{layer}")}
-    return sorted((name for name in found if not name.endswith(QUANTILES)), key=natural)
+def layers(runs: Sequence[Run], kind: str) -> list[str]:
+    """The layers that any of some runs has finite numbers of, in the order of the forward pass."""
+    found = [layer for run in runs for layer in run.layers(kind) if has(run, f"{kind}/{layer}")]
+    return ordered([name for name in found if not name.endswith(QUANTILES)], runs)
 
 
 def has(run: Run, key: str) -> bool:

@@ -34,6 +34,7 @@ class Sheet:
     Attributes:
         canvas: the drawing.
         x: the column that time-course panels have as their x axis.
+        dynamics: the dynamics in the figure's title.
         text: what the caption says is shown.
         left_out: runs of the same kind that the figure does not show.
         notes: further sentences of the caption.
@@ -43,6 +44,7 @@ class Sheet:
 
     canvas: Canvas
     x: str = "epoch"
+    dynamics: str = "SGD"
     text: str = ""
     left_out: Sequence[Run] = ()
     notes: list[str] = field(default_factory=list)
@@ -55,7 +57,7 @@ class Sheet:
             self.runs.append(run)
         weights, samples = seed_of(run)
         who = {"run": run.name, "id": run.id, "dynamics": run.dynamics}
-        what = {"loss": run.options.get("model.loss"), "lambda": lambda_of(run)}
+        what = {"loss": run.description.loss, "lambda": lambda_of(run)}
         seeded = {"seed": weights, "data_seed": samples}
         self._append({"panel": panel, "kind": "run", **who, **what, **seeded}, key, values, columns)
 
@@ -66,7 +68,7 @@ class Sheet:
         if len(runs) < 2:
             return
         who = {"panel": panel, "kind": "mean", "run": f"seeds {' '.join(seeds(runs))}"}
-        what = {"dynamics": runs[0].dynamics, "loss": runs[0].options.get("model.loss")}
+        what = {"dynamics": runs[0].dynamics, "loss": runs[0].description.loss}
         spread = {"low": over.low, "high": over.high, "seeds": over.seeds}
         shared = {**who, **what, "lambda": lambda_of(runs[0])}
         self._append(shared, key, over.center, {**spread, **columns})

@@ -22,6 +22,8 @@ from matplotlib.ticker import (
 )
 from PIL import Image
 
+from janus_pl.run.description import FULL_BATCH
+
 COLUMN, PAGE = 3.4, 7.0  # inches, one and two columns of the paper
 DPI = 200
 STYLE: dict[str, Any] = {
@@ -56,7 +58,17 @@ DYNAMICS: Mapping[str, Mapping[str, Any]] = {
     "SGD": {"color": "#0072B2", "linestyle": "-"},
     "GD": {"color": "#D55E00", "linestyle": (0, (4, 1.5))},
 }
+ELSE = "#009E73"  # Okabe and Ito's green, for other optimizers
 ZOOM = "#0050D0"
+
+
+def look(dynamics: str) -> Mapping[str, Any]:
+    """The colour and line of a dynamics; full-batch optimizers have the dashes of GD."""
+    whole = dynamics.startswith(FULL_BATCH)
+    return DYNAMICS.get(dynamics) or {
+        "color": ELSE,
+        "linestyle": DYNAMICS["GD" if whole else "SGD"]["linestyle"],
+    }
 
 
 def colours(lams: Iterable[float]) -> dict[float, Any]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 from janus_pl.errors import Exit
 from janus_pl.records.families import lambda_of, seed_of
-from janus_pl.records.run import STEP, Run
+from janus_pl.records.run import STEP, Run, ordered
 from janus_pl.report.page.numbers import rounded
-from janus_pl.report.page.series import by_depth
+from janus_pl.report.page.series import NORMALIZED, RAW, margins_of
 
 MOST_LAYERS = 8  # more columns than that nobody reads
 ENDS: dict[int | None, str] = {Exit.DONE: "done", Exit.BROKEN_THEOREM: "theorem broke"}
@@ -27,7 +27,7 @@ class Column(NamedTuple):
 
 def table(runs: Sequence[Run]) -> tuple[list[dict[str, str]], list[list[Any]]]:
     """Columns that some run has a value for, and the values, one list a run."""
-    columns = [*_given(), *_measured(), *_ranks(runs), *_linear()]
+    columns = [*_given(), *_measured(runs), *_ranks(runs), *_linear()]
     filled = [[_plain(column.value(run)) for column in columns] for run in runs]
     kept = [k for k in range(len(columns)) if any(row[k] is not None for row in filled)]
     heads = [{"label": columns[k].label, "title": columns[k].title} for k in kept]
@@ -41,12 +41,12 @@ def family_of(run: Run) -> str:
 
 def model_of(run: Run) -> str:
     """The class of the model, without its package."""
-    return str(run.options.get("model") or "model").rpartition(".")[2]
+    return (run.description.task or "model").rpartition(".")[2]
 
 
 def batch_of(run: Run) -> Any:
     """B, or `full`."""
-    return _plain(run.options.get("data.batch_size"))
+    return "full" if run.description.whole else _plain(run.description.batch_size)
 
 
 def seed(run: Run) -> Any:
@@ -59,11 +59,15 @@ def _given() -> list[Column]:
     return [
         Column("family", "W&B's group, or the model", family_of),
         Column("model", "class of the model", model_of),
-        Column("dynamics", "GD: every step takes the whole training set", lambda run: run.dynamics),
-        Column("B", "batch size", batch_of),
+        Column(
+            "dynamics",
+            "as measured; GD: every step takes the whole training set",
+            lambda r: r.dynamics,
+        ),
+        Column("B", "batch size; full: the whole training set", batch_of),
         Column("λ", "weight decay", lambda_of),
-        Column("loss", "loss function", lambda run: run.options.get("model.loss")),
-        Column("normalization", "of the weights", lambda r: r.options.get("model.normalization")),
+        Column("loss", "loss function", lambda run: run.description.loss),
+        Column("normalization", "of the weights", lambda run: run.description.normalization),
         Column("seed", "seed of the weights", seed),
         Column("epochs", "epochs recorded", lambda run: run.last("epoch")),
         Column("steps", "optimizer steps recorded", lambda run: run.last(STEP)),
@@ -71,19 +75,23 @@ def _given() -> list[Column]:
     ]
 
 
-def _measured() -> list[Column]:
+def _measured(runs: Sequence[Run]) -> list[Column]:
+    scaled = all(margins_of(run) == NORMALIZED for run in runs if run.has("margin/mean"))
+    which = NORMALIZED.words if scaled else "margins, in the units of each run"
     return [
         _last("train/loss", "loss over the training set, last row"),
         _last("train/error", "share of the training set that is wrong, last row"),
         _last("val/error", "share of the test split that is wrong, last row"),
-        _last("margin/mean", "mean μ of the normalized margins, last row"),
-        _last("margin/std", "standard deviation of the normalized margins, last row"),
+        _last("margin/mean", f"mean μ of the {which}, last row"),
+        _last("margin/std", f"standard deviation of the {which}, last row"),
+        _last("margin_raw/mean", f"mean of the {RAW.words}, last row"),
+        _last("margin_raw/std", f"standard deviation of the {RAW.words}, last row"),
         Column("std/mean", "the margins' relative spread, last row", _spread),
     ]
 
 
 def _ranks(runs: Sequence[Run]) -> list[Column]:
-    layers = by_depth(list({layer for run in runs for layer in run.layers("effective_rank")}))
+    layers = ordered([layer for run in runs for layer in run.layers("effective_rank")], runs)
     return [
         Column(f"eff. rank {k}", f"effective rank of {k}, last row", _value(f"effective_rank/{k}"))
         for k in layers[:MOST_LAYERS]
@@ -107,8 +115,9 @@ def _value(key: str) -> Callable[[Run], float]:
 
 
 def _spread(run: Run) -> float:
-    mean = run.last("margin/mean")
-    return run.last("margin/std") / abs(mean) if mean else math.nan
+    prefix = margins_of(run).prefix
+    mean = run.last(f"{prefix}/mean")
+    return run.last(f"{prefix}/std") / abs(mean) if mean else math.nan
 
 
 def _plain(value: Any) -> Any:

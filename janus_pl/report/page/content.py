@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from janus_pl.records.families import families, lambda_of, seed_of
-from janus_pl.records.run import Run
+from janus_pl.records.run import Run, ordered
 from janus_pl.report.page.columns import batch_of, family_of, model_of, seed, table
 from janus_pl.report.page.numbers import rounded
-from janus_pl.report.page.series import OF_LAYERS, Limits, by_depth, histograms, series
+from janus_pl.report.page.series import OF_LAYERS, Limits, histograms, margins_of, series
 
 MOST_CHOSEN = 12  # curves that a chart shows before anybody ticks a row
 RANKS = {
@@ -40,6 +40,8 @@ def content(
             "id": run.id,
             "model": model_of(run),
             "facets": _facets(run),
+            "whole": run.description.whole,
+            "margins": {"key": f"{margins_of(run).prefix}/hist", "axis": margins_of(run).axis},
             "cells": row,
             "series": series(run, most.points),
             "histograms": histograms(run, most.epochs),
@@ -53,7 +55,8 @@ def content(
         "facets": list(FACETS),
         "runs": shown,
         "chosen": chosen(runs),
-        "layers": _layers(shown),
+        "dynamics": _dynamics(runs),
+        "layers": _layers(runs, shown),
         "ranks": _rank_kinds(keys),
         "quantities": [key for key in keys if "/" not in key or not _of_layers_or_values(key)],
         "verdicts": [_verdict(verdict) for verdict in verdicts],
@@ -101,21 +104,29 @@ def _facets(run: Run) -> dict[str, Any]:
         run.dynamics,
         rounded(lambda_of(run)),
         batch_of(run),
-        run.options.get("model.loss"),
+        run.description.loss,
         seed(run),
     )
     return dict(zip(FACETS, values, strict=True))
 
 
-def _layers(shown: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
+def _dynamics(runs: Iterable[Run]) -> list[str]:
+    """The dynamics of some runs: on minibatches before those on the whole set, SGD and GD first."""
+    found = {
+        (run.description.whole, run.description.optimizer != "SGD", run.dynamics) for run in runs
+    }
+    return [name for *_, name in sorted(found)]
+
+
+def _layers(runs: Sequence[Run], shown: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
     """By model, the layers that any of its runs has numbers or a spectrum of."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, list[str]] = {}
     for run in shown:
         keys = [key for group in run["series"] for key in group["y"] if OF_LAYERS.match(key)]
         keys += [key for key in run["histograms"] if key.startswith("spectrum/")]
-        names = {key.partition("/")[2] for key in keys}
-        found[run["model"]] = found.get(run["model"], set()) | names
-    return {model: by_depth(list(names)) for model, names in sorted(found.items())}
+        found.setdefault(run["model"], []).extend(key.partition("/")[2] for key in keys)
+    by_model = {model: [run for run in runs if model_of(run) == model] for model in found}
+    return {model: ordered(names, by_model[model]) for model, names in sorted(found.items())}
 
 
 def _rank_kinds(keys: Sequence[str]) -> list[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,9 +12,24 @@ from numpy.typing import NDArray
 from janus_pl.records.run import STEP, Histogram, Run
 from janus_pl.report.page.numbers import rounded, thinned
 
+
+class Margins(NamedTuple):
+    """A sort of margins: the prefix of their keys, their name, and the label of their axis."""
+
+    prefix: str
+    words: str
+    axis: str
+
+
+NORMALIZED = Margins("margin", "normalized margins", "normalized margin f̄")
+RAW = Margins(
+    "margin_raw", "raw margins (units of the outputs)", "raw margin (units of the outputs)"
+)
+# In old records of somebody else's module, which do not say whether there was a scale.
+UNSCALED = Margins("margin", "margins", "margin (units not recorded)")
+
 AXES = {"epoch": "epoch", "step": STEP, "eta": "eta_t"}
-SPREAD = "margin/std over mean"
-HISTOGRAMS = ("margin/hist", "spectrum/")
+HISTOGRAMS = ("margin/hist", "margin_raw/hist", "spectrum/")
 EDGE_DIGITS = 12  # margins of equal size differ in the fifth digit or later
 
 # Numbers of a layer, or of one of many values, each with a chart of its own.
@@ -24,7 +38,9 @@ OF_LAYERS = re.compile(
 )
 OF_VALUES = re.compile(r"singular_value/.")
 # Numbers of the whole run; those of other callbacks stay in the record.
-OF_RUN = re.compile(r"[^/]+|(train|val|margin|null|equilibrium|noise|collapse|solution)/[^/]+")
+OF_RUN = re.compile(
+    r"[^/]+|(train|val|margin|margin_raw|null|equilibrium|noise|collapse|solution)/[^/]+"
+)
 LEFT_OUT = {*AXES.values(), "measured_step"}
 
 
@@ -91,16 +107,13 @@ def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
     }
 
 
-def by_depth(names: Sequence[str]) -> list[str]:
-    """Names in order, numbers in them by size.
-
-    >>> by_depth(["layers_10", "layers_2"])
-    ['layers_2', 'layers_10']
-    """
-    parts = {name: re.split(r"(\d+)", name) for name in names}
-    return sorted(
-        parts, key=lambda name: [(p.isdigit(), int(p) if p.isdigit() else p) for p in parts[name]]
-    )
+def margins_of(run: Run) -> Margins:
+    """The sort of margins that a run has recorded."""
+    if run.description.margin == "normalized":
+        return NORMALIZED
+    keys = [str(key) for key in [*run.rows, *run.histograms]]
+    old = any(key.startswith(f"{UNSCALED.prefix}/") for key in keys)
+    return UNSCALED if old else RAW
 
 
 def _shown(key: str) -> bool:
@@ -110,10 +123,12 @@ def _shown(key: str) -> bool:
 
 
 def _with_spread(rows: pd.DataFrame) -> pd.DataFrame:
-    if {"margin/mean", "margin/std"} <= set(rows):
-        # A mean of zero has no relative spread.
-        mean = rows["margin/mean"].where(rows["margin/mean"] != 0)
-        return rows.assign(**{SPREAD: rows["margin/std"] / mean.abs()})
+    for prefix in (NORMALIZED.prefix, RAW.prefix):
+        if {f"{prefix}/mean", f"{prefix}/std"} <= set(rows):
+            # A mean of zero has no relative spread.
+            mean = rows[f"{prefix}/mean"].where(rows[f"{prefix}/mean"] != 0)
+            spread = rows[f"{prefix}/std"] / mean.abs()
+            rows = rows.assign(**{f"{prefix}/std over mean": spread})
     return rows
 
 

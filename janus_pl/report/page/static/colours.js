@@ -33,8 +33,9 @@ function colourOf(run, alpha = 1) {
   return colour(run.facets[state.colour], alpha);
 }
 
+// Whole-set dynamics are dashed.
 function dashOf(run) {
-  return run.facets.dynamics === "GD" ? "dash" : "solid";
+  return run.whole ? "dash" : "solid";
 }
 
 // A short line as charts draw it.
@@ -60,8 +61,9 @@ function drawLegend() {
   const items = values.map((value) => key(swatch(colour(value), false), `${state.colour} = ${formatted(value)}`));
   if (shown.some((run) => !values.includes(run.facets[state.colour]))) items.push(key(swatch(NONE[themeNow()], false), `no ${state.colour}`));
   const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink");
-  const kinds = new Set(shown.map((run) => run.facets.dynamics));
-  if (kinds.has("SGD")) items.push(key(swatch(ink, false), "SGD"));
-  if (kinds.has("GD")) items.push(key(swatch(ink, true), "GD"));
+  for (const dynamics of DATA.dynamics) {
+    const own = shown.find((run) => run.facets.dynamics === dynamics);
+    if (own) items.push(key(swatch(ink, own.whole), dynamics));
+  }
   byId("legend").replaceChildren(...items);
 }

@@ -101,10 +101,10 @@ function meanOf({ counts, edges }) {
 }
 
 // From the lowest to the highest filled bin of some runs at any epoch.
-function extentOf(runs, key) {
+function extentOf(runs, keyOf) {
   const ends = [];
   for (const run of runs) {
-    for (const [, edges, bins, first, counts] of run.histograms[key] || []) {
+    for (const [, edges, bins, first, counts] of run.histograms[keyOf(run)] || []) {
       const all = edgesOf(edges, bins, first, counts.length);
       ends.push(all[0], all[all.length - 1]);
     }

@@ -43,29 +43,34 @@ function drawMargins() {
   const runs = shownRuns();
   const relative = byId("margin-scale").value === "relative";
   const scale = byId("margin-scale").value === "log" ? "log" : "linear";
-  const groups = sides(runs.filter((run) => run.histograms["margin/hist"]));
+  const recorded = runs.filter((run) => run.histograms[run.margins.key]);
+  // Margins in different units never share a panel.
+  const units = [...new Set(recorded.map((run) => run.margins.axis))];
+  const groups = units.flatMap((unit) => sides(recorded.filter((run) => run.margins.axis === unit))
+    .map((side) => ({ ...side, unit, title: units.length > 1 ? `${side.title} · ${unit}` : side.title })));
   const late = new Set();
-  const panels = groups.map(({ title, model, runs: own }) => {
+  const panels = groups.map(({ title, model, unit, runs: own }) => {
     const traces = own.map((run) => {
-      const at = histogramAt(run, "margin/hist", epochNow());
+      const at = histogramAt(run, run.margins.key, epochNow());
       if (at.epoch !== epochNow() && !atTheEnd()) late.add(run);
       const all = at.counts.reduce((a, b) => a + b, 0) || 1;
       const mean = meanOf(at);
       const edges = relative ? at.edges.map((edge) => (edge - mean) / Math.abs(mean)) : at.edges;
       return stepTrace(run, edges, at.counts.map((c) => c / all), at.epoch);
     });
-    return { title, model, traces };
+    return { title, model, unit, traces };
   });
+  const alike = (one, other) => one.model === other.model && one.unit === other.unit;
   for (const panel of panels) {
-    const same = panels.filter((other) => other.model === panel.model);
-    const held = extentOf(groups.filter((g) => g.model === panel.model).flatMap((g) => g.runs), "margin/hist");
+    const same = panels.filter((other) => alike(panel, other));
+    const held = extentOf(groups.filter((group) => alike(panel, group)).flatMap((group) => group.runs), (run) => run.margins.key);
     const numbers = byId("hold").checked && !relative ? held : same.flatMap((other) => other.traces.flatMap((t) => t.x));
-    panel.x = axis(relative ? "(f̄ − mean)/mean" : "normalized margin f̄", { type: scale, range: commonRange(numbers, scale) });
+    panel.x = axis(relative ? "(margin − mean)/mean" : panel.unit, { type: scale, range: commonRange(numbers, scale) });
     panel.y = axis("share of samples in a bin", { rangemode: "tozero" });
   }
   const lost = scale === "log" && panels.some((p) => p.traces.some((t) => t.x.some((v) => v <= 0)));
   const notes = [
-    panels.length ? "" : whyNone(runs, "no ticked run recorded margin/hist."),
+    panels.length ? "" : whyNone(runs, "no ticked run recorded margin/hist or margin_raw/hist."),
     late.size ? `${late.size} of them have no histogram at this epoch and are shown at the one before it; pointing at a curve tells which.` : "",
     lost ? "Margins of zero or less have no place on the log axis." : "",
   ];
@@ -116,7 +121,7 @@ function drawSpectra() {
     return at && stepTrace(run, at.edges.map((edge) => 10 ** edge), at.counts, at.epoch);
   });
   for (const panel of panels) {
-    const held = extentOf(panel.runs, `spectrum/${panel.layer}`);
+    const held = extentOf(panel.runs, () => `spectrum/${panel.layer}`);
     panel.x = axis("singular value σ", { type: "log", range: commonRange(held.map((edge) => 10 ** edge), "log") });
     panel.y = axis("singular values in a bin", { rangemode: "tozero" });
   }

@@ -102,7 +102,8 @@ function fillChoices() {
   fillSelect(byId("velocity-kind"), kinds.map((kind) => [kind, names[kind]]));
   fillSelect(byId("rank-kind"), DATA.ranks.map(({ kind, label }) => [kind, label]));
   fillSelect(byId("quantity"), DATA.quantities.map((key) => [key, key]));
-  if (DATA.quantities.includes("margin/mean")) byId("quantity").value = "margin/mean";
+  const first = ["margin/mean", "margin_raw/mean"].find((key) => DATA.quantities.includes(key));
+  if (first) byId("quantity").value = first;
 }
 
 fillChoices();

@@ -107,11 +107,11 @@ function commonRange(numbers, scale) {
   return [low - more, high + more];
 }
 
-// Groups of runs that share panels: by model, SGD before GD.
+// Groups of runs that share panels: by model, minibatches before the whole set.
 function sides(runs) {
   const found = [];
   for (const model of MODELS) {
-    for (const dynamics of ["SGD", "GD"]) {
+    for (const dynamics of DATA.dynamics) {
       const own = runs.filter((run) => run.model === model && run.facets.dynamics === dynamics);
       if (own.length) found.push({ model, runs: own, title: MODELS.length > 1 ? `${dynamics} · ${model}` : dynamics });
     }

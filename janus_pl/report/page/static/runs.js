@@ -39,7 +39,7 @@ function drawTable() {
 function rowOf(place) {
   const run = RUNS[place];
   const box = element("input", { type: "checkbox", "aria-label": `show ${run.name}` });
-  const row = element("tr", {}, element("td", {}, box), element("td", {}, swatch(colourOf(run), run.facets.dynamics === "GD")));
+  const row = element("tr", {}, element("td", {}, box), element("td", {}, swatch(colourOf(run), run.whole)));
   box.checked = state.ticked.has(place);
   row.classList.toggle("off", !box.checked);
   box.addEventListener("change", () => {

@@ -1,4 +1,4 @@
-// Charts of whole runs: one quantity for SGD and GD, and linear regression.
+// Charts of whole runs: one quantity by dynamics, and linear regression.
 
 function drawQuantity() {
   const runs = shownRuns();
@@ -13,7 +13,7 @@ function drawQuantity() {
   drawPanels(byId("quantities").querySelector(".panels"), panels);
 }
 
-// SGD beside GD with the same axes for both: over steps GD has far fewer of them.
+// Dynamics side by side with the same axes: over steps those on the whole set have far fewer.
 function sidePanels(runs, tracesOf, title, scale, prefix = "") {
   const panels = sides(runs)
     .map((side) => ({ ...side, title: prefix + side.title, traces: side.runs.flatMap(tracesOf) }))

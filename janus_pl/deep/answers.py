@@ -1,0 +1,92 @@
+"""The answers to callbacks that follow from a network and its parametrization alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from janus_pl.deep.held_out import HoldsOut
+from janus_pl.deep.network import DeepReLU
+from janus_pl.deep.parametrization import Decay, Parametrization
+from janus_pl.deep.steps import bounded_of, shares_of, step_of
+from janus_pl.observables.update import decay_of
+from janus_pl.training.features import features_of, last_dense
+from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
+from janus_pl.training.subject import Bounded, Buffers, Features
+
+
+class Answers(HoldsOut):
+    """A task of a network in a parametrization; what callbacks ask of its weights and steps.
+
+    Attributes:
+        network: The network.
+        parametrization: What the network learns.
+        normalization: The parametrization's name.
+        loss_name: The name of the loss.
+        weight_decay: The paper's lambda.
+        decay: The parameters that lambda acts on.
+    """
+
+    network: DeepReLU
+    parametrization: Parametrization
+    normalization: str
+    loss_name: str
+    weight_decay: float
+    decay: Decay
+
+    def layers(self) -> Sequence[str]:
+        return list(self.parametrization.weights)
+
+    def directions(self) -> dict[str, Tensor]:
+        return self.parametrization.directions()
+
+    def scale(self) -> Tensor:
+        return self.parametrization.scale()
+
+    def velocities(self) -> dict[str, Tensor]:
+        return self.parametrization.velocities()
+
+    def velocity_norms(self) -> Tensor:
+        return self.parametrization.velocity_norms()
+
+    def features(self) -> Features:
+        return features_of(self.trainer, self, last_dense(self), self.ranks)
+
+    def split_layers(self) -> Sequence[str]:
+        return self.layers()
+
+    def step(self, optimizer: Optimizer, buffers: Buffers) -> dict[str, dict[str, Tensor]]:
+        return step_of(self.parametrization, optimizer, buffers)
+
+    def step_shares(self, optimizer: Optimizer, buffers: Buffers) -> Tensor:
+        if has_no_memory(optimizer):
+            return shares_of(self.parametrization, self._decay(optimizer))
+        return super().step_shares(optimizer, buffers)
+
+    def bounded(self) -> Mapping[str, Bounded]:
+        return bounded_of(self.network, self.parametrization)
+
+    def kept(self, optimizer: Optimizer) -> Tensor:
+        rate = learning_rate_of(optimizer, self._a_weight)
+        return self.parametrization.kept(rate, self._decay(optimizer))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "kind": "network",
+            "loss": self.loss_name,
+            "normalization": self.normalization,
+            "weight_decay": self.weight_decay,
+            "decay": self.decay,
+            "decays": decays_of(self.trainer.optimizers, self.parametrization.weights),
+        }
+
+    @property
+    def _a_weight(self) -> nn.Parameter:
+        """Return one p_k; all of them are in one group of the optimizer."""
+        return next(iter(self.parametrization.weights.values()))
+
+    def _decay(self, optimizer: Optimizer) -> float:
+        return decay_of(optimizer, self._a_weight)[1]

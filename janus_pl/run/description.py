@@ -1,0 +1,117 @@
+"""The description of a run: facts that are measured at the start of its fit, in plain values.
+
+`janus_pl.training.describe` measures them from the trainer, the module, the optimizer and the data
+loader. They lie in the run's folder, in W&B's config and in each checkpoint. Names, tags, figures
+and verdicts say what the description says.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from janus_pl.run.files import write_atomically
+
+FILE = "description.json"
+KEY = "description"  # in W&B's config and in checkpoints
+
+Kind = Literal["network", "linear", "module"]
+MarginKind = Literal["normalized", "raw", "none"]
+FULL_BATCH = "full-batch"
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run measurably is.
+
+    Attributes:
+        task: The class path of the module.
+        kind: `network`: the paper's homogeneous network with a parametrization; `linear`: linear
+            regression; `module`: somebody else's LightningModule.
+        classes: The sign of each class (two classes) or its index, by name; None if not known.
+        margin: `normalized`: y_n f_W(x_n)/rho; `raw`: in the units of the outputs; `none`.
+        loss: The loss, by its name; None if it is the module's own.
+        normalization: The parametrization, by its name; None if there is none.
+        weight_decay: The paper's lambda, or a list of them (replicas); None for a `module`.
+        decay: The parameters that lambda acts on, `all` or `rho`; None for a `module`.
+        optimizer: The class of the optimizer, such as `SGD` or `AdamW`; several are joined by `+`.
+        momentum: The momentum of SGD or RMSprop, or the first beta of Adam's family; None if the
+            optimizer has none by these names.
+        decays: By layer, how PyTorch's `weight_decay` of its optimizer group acts (`coupled`,
+            `decoupled` or `none`), and its value (a list for replicas).
+        whole: Whether each batch is the whole training set, every sample once.
+        num_train: The number N of training samples; None if it is not known, as for a stream.
+        batch_size: The number B of samples in a full batch, of all processes; None if not known.
+        steps_per_epoch: The optimizer steps of an epoch; None if not known.
+        layers: The layers that callbacks can read, in the order of the forward pass.
+        skipped: By name, the parameters that callbacks do not read, and why.
+        seed: The seed of the weights (`seed_everything`); None if none was set.
+        data_seed: The seed of the samples and their order; None if not known.
+        precision: The trainer's precision, such as `32-true`.
+        device: The device, such as `cpu` or `NVIDIA H200`.
+        processes: The number of processes.
+        versions: The versions of the packages behind the numbers.
+    """
+
+    task: str
+    kind: Kind
+    margin: MarginKind
+    optimizer: str
+    whole: bool
+    layers: tuple[str, ...]
+    classes: Mapping[str, int] | None = None
+    loss: str | None = None
+    normalization: str | None = None
+    weight_decay: float | list[float] | None = None
+    decay: str | None = None
+    momentum: float | None = None
+    decays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    num_train: int | None = None
+    batch_size: int | None = None
+    steps_per_epoch: int | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    seed: int | None = None
+    data_seed: int | None = None
+    precision: str = "32-true"
+    device: str = "cpu"
+    processes: int = 1
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def dynamics(self) -> str:
+        """`GD`: SGD on the whole set in each step; `SGD`; else the optimizer's name.
+
+        >>> full = Description("a.B", "module", "raw", "AdamW", True, ())
+        >>> full.dynamics
+        'full-batch AdamW'
+        """
+        if self.optimizer == "SGD":
+            return "GD" if self.whole else "SGD"
+        return f"{FULL_BATCH} {self.optimizer}" if self.whole else self.optimizer
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return the fields and the dynamics in plain values."""
+        return json.loads(json.dumps(asdict(self) | {"dynamics": self.dynamics}))
+
+    @classmethod
+    def of(cls, plain: Mapping[str, Any]) -> Description:
+        """Return the description that `to_plain` made plain.
+
+        Raises:
+            ValueError: A field is missing.
+        """
+        names = {each.name for each in fields(cls)}
+        known = {key: value for key, value in plain.items() if key in names}
+        try:
+            return cls(**known | {"layers": tuple(known.get("layers", ()))})
+        except TypeError as error:
+            raise ValueError(f"not a description of a run ({error})") from error
+
+
+def write_description(folder: Path, description: Description) -> None:
+    """Write the description to a run's folder."""
+    text = json.dumps(description.to_plain(), indent=2) + "\n"
+    write_atomically(folder / FILE, lambda file: file.write(text.encode()))

@@ -1,0 +1,114 @@
+"""The description of a run, measured from the objects of its fit."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch import Trainer
+from torch.utils.data import DataLoader, IterableDataset
+
+from janus_pl.data.loader import InMemoryBatches
+from janus_pl.observables.update import momentum_of
+from janus_pl.run.description import Description
+from janus_pl.training.subject import Subject
+from janus_pl.version import __version__
+
+
+def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
+    """Measure the description of a run whose training starts now.
+
+    Args:
+        trainer: The trainer, with its loader and optimizers.
+        subject: The answers for the module.
+        module: The module.
+    """
+    of_loader = _of_loader(trainer)
+    optimizers = trainer.optimizers
+    momentum = momentum_of(optimizers[0]) if optimizers else None
+    measured: dict[str, Any] = {
+        "task": f"{type(module).__module__}.{type(module).__qualname__}",
+        "margin": subject.margin,
+        "optimizer": "+".join(type(each).__name__ for each in optimizers) or "none",
+        "momentum": momentum,
+        "layers": tuple(subject.layers()),
+        "skipped": dict(subject.skipped()),
+        "classes": _classes(trainer),
+        "seed": _seed(),
+        "precision": str(trainer.precision),
+        "device": _device(trainer),
+        "processes": trainer.world_size,
+        "versions": _versions(),
+    }
+    return Description(**measured | of_loader | subject.facts())
+
+
+def _of_loader(trainer: Trainer) -> dict[str, Any]:
+    """Return what the loader of the training set is: N, B, steps, the seed, one step for all."""
+    loader: Any = trainer.train_dataloader
+    if isinstance(loader, InMemoryBatches):
+        return {
+            "num_train": loader.num_samples,
+            "batch_size": loader.batch_size,
+            "steps_per_epoch": _steps(trainer, trainer.num_training_batches),
+            "whole": loader.whole,
+            "data_seed": loader.seed,
+        }
+    batches = trainer.num_training_batches
+    steps = _steps(trainer, batches)
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return {"whole": False, "steps_per_epoch": steps}
+    count, size = len(loader.dataset), loader.batch_size  # type: ignore[arg-type]
+    of_step = size and size * trainer.world_size * trainer.accumulate_grad_batches
+    replacement = bool(getattr(loader.sampler, "replacement", False))
+    even = batches == 1 or (size or 0) * batches == count  # unequal batches have unequal weights
+    return {
+        "num_train": count,
+        "batch_size": min(of_step, count) if of_step else None,
+        "steps_per_epoch": steps,
+        "whole": steps == 1 and (of_step or 0) >= count and even and not replacement,
+    }
+
+
+def _steps(trainer: Trainer, batches: float) -> int | None:
+    """Return the optimizer steps in an epoch; None for a stream without an end."""
+    if not math.isfinite(batches):
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches)
+
+
+def _classes(trainer: Trainer) -> Mapping[str, int] | None:
+    """Return the signs of two classes, or the indices that a data set names; None if unknown."""
+    names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
+    if isinstance(names, tuple | list) and len(names) == 2:
+        return {str(name): sign for name, sign in zip(names, (-1, 1), strict=True)}
+    dataset = getattr(trainer.train_dataloader, "dataset", None)
+    found = getattr(dataset, "class_to_idx", None)
+    return {str(k): int(v) for k, v in found.items()} if isinstance(found, Mapping) else None
+
+
+def _seed() -> int | None:
+    """Return the seed that Lightning's `seed_everything` was last called with."""
+    given = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(given) if given.isdecimal() else None
+
+
+def _device(trainer: Trainer) -> str:
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "janus_pl": __version__,
+        "torch": str(torch.__version__),
+        "lightning": lightning.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,43 @@
+"""The options of an optimizer's groups, parameter by parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import SGD, Optimizer
+
+from janus_pl.observables.update import decay_of
+
+
+def learning_rate_of(optimizer: Optimizer, parameter: Tensor) -> float:
+    """Return the learning rate of the group that holds the parameter; 0 if none does."""
+    for group in optimizer.param_groups:
+        if any(parameter is held for held in group["params"]):
+            return float(group["lr"])
+    return 0.0
+
+
+def decays_of(
+    optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor]
+) -> dict[str, dict[str, Any]]:
+    """Return how PyTorch's weight decay acts on each parameter, and its value, by layer."""
+    found = {}
+    for name, parameter in parameters.items():
+        kind, value = "none", 0.0
+        for optimizer in optimizers:
+            if kind == "none":
+                kind, value = decay_of(optimizer, parameter)
+        found[name] = {"kind": kind, "weight_decay": float(value)}
+    return found
+
+
+def is_sgd(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer is PyTorch's SGD, of which the paper's formulas are true."""
+    return type(optimizer) is SGD
+
+
+def has_no_memory(optimizer: Optimizer) -> bool:
+    """Tell whether an optimizer is SGD without momentum: a step depends on its gradient alone."""
+    return is_sgd(optimizer) and all(group["momentum"] == 0 for group in optimizer.param_groups)

@@ -1,0 +1,198 @@
+"""Subject: the questions that callbacks may ask of a module while it trains."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from janus_pl.observables.norms import frobenius_norm
+from janus_pl.observables.update import PARTS
+from janus_pl.run.description import Description, MarginKind
+from janus_pl.run.rows import Value
+from janus_pl.training.row import Row
+
+Buffers = dict[str, dict[str, Tensor]]
+"""By layer, what a callback keeps between two calls of `Subject.step`."""
+
+
+class NotOffered(Exception):
+    """A question that a subject cannot answer; its text is the reason."""
+
+
+class Features(NamedTuple):
+    """The inputs of a network's last dense layer over the training set of two classes.
+
+    Attributes:
+        features: The inputs, (N, d).
+        positive: Whether a label is of class 1, (N,).
+        scores: f_1 - f_0 of the module's outputs, (N,).
+        weight: The layer's weight as the outputs use it, (2, d) or (1, d). Its sign is turned if
+            the module multiplies by a negative number: (rho, W) and (-rho, -W) are one function.
+    """
+
+    features: Tensor
+    positive: Tensor
+    scores: Tensor
+    weight: Tensor
+
+
+class Bounded(NamedTuple):
+    """A parameter p_k to which the tail bound applies, and the layer that fills its gradient.
+
+    Attributes:
+        parameter: The parameter p_k.
+        layer: The layer; each row of the product that it computes adds 1 to the gradient's rank.
+        part: The rows of the parameter that are this matrix, such as one group of a convolution.
+        channels: The channels of the layer's whole output.
+    """
+
+    parameter: nn.Parameter
+    layer: nn.Module
+    part: slice
+    channels: int
+
+    def matrix(self) -> Tensor:
+        """Return p_k as a matrix (out, rest), detached."""
+        return self.parameter.detach()[self.part].flatten(1)
+
+
+class Subject(ABC):
+    """What callbacks may ask of a module while it trains; layers in the order of the forward pass.
+
+    V_k is the weight of layer k as a matrix (out, rest), divided by its Frobenius norm. A question
+    that a subject cannot answer raises `NotOffered` with the reason.
+
+    Attributes:
+        description: What this run measurably is; there from the start of training.
+        row: The epoch's row.
+        margin: The kind of its margins: `normalized`, `raw` or `none`.
+        shares_samples: Whether the processes of a run share its samples, and each of them has the
+            results of all samples. If not, each process looks by itself.
+        planned: The length of the run in the units of `completed`, if a progress bar should show
+            the whole run and not an epoch; else None.
+    """
+
+    description: Description
+    row: Row
+    margin: MarginKind = "none"
+    shares_samples: bool = True
+    planned: int | None = None
+
+    def start(self) -> None:
+        """Get ready, for training starts now; a second call in a fit does nothing."""
+        return
+
+    @abstractmethod
+    def layers(self) -> Sequence[str]:
+        """Return the names of the layers that can be read, in the order of the forward pass."""
+
+    def skipped(self) -> Mapping[str, str]:
+        """Return the parameters that are not read, by name, and why."""
+        return {}
+
+    @abstractmethod
+    def directions(self) -> dict[str, Tensor]:
+        """Return V_k by layer: unit Frobenius norm, shape (out, rest), detached."""
+
+    @abstractmethod
+    def velocities(self) -> dict[str, Tensor]:
+        r"""Return V_k dot of the last minibatch (Eq. 15), from the gradients of its backward pass.
+
+        Shapes as `directions`. It is the loss's part alone: weight decay moves no V_k.
+        """
+
+    @abstractmethod
+    def velocity_norms(self) -> Tensor:
+        """Return the Frobenius norms of `velocities`, shape (L,); NaN if no gradient came."""
+
+    def full_velocity_norms(self) -> Tensor:
+        """Return the same norms for the gradient over the whole training set at these weights."""
+        raise NotOffered("the loss of a single minibatch is known, not that of the whole set")
+
+    def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
+        """Return V_k dot of the mean loss over a batch (x, y, ...) at these weights.
+
+        Neither the weights nor the gradients of the last backward pass change. Several processes
+        share the work: each has to ask, with the same batch.
+        """
+        raise NotOffered("the gradient of a chosen batch is not known (velocities_of)")
+
+    def margins(self) -> Tensor:
+        """Return the margins of all N training samples in the unit of `margin`, (N,).
+
+        They are in data order, if it is known.
+        """
+        raise NotOffered("it has no margins")
+
+    def features(self) -> Features:
+        """Return the inputs of the last dense layer over the training set."""
+        raise NotOffered("it has no nn.Linear")
+
+    def equilibrium(self) -> dict[str, Tensor]:
+        """Return the scale's distance from rest over the training set: values by name, ()."""
+        raise NotOffered("it has no learned scale rho")
+
+    def split_layers(self) -> Sequence[str]:
+        """Return the layers whose steps `step` splits into parts."""
+        raise NotOffered("its steps are not those of an optimizer of PyTorch")
+
+    def step(self, optimizer: Optimizer, buffers: Buffers) -> dict[str, dict[str, Tensor]]:
+        r"""Return the parts of p_k(t+1) - p_k(t) for the step that the optimizer will take.
+
+        Call it after the backward pass and before each step. The parts are those of
+        `janus_pl.observables.update.PARTS`: gradient, decay, projection. They sum to the step.
+
+        Args:
+            optimizer: The optimizer that steps.
+            buffers: By layer, empty before the first step; changed in place.
+
+        Returns:
+            By layer, the parts by name. Layers that this optimizer does not step are left out.
+        """
+        raise NotOffered("its steps are not those of an optimizer of PyTorch")
+
+    def step_shares(self, optimizer: Optimizer, buffers: Buffers) -> Tensor:
+        """Return the norm of each part of `step` over the sum of the three norms, (3, L).
+
+        The layers are those of `split_layers`. NaN stands for a layer that this optimizer does not
+        step. Arguments and errors as `step`.
+        """
+        parts = self.step(optimizer, buffers)
+        columns = []
+        for layer in self.split_layers():
+            if layer in parts:
+                norms = torch.stack([frobenius_norm(parts[layer][name]) for name in PARTS])
+                columns.append((norms / norms.sum()).double().cpu())
+            else:
+                columns.append(torch.full((3,), torch.nan, dtype=torch.float64))
+        return torch.stack(columns, dim=1)
+
+    def bounded(self) -> Mapping[str, Bounded]:
+        """Return the parameters to which the tail bound of SGD applies, by layer."""
+        raise NotOffered("no weight of it is trained by the steps of Lightning")
+
+    def kept(self, optimizer: Optimizer) -> Tensor:
+        """Return a_k for `bounded`, the factor of p_k that one step of SGD keeps; (L,)."""
+        raise NotOffered("no weight of it is trained by the steps of Lightning")
+
+    @abstractmethod
+    def completed(self) -> int:
+        """Return the completed epochs, by which callbacks count; in a pass over a stream, steps."""
+
+    def put(self, values: Mapping[str, Value]) -> None:
+        """Add values to the row of this epoch."""
+        self.row.put(values)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the fields of `Description` that only the subject knows."""
+        return {"kind": "module"}
+
+
+def offers(subject: Subject, question: str) -> bool:
+    """Tell whether a subject has an answer of its own to a question, by the question's name."""
+    return getattr(type(subject), question) is not getattr(Subject, question)
