@@ -101,20 +101,13 @@ class AnyModule(Subject):
         matrices = {name: weight.matrix() for name, weight in self._weights.items()}
         return {name: matrix / frobenius_norm(matrix) for name, matrix in matrices.items()}
 
-    @torch.no_grad()
     def velocities(self) -> dict[str, Tensor]:
-        found = {}
-        for name, weight in self._weights.items():
-            matrix, gradient = weight.matrix(), self._gradient(weight)
-            if gradient is None:  # the loss did not reach this layer: no velocity to speak of
-                found[name] = torch.full_like(matrix, torch.nan)
-            else:
-                found[name] = weight_velocity(matrix, weight.read(gradient))
-        return found
+        return {name: self._velocity(weight) for name, weight in self._weights.items()}
 
-    @torch.no_grad()
     def velocity_norms(self) -> Tensor:
-        return torch.stack([frobenius_norm(velocity) for velocity in self.velocities().values()])
+        # One after the other: the memory of all velocities at once costs three times their sums.
+        norms = [frobenius_norm(self._velocity(weight)) for weight in self._weights.values()]
+        return torch.stack(norms)
 
     @torch.no_grad()
     def margins(self) -> Tensor:
@@ -190,6 +183,14 @@ class AnyModule(Subject):
             name: next(weight.computed.parameters()) if weight.parametrized else weight.parameter
             for name, weight in self._weights.items()
         }
+
+    @torch.no_grad()
+    def _velocity(self, weight: Weight) -> Tensor:
+        """Return V dot of a weight; NaN if the loss did not reach it."""
+        matrix, gradient = weight.matrix(), self._gradient(weight)
+        if gradient is None:
+            return torch.full_like(matrix, torch.nan)
+        return weight_velocity(matrix, weight.read(gradient))
 
     def _gradient(self, weight: Weight) -> Tensor | None:
         if not weight.parametrized:
