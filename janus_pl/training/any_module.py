@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -58,6 +58,7 @@ class AnyModule(Subject):
         self._gradients: dict[str, Tensor] = {}  # of parametrized weights, by place
         self._handles: list[Any] = []
         self._started = self._counting = False
+        self._no_forward = ""  # why `forward` takes no samples
 
     def start(self) -> None:
         if self._started:
@@ -111,6 +112,7 @@ class AnyModule(Subject):
 
     @torch.no_grad()
     def margins(self) -> Tensor:
+        self._check_passes()
         outputs, y = self._outputs(training_samples(self.trainer))
         return _margins(outputs, y)
 
@@ -119,6 +121,7 @@ class AnyModule(Subject):
         dense = [owner for owner in owners if isinstance(owner, nn.Linear)]
         if not dense:
             raise NotOffered("it has no nn.Linear")
+        self._check_passes()
         return features_of(self.trainer, self.module, dense[-1], Ranks())
 
     def split_layers(self) -> Sequence[str]:
@@ -239,19 +242,33 @@ class AnyModule(Subject):
             self._weights = in_order(self._weights, calls, self.module)
 
     def _probe_margins(self) -> None:
+        self.margin = "none"
         try:
             _margins(*self._outputs(self._two_samples()))
-        except Exception:
-            self.margin = "none"
+        except NotOffered:
+            return
+        except Exception as error:
+            why = " ".join(str(error).split())
+            self._no_forward = f"its forward does not take its samples ({why[:200]})"
         else:
             self.margin = "raw"
 
-    def _two_samples(self) -> list[Any]:
-        """Return a batch of two samples, or none if to look would take them from a stream."""
+    def _check_passes(self) -> None:
+        """Refuse a pass over the training set that would not end, or that `forward` cannot make."""
+        if self._is_stream():
+            raise NotOffered("its training set is a stream, of which each sample is seen once")
+        if self._no_forward:
+            raise NotOffered(self._no_forward)
+
+    def _is_stream(self) -> bool:
         loader: Any = self.trainer.train_dataloader
         if isinstance(getattr(loader, "dataset", None), IterableDataset):
-            return []
-        return [next(iter(training_samples(self.trainer, chunk=2)))]
+            return not isinstance(loader.dataset, Sized)
+        return not isinstance(loader, Sized)
+
+    def _two_samples(self) -> list[Any]:
+        """Return a batch of two samples, or none if to look would take them from a stream."""
+        return [] if self._is_stream() else [next(iter(training_samples(self.trainer, chunk=2)))]
 
     @torch.no_grad()
     def _outputs(self, batches: Any) -> tuple[Tensor, Tensor]:
@@ -266,7 +283,7 @@ class AnyModule(Subject):
                     raise NotOffered("its outputs or labels are no tensors")
                 pieces.append((outputs, y))
         if not pieces:
-            raise NotOffered("its training set is empty or a stream")
+            raise NotOffered("its training set is empty")
         outputs, y = (torch.cat(parts) for parts in zip(*pieces, strict=True))
         return outputs, y
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
 from record_reader import read_rows
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.models import resnet18
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
+from callbacks import LayerRank, LayerVelocity, MarginHistogram, NeuralCollapse
 from janus_pl.errors import UsageError
 from janus_pl.run.logger import RunLogger
 
@@ -222,6 +223,53 @@ def test_what_cannot_be_served_is_said(
     ]
     with pytest.raises(UsageError, match="full_every_n_epochs"):
         fit(module, loader, 1, [LayerVelocity(full_every_n_epochs=1)])
+
+
+class Generator(LightningModule):
+    """Its forward takes no samples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = nn.Linear(3, 5)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.network(z)
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        return (self(torch.randn(len(batch[0]), 3)) - batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Endless(IterableDataset):
+    """A stream: a pass over it does not end."""
+
+    def __iter__(self) -> Iterator[Any]:
+        while True:
+            yield torch.randn(5), torch.tensor(0)
+
+
+def test_a_forward_that_takes_no_samples_has_no_margins(
+    fit: Any, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    samples = DataLoader(TensorDataset(torch.randn(6, 5), torch.arange(6) % 2), batch_size=3)
+    fit(Generator(), samples, 2, [MarginHistogram(1), NeuralCollapse(1), LayerRank(1)])
+    for name in ("MarginHistogram", "NeuralCollapse"):
+        (said,) = said_of(f"{name} records", caplog)
+        assert "its forward does not take its samples (mat1 and mat2 shapes" in said
+        assert "\n" not in said
+    assert all("rank/network" in row for row in rows)
+
+
+def test_a_stream_is_not_passed_over(fit: Any, rows: Any, caplog: pytest.LogCaptureFixture) -> None:
+    stream = DataLoader(Endless(), batch_size=3)
+    looks = [MarginHistogram(1), NeuralCollapse(1), LayerRank(1)]
+    fit(Foreign(nn.Linear(5, 2)), stream, 2, looks, limit_train_batches=2)
+    for name in ("MarginHistogram", "NeuralCollapse"):
+        (said,) = said_of(f"{name} records", caplog)
+        assert "its training set is a stream" in said
+    assert [row["trainer/global_step"] for row in rows] == [0, 2, 4]
 
 
 def test_labels_that_are_no_classes_are_declined(
