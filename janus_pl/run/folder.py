@@ -20,6 +20,7 @@ import yaml
 
 from janus_pl.errors import FINAL, UsageError
 from janus_pl.run.files import write_atomically
+from janus_pl.run.lines import count_in
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -51,9 +52,12 @@ class RunFolder:
         return None
 
     def end(self, exit_code: int) -> None:
-        """Write the exit code of the run and release the lock."""
+        """Write the exit code of the run, and how many rows it has, and release the lock."""
         if self._lock is not None:
-            text = json.dumps({"exit_code": exit_code}) + "\n"
+            outcome = {"exit_code": exit_code}
+            if (rows := count_in(self.path)) is not None:
+                outcome["rows"] = rows
+            text = json.dumps(outcome) + "\n"
             try:
                 write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
             finally:
