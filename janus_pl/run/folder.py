@@ -21,6 +21,7 @@ import yaml
 from janus_pl.errors import FINAL, UsageError
 from janus_pl.run.files import write_atomically
 from janus_pl.run.lines import count_in
+from janus_pl.run.nested import check_yaml
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -84,7 +85,9 @@ def checkpoint_of(folder: Path) -> Path | None:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """Return the resolved config of a run."""
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    text = (folder / CONFIG).read_text(encoding="utf-8")
+    check_yaml(text)
+    config = yaml.safe_load(text)
     return config if isinstance(config, dict) else {}
 
 
