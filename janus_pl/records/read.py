@@ -56,6 +56,13 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     return Records(runs, [r for r in skipped if not _is_redone(r, by_id)])
 
 
+def told(records: Records) -> list[str]:
+    """Return a line for each run that is left out, or whose record is damaged."""
+    left_out = [f"left out: {path}: {reason}" for path, reason in records.skipped]
+    damaged = [f"damaged: {r.name} ({r.id}): {'; '.join(r.notes)}" for r in records.runs if r.notes]
+    return [printable(line) for line in [*left_out, *damaged]]
+
+
 def _first_hand(parts: Sequence[Part]) -> Sequence[Part]:
     """Return the parts of a run without W&B's copies, if its folder is among them."""
     if all(part.path.name != FILE for part in parts):
