@@ -15,7 +15,7 @@ from janus_pl.records.checked import is_histogram, read_mapping
 from janus_pl.records.parts import STEP, Part, Skipped, in_turn, joined, joined_config
 from janus_pl.run.description import FILE as DESCRIPTION
 from janus_pl.run.description import KEY, Description
-from janus_pl.run.folder import CONFIG, OUTCOME
+from janus_pl.run.folder import CONFIG, OUTCOME, differences
 from janus_pl.run.lines import FILE, Lines, parse, ranges
 from janus_pl.run.name import run_name
 
@@ -105,7 +105,7 @@ def _completed(
     rows: Mapping[int, Item], lines: Lines, facts: _Facts, parts: Sequence[Part], notes: list[str]
 ) -> list[Item]:
     """Return the rows with those of W&B's copy that are missing among them, in order."""
-    copy = joined(parts)
+    copy = _rows_of_copy(parts)
     if not lines.sealed:
         rows = _compared(rows, copy, notes)
     missing = lines.missing(facts.written)
@@ -122,6 +122,19 @@ def _completed(
     if not more:
         return list(rows.values())
     return sorted([*rows.values(), *more], key=lambda row: row.get(STEP, -1))
+
+
+def _rows_of_copy(parts: Sequence[Part]) -> list[Item]:
+    """Return the rows of W&B's files, oldest first.
+
+    A part that went on with a damaged folder lacks rows that an older part has. Both have equal
+    rows if their configs are equal, for a run goes on exactly.
+    """
+    configs = [{k: v for k, v in part.config.items() if k[0] != "_"} for part in parts]
+    if any(differences(config, configs[0]) for config in configs):
+        return joined(parts)
+    rows = {_key(row): row for part in parts for row in part.rows}
+    return sorted(rows.values(), key=lambda row: row[STEP])
 
 
 def _told(rows: Mapping[int, Item], missing: Sequence[int], more: int, count: int | None) -> str:
