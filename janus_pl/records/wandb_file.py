@@ -17,6 +17,7 @@ from typing import Any
 from wandb.util import get_core_path
 
 from janus_pl.records.parts import Part, Skipped
+from janus_pl.run.nested import check_nesting
 
 EMPTY = "not a readable record: no run in it"
 GIVES_CONFIG = ("run", "config")  # types of records
@@ -43,6 +44,10 @@ def read_wandb_file(file: Path) -> Part | Skipped | None:
     given = [r["run"] if r["type"] == "run" else r for r in records if r["type"] in GIVES_CONFIG]
     for each in given:
         config |= (each.get("config") or {}).get("update", {})
+    try:
+        check_nesting(config)
+    except ValueError as error:
+        return Skipped(file, f"its config cannot be read: {error}")
     # A name that is set after the start is another record of the run.
     named = {key: value for head in heads for key, value in head.items()}
     ends = [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]

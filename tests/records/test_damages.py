@@ -166,6 +166,28 @@ def test_a_damaged_record_is_right_or_named(
     assert is_right(run, recorded) or "lost" in line or "W&B's file is damaged" in line
 
 
+@pytest.mark.parametrize("share", [(2 * k + 1) / 48 for k in range(24)])
+@pytest.mark.parametrize("size", [0, 4096])
+def test_a_damaged_file_of_wandb_alone_is_right_or_named(
+    share: float, size: int, recorded: Recorded, tmp_path: Path
+) -> None:
+    """Of a run that has no folder of ours, by either clock."""
+    harm = content(zeroed(share, size) if size else flipped(share), 1)
+    own = [without(name) for name in ("rows.jsonl", "outcome.json", "config.yaml")]
+    found = read([harmed(recorded, tmp_path, both(harm, *own))])
+    if found.runs:
+        assert is_right(found.runs[0], recorded) or "W&B's file is damaged" in said(found)
+    else:
+        assert found.skipped
+
+
+def test_the_order_of_parts_is_that_of_steps(recorded: Recorded, tmp_path: Path) -> None:
+    own = [without(name) for name in ("rows.jsonl", "outcome.json", "config.yaml")]
+    (run,), skipped = read([harmed(recorded, tmp_path, both(*own))])
+    assert not skipped and not run.notes
+    assert is_right(run, recorded)
+
+
 def test_the_table_has_thirty_damages_and_more() -> None:
     assert len(DAMAGES) >= 30
 
