@@ -19,8 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from janus_pl.records.archive import SUFFIX, read_archive, write_archive
-from janus_pl.records.parts import Part
-from janus_pl.records.read import INTERRUPTED, read, read_parts
+from janus_pl.records.parts import Part, in_turn
+from janus_pl.records.read import read, read_parts
 from janus_pl.records.run import Run
 from janus_pl.report.figures import draw
 from janus_pl.verify.table import verdicts
@@ -68,8 +68,8 @@ def record(folders: Sequence[str], target: Path) -> None:
         else:
             print(f"left out: {part.path}: {part.reason}", file=sys.stderr)
     for run, parts in new.items():
-        last = max(parts, key=lambda part: part.start)
-        if last.exit_code is None or last.exit_code in INTERRUPTED:
+        last = in_turn(parts)[-1]
+        if last.broken_off:
             continue
         sweep = (last.config.get("tags") or ["single"])[0]
         by_sweep.setdefault(sweep, {})[run] = parts

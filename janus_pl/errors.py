@@ -149,7 +149,10 @@ def is_number(value: object) -> bool:
     (True, False, False)
     """
     number = isinstance(value, int | float) and not isinstance(value, bool)
-    return number and math.isfinite(value)  # type: ignore[arg-type]
+    try:
+        return number and math.isfinite(value)  # type: ignore[arg-type]
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def check_integer(field: str, value: object, least: int, most: int | None = None) -> None:

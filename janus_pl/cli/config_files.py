@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from janus_pl.errors import UsageError
+from janus_pl.run.nested import check_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HELPED = {
@@ -87,7 +88,9 @@ def _find_config(name: str) -> Path:
 def _check_config(name: str, path: Path) -> None:
     """Refuse a config file that is not a mapping in YAML; a tag in it constructs no object."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        check_yaml(text)
+        content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError("--config", name, f"a YAML file in UTF-8 ({reason})") from error

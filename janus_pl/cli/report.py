@@ -12,7 +12,7 @@ from rich.table import Table
 
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, StorageError, UsageError
-from janus_pl.records.read import read
+from janus_pl.records.read import read, told
 from janus_pl.report.figures import Figure, draw
 from janus_pl.report.page import write
 from janus_pl.report.publish import publish
@@ -31,8 +31,8 @@ def main(args: Sequence[str]) -> int:
     """
     options = _parser().read(args, needed="runs")
     records = read(options.runs, options.unfinished)
-    for path, reason in records.skipped:
-        print(f"left out: {path}: {reason}", file=sys.stderr)
+    for line in told(records):
+        print(line, file=sys.stderr)
     if not records.runs:
         allowed = "at least one run that has ended, or --unfinished for those under way"
         raise UsageError("RUN", " ".join(options.runs), allowed)

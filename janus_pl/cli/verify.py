@@ -13,7 +13,7 @@ from rich.table import Table
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
 from janus_pl.records.families import is_untrained, why_untrained
-from janus_pl.records.read import read
+from janus_pl.records.read import read, told
 from janus_pl.verify.table import verdicts
 from janus_pl.verify.verdicts import Outcome, Verdict
 
@@ -34,8 +34,8 @@ def main(args: Sequence[str]) -> int:
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
         raise UsageError("--json", options.json, "a file in an existing folder, or -")
     records = read(options.runs, options.unfinished)
-    for path, reason in records.skipped:
-        print(f"left out: {path}: {reason}", file=sys.stderr)
+    for line in told(records):
+        print(line, file=sys.stderr)
     found = verdicts(records.runs)
     if options.json != "-":
         _print(found, len(records.runs))

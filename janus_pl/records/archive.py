@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import lzma
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from janus_pl.errors import UsageError
+from janus_pl.records.checked import part_of
 from janus_pl.records.parts import Part
 from janus_pl.run.files import write_atomically
 
 SUFFIX = ".jsonl.xz"
-TIME = "_runtime"  # seconds since the start
+TIME = "_runtime"  # seconds since the start; W&B alone records it
+# Records shrink to a tenth, seldom to a hundredth: what grows more was made to fill memories.
+RATIO, SMALL = 300, 2**26
 
 
 def write_archive(path: Path, parts: Iterable[Part]) -> None:
@@ -37,14 +40,24 @@ def read_archive(path: Path) -> list[Part]:
     """Return the records in a file that `write_archive` has written.
 
     Raises:
-        UsageError: The file is damaged, or is not such a file.
+        UsageError: The file is damaged, is not such a file, or unpacks to more than records do.
     """
     try:
-        lines = lzma.decompress(path.read_bytes()).decode().splitlines()
-        return [Part(path=path, **json.loads(line)) for line in lines]
-    except (lzma.LZMAError, ValueError, TypeError) as error:
-        allowed = f"a file of recorded runs, unharmed ({error})"
+        return [part_of(path, json.loads(line)) for line in _lines(path)]
+    except (OSError, EOFError, lzma.LZMAError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        allowed = f"a file of recorded runs, unharmed ({reason})"
         raise UsageError("RUN", str(path), allowed) from error
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file, as far as their size is one that records may have."""
+    left = limit = max(SMALL, RATIO * path.stat().st_size)
+    with lzma.open(path) as file:
+        while line := file.readline(left + 1):
+            if (left := left - len(line)) < 0:
+                raise ValueError(f"more than {limit} bytes in it, which no record has")
+            yield line
 
 
 def _portable(part: Part) -> dict[str, Any]:
@@ -52,6 +65,8 @@ def _portable(part: Part) -> dict[str, Any]:
     config = _without_folders({k: v for k, v in part.config.items() if not k.startswith("_")})
     kept = part._replace(items=items, config=config)._asdict()
     del kept["path"]
+    if not part.notes:
+        del kept["notes"]
     return kept
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
+from janus_pl.errors import is_number
 from janus_pl.run.description import KEY, Description, Kind, MarginKind
 
 UNKNOWN = "unknown"  # the optimizer of a run that nobody described
@@ -25,16 +26,18 @@ def described(config: Mapping[str, Any]) -> Description:
     """
     model, data = _part(config, "model"), _part(config, "data")
     task, seed = str(model.get("class_path") or ""), config.get("seed_everything")
+    seed = seed if isinstance(seed, int) else None
     unknown = Description(task, "module", "none", UNKNOWN, False, (), seed=seed)
-    if KEY in config:
-        try:
-            return _sound(config[KEY])
-        except ValueError:
-            return unknown
     derive = OURS.get(task)
-    if derive is None:
+    if KEY not in config and derive is None:
         return unknown
-    return derive(task, seed, _part(model, "init_args"), _part(data, "init_args"))
+    try:
+        if KEY in config:
+            return _sound(_described(config[KEY]))
+        assert derive is not None
+        return _sound(derive(task, seed, _part(model, "init_args"), _part(data, "init_args")))
+    except ValueError:
+        return unknown
 
 
 def _network(
@@ -79,15 +82,24 @@ def _shared(seed: Any, model: Mapping[str, Any], data: Mapping[str, Any]) -> dic
     }
 
 
-def _sound(plain: Any) -> Description:
+def _described(plain: Any) -> Description:
     """Return the description in plain values.
 
     Raises:
-        ValueError: It is not a mapping, lacks a field, or has a value of another kind.
+        ValueError: It is not a mapping, or lacks a field.
     """
     if not isinstance(plain, Mapping) or not isinstance(plain.get("layers"), list | tuple):
         raise ValueError(f"not a description of a run: {plain}")
-    found = Description.of(plain)
+    return Description.of(plain)
+
+
+def _sound(found: Description) -> Description:
+    """Return a description whose values are of their kinds.
+
+    Raises:
+        ValueError: A value is of another kind.
+    """
+    decay = found.weight_decay
     sound = (
         found.kind in get_args(Kind)
         and found.margin in get_args(MarginKind)
@@ -97,12 +109,13 @@ def _sound(plain: Any) -> Description:
             isinstance(text, str | None) for text in (found.loss, found.normalization, found.decay)
         )
         and all(isinstance(size, int | None) for size in (found.num_train, found.batch_size))
-        and isinstance(found.weight_decay, int | float | list | None)
+        and all(isinstance(seed, int | None) for seed in (found.seed, found.data_seed))
+        and (decay is None or all(map(is_number, decay if isinstance(decay, list) else [decay])))
         and isinstance(found.decays, Mapping)
         and all(isinstance(facts, Mapping) for facts in found.decays.values())
     )
     if not sound:
-        raise ValueError(f"not a description of a run: {plain}")
+        raise ValueError(f"not a description of a run: {found}")
     return found
 
 

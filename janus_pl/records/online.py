@@ -19,8 +19,8 @@ ENDS = {
     **dict.fromkeys(("failed", "crashed", "killed"), Exit.DEFECT),
 }
 WANTED = (
-    "a folder with W&B's records (run-*.wandb) or recorded runs (*.jsonl.xz), or"
-    " ENTITY/PROJECT[/GROUP] on W&B"
+    "a folder with W&B's records (run-*.wandb), folders of runs (rows.jsonl) or recorded runs"
+    " (*.jsonl.xz), or ENTITY/PROJECT[/GROUP] on W&B"
 )
 
 

@@ -1,13 +1,10 @@
 """Run records, read back: the config, the rows and the end of each run.
 
-W&B's own reader prints a run's file as JSON. The program behind `wandb leet inspect --json` is
-called directly: with Python around it, it takes thirty times as long.
+A run's folder is read first; W&B's file is its copy, and the record of runs without such a folder.
 """
 
 from __future__ import annotations
 
-import json
-import subprocess
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,17 +12,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from wandb.util import get_core_path
 
-from janus_pl.errors import INTERRUPTED, SOUND, UsageError
-from janus_pl.records.archive import SUFFIX, read_archive
+from janus_pl.errors import SOUND, UsageError
+from janus_pl.records.archive import read_archive
+from janus_pl.records.checked import is_histogram, numbers_in
+from janus_pl.records.find import COPY, copies_in, find
+from janus_pl.records.folder import read_folder
 from janus_pl.records.online import WANTED, is_online, read_online
-from janus_pl.records.parts import Part, Skipped
-from janus_pl.records.run import STEP, Histogram, Run
-
-EMPTY = "not a readable record: no run in it"
-GIVES_CONFIG = ("run", "config")  # types of records
-HEADER = 7  # bytes of W&B's file before its first record
+from janus_pl.records.parts import Part, Skipped, in_turn, joined, joined_config
+from janus_pl.records.run import Histogram, Run
+from janus_pl.records.wandb_file import EMPTY, read_wandb_file
+from janus_pl.run.lines import FILE
+from janus_pl.run.text import all_printable, printable
 
 
 class Records(NamedTuple):
@@ -52,12 +50,24 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     for part in parts:
         if isinstance(part, Part):
             by_id.setdefault(part.id, []).append(part)
-    merged = [
-        _merge(sorted(same, key=lambda part: part.start), unfinished) for same in by_id.values()
-    ]
+    merged = [_merge(in_turn(_first_hand(same)), unfinished) for same in by_id.values()]
     runs = sorted((r for r in merged if isinstance(r, Run)), key=lambda run: (run.name, run.id))
     skipped = [r for r in [*parts, *merged] if isinstance(r, Skipped)]
     return Records(runs, [r for r in skipped if not _is_redone(r, by_id)])
+
+
+def told(records: Records) -> list[str]:
+    """Return a line for each run that is left out, or whose record is damaged."""
+    left_out = [f"left out: {path}: {reason}" for path, reason in records.skipped]
+    damaged = [f"damaged: {r.name} ({r.id}): {'; '.join(r.notes)}" for r in records.runs if r.notes]
+    return [printable(line) for line in [*left_out, *damaged]]
+
+
+def _first_hand(parts: Sequence[Part]) -> Sequence[Part]:
+    """Return the parts of a run without W&B's copies, if its folder is among them."""
+    if all(part.path.name != FILE for part in parts):
+        return parts
+    return [part for part in parts if not part.path.name.endswith(COPY)]
 
 
 def _is_redone(part: Skipped, by_id: Mapping[str, Sequence[Part]]) -> bool:
@@ -72,115 +82,75 @@ def _is_redone(part: Skipped, by_id: Mapping[str, Sequence[Part]]) -> bool:
 
 def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
     """Return the parts that `read` merges; arguments and errors are those of `read`."""
-    files: dict[Path, None] = {}
     parts: list[Part | Skipped] = []
+    places: list[Path] = []
     for path in map(str, paths):
         if is_online(path):
             parts += read_online(path)
             continue
-        found = _files(Path(path))
-        if not found:
+        if not find([Path(path)]):
             raise UsageError("RUN", path, WANTED)
-        files |= dict.fromkeys(found)
-    archives = [file for file in files if file.name.endswith(SUFFIX)]
-    parts += [part for archive in archives for part in read_archive(archive)]
-    with ThreadPoolExecutor() as pool:  # the reader is a program of its own
-        read_each = pool.map(_read_part, (file for file in files if file not in archives))
-        parts += [part for part in read_each if part is not None]
+        places.append(Path(path))
+    found = find(places)
+    with ThreadPoolExecutor() as pool:  # W&B's reader is a program of its own
+        parts += pool.map(_of_folder, found.folders)
+        parts += [part for part in pool.map(read_wandb_file, found.copies) if part is not None]
+    damaged: list[UsageError] = []
+    for archive in found.archives:
+        try:
+            parts += read_archive(archive)
+        except UsageError as error:
+            parts.append(Skipped(archive, f"not {error.allowed}"))
+            damaged.append(error)
+    if damaged and not any(isinstance(part, Part) for part in parts):
+        raise damaged[0]
     return parts
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file() and path.name.endswith((".wandb", SUFFIX)):
-        return [path.resolve()]
-    # W&B's latest-run is a link to one of the others.
-    kinds = ("**/run-*.wandb", f"**/*{SUFFIX}")
-    return sorted({file.resolve() for kind in kinds for file in path.glob(kind)})
+def _of_folder(folder: Path) -> Part | Skipped:
+    def copies() -> list[Part | Skipped]:
+        read_each = map(read_wandb_file, copies_in(folder))
+        return [part for part in read_each if part is not None]
 
-
-def _read_part(file: Path) -> Part | Skipped | None:
-    """Return the part in a file; None for a report's file, which has figures and no rows."""
-    command = [get_core_path(), "leet", "inspect", "--json", "--no-observability"]
-    command += ["--run-file", str(file), str(file.parent.parent)]
-    told = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        lines = (line for line in told.stdout.splitlines() if not _is_of_no_use(line))
-        records = [json.loads(line) for line in lines]
-    except json.JSONDecodeError as error:
-        return Skipped(file, f"W&B's reader printed no JSON: {error}")
-    heads = [r["run"] for r in records if r.get("type") == "run"]
-    if any(head.get("job_type") == "report" for head in heads):
-        return None
-    if not heads:
-        ended = f"W&B's reader ended with {told.returncode}"  # below 0: killed by a signal
-        said = " ".join(told.stderr.split()) or (ended if told.returncode else "")
-        # The reader does not always say that a file is cut off: its size does.
-        size = file.stat().st_size
-        if not said and size > HEADER:
-            said = f"no run in its {size} bytes"
-        return Skipped(file, f"not a readable record: {said}" if said else EMPTY)
-    config: dict[str, Any] = {}
-    given = [r["run"] if r["type"] == "run" else r for r in records if r["type"] in GIVES_CONFIG]
-    for each in given:
-        config |= (each.get("config") or {}).get("update", {})
-    # A name that is set after the start is another record of the run.
-    named = {key: value for head in heads for key, value in head.items()}
-    ends = [r["exit"].get("exit_code", 0) for r in records if r["type"] == "exit"]
-    return Part(
-        path=file,
-        id=heads[0]["run_id"],
-        name=named.get("display_name") or heads[0]["run_id"],
-        group=named.get("run_group"),
-        start=heads[0].get("start_time", ""),
-        config=config,
-        items=[r["history"]["item"] for r in records if r["type"] == "history"],
-        exit_code=ends[-1] if ends else None,
-    )
-
-
-def _is_of_no_use(line: str) -> bool:
-    """Tell whether a record repeats a row or describes the machine: two thirds of the bytes."""
-    head = line[:64]
-    return '"type":"summary"' in head or '"type":"stats"' in head
+    return read_folder(folder, copies)
 
 
 def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
-    """Merge parts of one run, oldest first; a later part replaces rows from its first step on."""
+    """Merge parts of one run, oldest first."""
     last = parts[-1]
-    broken_off = last.exit_code is None or last.exit_code in INTERRUPTED
-    if broken_off and not unfinished:
+    if last.broken_off and not unfinished:
         return Skipped(last.path, "it has not ended, or was interrupted")
-    if not broken_off and last.exit_code not in SOUND:
+    if not last.broken_off and last.exit_code not in SOUND:
         return Skipped(last.path, f"it ended with exit code {last.exit_code}")
-    items: list[dict[str, Any]] = []
-    for part in parts:
-        own = [item for item in part.items if "epoch" in item and STEP in item]
-        if own:
-            items = [item for item in items if item[STEP] < own[0][STEP]] + own
+    items = joined(parts)
     if not items:
         return Skipped(last.path, "no rows with an epoch")
-    config: dict[str, Any] = {}
-    for part in parts:
-        config |= part.config
-    rows = pd.DataFrame([dict(_numbers(item)) for item in items])
+    rows = pd.DataFrame([_printable_keys(numbers_in(item)) for item in items])
     histograms: dict[str, list[Histogram]] = {}
     for item in items:
         for key, histogram in _histograms(item):
-            histograms.setdefault(key, []).append(histogram)
-    code = last.exit_code
-    return Run(last.id, last.name, last.group, last.path, config, code, rows, histograms)
+            histograms.setdefault(printable(key), []).append(histogram)
+    return Run(
+        id=printable(last.id),
+        name=printable(last.name),
+        group=None if last.group is None else printable(last.group),
+        path=last.path,
+        config=all_printable(joined_config(parts)),
+        exit_code=last.exit_code,
+        rows=rows,
+        histograms=histograms,
+        notes=tuple(dict.fromkeys(printable(note) for part in parts for note in part.notes)),
+    )
 
 
-def _numbers(item: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
-    for key, value in item.items():
-        # W&B's own columns begin with an underscore; those of its objects have a dot.
-        if isinstance(value, int | float) and not key.startswith("_") and "." not in key:
-            yield key, float(value)
+def _printable_keys(numbers: Mapping[str, float]) -> dict[str, float]:
+    return {printable(key): value for key, value in numbers.items()}
 
 
 def _histograms(item: Mapping[str, Any]) -> Iterator[tuple[str, Histogram]]:
     for key, value in item.items():
         name = key.removesuffix("._type")
         if name != key and value == "histogram":
-            counts, edges = (np.asarray(item[f"{name}.{part}"]) for part in ("values", "bins"))
-            yield name, Histogram(item["epoch"], counts, edges)
+            counts, edges = (item.get(f"{name}.{part}") for part in ("values", "bins"))
+            if is_histogram(counts, edges):
+                yield name, Histogram(item["epoch"], np.asarray(counts), np.asarray(edges))

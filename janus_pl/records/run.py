@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from janus_pl.errors import SOUND
 from janus_pl.records.described import described
+from janus_pl.records.parts import STEP as STEP
 from janus_pl.run.description import Description
-
-STEP = "trainer/global_step"
 
 
 class Histogram(NamedTuple):
@@ -36,12 +35,13 @@ class Run:
         id: W&B's id of the run.
         name: The run's name, or its id if it has none.
         group: W&B's group, or None.
-        path: The newest of W&B's files of the run.
+        path: The run's rows.jsonl, the newest of W&B's files of the run, or the archive.
         config: The resolved config, nested.
         exit_code: 0, or 5 if a theorem broke; another one, or None, for an unfinished run.
         rows: The numbers of the record, one row for each recorded epoch. The columns are the keys
             of the README's table; NaN if a row has no such number.
         histograms: The histograms by key, in the order of the rows.
+        notes: What is damaged, doubled or missing in the record, each in a few words.
     """
 
     id: str
@@ -52,6 +52,7 @@ class Run:
     exit_code: int | None
     rows: pd.DataFrame
     histograms: Mapping[str, Sequence[Histogram]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def has(self, *keys: str) -> bool:
         """Tell whether every key was recorded at least once."""
@@ -89,10 +90,10 @@ class Run:
         """
         flat = {"seed_everything": self.config.get("seed_everything")}
         for part in ("model", "data"):
-            given = self.config.get(part) or {}
+            given = _mapping(self.config.get(part))
             flat[part] = given.get("class_path")
-            flat |= dict(_flatten(given.get("init_args") or {}, part))
-        flat |= dict(_flatten(self.config.get("trainer") or {}, "trainer"))
+            flat |= dict(_flatten(_mapping(given.get("init_args")), part))
+        flat |= dict(_flatten(_mapping(self.config.get("trainer")), "trainer"))
         return flat
 
     @property
@@ -138,6 +139,10 @@ def _merged(orders: Iterable[Sequence[str]]) -> list[str]:
                 later = [found.index(other) for other in order[place + 1 :] if other in found]
                 found.insert(min(later, default=len(found)), name)
     return found
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def _flatten(options: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:

@@ -111,7 +111,7 @@ class Description:
             raise ValueError(f"not a description of a run ({error})") from error
 
 
-def write_description(folder: Path, description: Description) -> None:
-    """Write the description to a run's folder."""
-    text = json.dumps(description.to_plain(), indent=2) + "\n"
+def write_description(folder: Path, description: Description, **known_as: str | None) -> None:
+    """Write the description to a run's folder, with the `id`, `name` and `group` of the run."""
+    text = json.dumps({**known_as, **description.to_plain()}, indent=2) + "\n"
     write_atomically(folder / FILE, lambda file: file.write(text.encode()))

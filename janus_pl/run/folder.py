@@ -20,6 +20,8 @@ import yaml
 
 from janus_pl.errors import FINAL, UsageError
 from janus_pl.run.files import write_atomically
+from janus_pl.run.lines import count_in
+from janus_pl.run.nested import check_yaml
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -51,9 +53,12 @@ class RunFolder:
         return None
 
     def end(self, exit_code: int) -> None:
-        """Write the exit code of the run and release the lock."""
+        """Write the exit code of the run, and how many rows it has, and release the lock."""
         if self._lock is not None:
-            text = json.dumps({"exit_code": exit_code}) + "\n"
+            outcome = {"exit_code": exit_code}
+            if (rows := count_in(self.path)) is not None:
+                outcome["rows"] = rows
+            text = json.dumps(outcome) + "\n"
             try:
                 write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
             finally:
@@ -80,7 +85,9 @@ def checkpoint_of(folder: Path) -> Path | None:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """Return the resolved config of a run."""
-    config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    text = (folder / CONFIG).read_text(encoding="utf-8")
+    check_yaml(text)
+    config = yaml.safe_load(text)
     return config if isinstance(config, dict) else {}
 
 

@@ -7,20 +7,22 @@ part is whole.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
+from lightning.pytorch.utilities import rank_zero_warn
+
 from janus_pl.run.files import write_atomically
+from janus_pl.run.lines import FILE, parse, ranges, seal
 from janus_pl.run.rows import Value, plain_row, row_of
 
-FILE = "rows.jsonl"
+DAMAGED = "rows.damaged.jsonl"  # the file as it was found, if a resumed run has lost rows
 
 
 class Journal:
-    """A file of rows, one JSON object a line; the system has each row once it is appended.
+    """A file of rows, one sealed line each (`lines`); the system has each row once it is appended.
 
     Args:
         folder: The run's folder.
@@ -35,19 +37,27 @@ class Journal:
         """Append a row."""
         if self._file is None:
             self._file = self.path.open("a" if self.count else "w", encoding="utf-8")
-        self._file.write(json.dumps(plain_row(row)) + "\n")
+        self._file.write(seal(plain_row(row), self.count) + "\n")
         self._file.flush()
         self.count += 1
 
     def keep(self, count: int) -> list[dict[str, Value]]:
-        """Return the first `count` rows, those of a checkpoint, and remove the others."""
-        lines = self.path.read_text(encoding="utf-8").splitlines()[:count] if count else []
-        if len(lines) < count:
-            raise RuntimeError(f"{self.path} has {len(lines)} rows, the checkpoint {count}")
-        text = "".join(f"{line}\n" for line in lines)
-        write_atomically(self.path, lambda file: file.write(text.encode()))
+        """Return the first `count` rows, those of a checkpoint, and remove the others.
+
+        Damaged and missing rows do not keep the run from going on. One warning names them, and the
+        file stays under a second name as it was. The others keep their numbers, so that readers see
+        the gap. Lines without a seal get one.
+        """
+        lines = parse(self._content() if count else b"")
+        kept = {number: row for number, row in lines.rows.items() if number < count}
+        lost = lines.missing(count)
+        text = "".join(f"{seal(row, number)}\n" for number, row in kept.items())
+        before = self.path.with_name(DAMAGED) if lost and self.path.exists() else None
+        write_atomically(self.path, lambda file: file.write(text.encode()), before)
+        if lost:
+            rank_zero_warn(_told(self.path, lost, count, before))
         self.count = count
-        return [row_of(json.loads(line)) for line in lines]
+        return [row_of(row) for row in kept.values()]
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""
@@ -55,7 +65,24 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file, with its rows on the disk."""
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            try:
+                self.sync()
+            finally:
+                self._file.close()
+                self._file = None
+
+    def _content(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError:  # what cannot be read is lost, and named
+            return b""
+
+
+def _told(path: Path, lost: Sequence[int], count: int, before: Path | None) -> str:
+    kept = f"; the file as it was is {before.name}" if before else ""
+    return (
+        f"{path}: of the {count} rows before the checkpoint these are damaged or missing:"
+        f" {ranges(lost)}. The run goes on without them{kept}"
+    )

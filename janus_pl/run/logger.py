@@ -162,11 +162,11 @@ class RunLogger(WandbLogger):
     def describe(self, description: Description) -> None:
         """Put a description into the run's folder and into W&B: config, name and tags."""
         run = self.experiment
-        write_description(self.folder, description)
         run.config.update({KEY: description.to_plain()}, allow_val_change=True)
         if not self._named:
             run.name = run_name(description)
         run.tags = tuple(dict.fromkeys([*(run.tags or ()), *run_tags(description)]))
+        write_description(self.folder, description, id=run.id, name=run.name, group=run.group)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from janus_pl.errors import UsageError, check_integer, nearest
+from janus_pl.run.nested import check_yaml
 from janus_pl.sweep.distributions import Parameter, parameter
 from janus_pl.sweep.macros import check_command
 
@@ -109,7 +110,9 @@ def _find(path: str, places: tuple[Path, ...]) -> Path:
 
 def _read(path: str, file: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        check_yaml(text)
+        content = yaml.safe_load(text)
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError("sweep", path, f"a YAML file in UTF-8 ({reason})") from error

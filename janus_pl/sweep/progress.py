@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from janus_pl.run.journal import FILE
+from janus_pl.run.lines import FILE
 
 LOSSES = ("train/loss_running", "train/loss")
 

@@ -16,12 +16,13 @@ import pytest
 import wandb
 
 from janus_pl.errors import UsageError
-from janus_pl.records import online
+from janus_pl.records import online, wandb_file
 from janus_pl.records import read as records
 from janus_pl.records.archive import read_archive, write_archive
 from janus_pl.records.parts import Part, Skipped
 from janus_pl.records.read import Records, read, read_parts
 from janus_pl.records.run import Run
+from janus_pl.records.wandb_file import read_wandb_file
 
 STEP = "trainer/global_step"
 
@@ -344,7 +345,7 @@ def printed(
     def told(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.CompletedProcess(command, code, "\n".join(texts), err)
 
-    monkeypatch.setattr(records.subprocess, "run", told)
+    monkeypatch.setattr(wandb_file.subprocess, "run", told)
 
 
 def head(**fields: Any) -> dict[str, Any]:
@@ -367,15 +368,15 @@ def test_a_record_is_read_with_its_configs_in_turn_and_its_newest_end(
         {"type": "exit", "exit": {}},
     ])  # fmt: skip
     file = Path("folder/run-abc.wandb")
-    assert records._read_part(file) == Part(
+    assert read_wandb_file(file) == Part(
         file, "abc", "the name", "g", FIRST, {"a": 1, "b": 2}, [item(0), item(1)], 0
     )
     printed(monkeypatch, [head()])
-    assert records._read_part(file) == Part(
+    assert read_wandb_file(file) == Part(
         file, "abc", "abc", None, FIRST, {"a": 1, "b": 1}, [], None
     )
     printed(monkeypatch, [head(job_type="report")])
-    assert records._read_part(file) is None
+    assert read_wandb_file(file) is None
 
 
 def test_a_name_that_is_set_after_the_start_is_the_name(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -390,12 +391,12 @@ def test_a_name_that_is_set_after_the_start_is_the_name(monkeypatch: pytest.Monk
     printed(monkeypatch, lines)
     file = Path("folder/run-abc.wandb")
     expected = Part(file, "abc", "after", "h", FIRST, {"a": 1, "b": 4, "c": 5}, [], None)
-    assert records._read_part(file) == expected
+    assert read_wandb_file(file) == expected
     printed(monkeypatch, [*lines, head(display_name="last", tags=["AdamW"], **latest)])
     config = {"a": 1, "b": 6, "c": 6}
-    assert records._read_part(file) == expected._replace(name="last", config=config)
+    assert read_wandb_file(file) == expected._replace(name="last", config=config)
     printed(monkeypatch, [*lines, {"type": "run", "run": {"run_id": "abc"}}])
-    assert records._read_part(file) == expected, "a record that repeats nothing takes nothing away"
+    assert read_wandb_file(file) == expected, "a record that repeats nothing takes nothing away"
 
 
 @pytest.mark.parametrize(
@@ -419,7 +420,7 @@ def test_a_record_without_a_run_is_left_out_with_what_the_reader_says(
     printed(monkeypatch, lines, code, err)
     file = tmp_path / "f"
     file.write_bytes(b"1234567")  # W&B's header alone
-    assert records._read_part(file) == Skipped(file, reason)
+    assert read_wandb_file(file) == Skipped(file, reason)
 
 
 @pytest.mark.parametrize(("size", "empty"), [(0, True), (7, True), (8, False), (30, False)])
@@ -430,12 +431,12 @@ def test_a_file_with_more_than_a_header_is_not_empty_where_the_reader_says_nothi
     file = tmp_path / "f"
     file.write_bytes(bytes(size))
     told = f"not a readable record: no run in its {size} bytes"
-    assert records._read_part(file) == Skipped(file, records.EMPTY if empty else told)
+    assert read_wandb_file(file) == Skipped(file, records.EMPTY if empty else told)
 
 
 def test_a_line_that_is_no_json_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     printed(monkeypatch, [head(), "{"])
-    found = records._read_part(Path("f"))
+    found = read_wandb_file(Path("f"))
     assert isinstance(found, Skipped)
     assert found.reason.startswith("W&B's reader printed no JSON: Expecting")
 

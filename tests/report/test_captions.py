@@ -75,7 +75,7 @@ def test_a_caption_gives_the_command_of_its_clock(x: str, told: str) -> None:
 def test_the_command_is_of_the_run_s_own_folder() -> None:
     run = network()
     config = {**run.config, "run_dir": "some where", "project": "p"}
-    path = f"some where/p/{run.id}/config.yaml"
+    path = f"'some where/p/{run.id}/config.yaml'"  # to be pasted into a shell
     assert command(replace(run, config=config)) == f"python -m janus_pl fit --config {path}"
 
 

@@ -584,7 +584,7 @@ def test_ended_runs_are_recorded_in_the_file_of_their_first_tag(
             part("old", 143, "2", "one", epoch=1),
             part("old", 0, "3", "one", epoch=2),
             part("resumed", 0, "1", "two", "one"),
-            part("resumed", 143, "2", "two", "one"),
+            part("resumed", 143, "2", "two", "one", epoch=1),
             part("ctrl-c", 130, "1", "two"),
             part("running", None, "1", "two"),
             part("failed", 1, "1", "three"),

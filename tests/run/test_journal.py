@@ -13,6 +13,7 @@ import pytest
 
 from janus_pl.run import journal as module
 from janus_pl.run.journal import Journal
+from janus_pl.run.lines import count_in, parse
 from janus_pl.run.rows import Histogram, Table, Value
 
 
@@ -122,14 +123,47 @@ def test_a_run_without_a_checkpoint_keeps_none(tmp_path: Path, open_journal: Any
     assert open_journal(tmp_path / "nowhere").keep(0) == []  # killed before its first row
 
 
-def test_rows_that_the_checkpoint_has_and_the_file_has_not_are_an_error(
+def test_rows_that_the_checkpoint_has_and_the_file_has_not_are_named(
     tmp_path: Path, open_journal: Any
 ) -> None:
+    """Their loss does not stop a run whose checkpoint is sound."""
     journal = open_journal(tmp_path)
-    journal.append(row(0))
-    with pytest.raises(RuntimeError, match=r"rows.jsonl has 1 rows, the checkpoint 2"):
-        open_journal(tmp_path).keep(2)
-    assert written(tmp_path) == [0], "nothing is lost by asking"
+    for epoch in range(5):
+        journal.append(row(epoch))
+    journal.close()
+    file = tmp_path / "rows.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    harmed = b"".join([lines[0], lines[1].replace(b"3", b"4"), *lines[3:]])
+    file.write_bytes(harmed)
+    again = open_journal(tmp_path)
+    told = r"rows.jsonl: of the 6 rows before .* damaged or missing: 1 to 2, 5\. The run goes on"
+    with pytest.warns(UserWarning, match=told):
+        kept = again.keep(6)
+    assert [row["epoch"] for row in kept] == [0, 3, 4]
+    assert (tmp_path / "rows.damaged.jsonl").read_bytes() == harmed, "nothing is lost by going on"
+    again.append(row(6))
+    again.close()
+    # The gap stays to be seen: rows keep their numbers.
+    assert parse(file.read_bytes()).missing() == [1, 2, 5]
+    assert count_in(tmp_path) == 7
+
+
+def test_without_its_file_a_run_goes_on_too(tmp_path: Path, open_journal: Any) -> None:
+    with pytest.warns(UserWarning, match="damaged or missing: 0 to 2. The run goes on"):
+        assert open_journal(tmp_path).keep(3) == []
+    assert [file.name for file in tmp_path.iterdir()] == ["rows.jsonl"]
+
+
+def test_the_rows_of_an_old_run_that_goes_on_are_sealed(tmp_path: Path, open_journal: Any) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"epoch": 0}\n{"epoch": 1, "rho": 0.1}\n')
+    assert not parse(file.read_bytes()).sealed
+    journal = open_journal(tmp_path)
+    assert journal.keep(2) == [{"epoch": 0}, {"epoch": 1, "rho": 0.1}]
+    journal.append(row(2))
+    found = parse(file.read_bytes())
+    assert found.sealed and not found.damaged
+    assert [row["epoch"] for row in found.rows.values()] == [0, 1, 2]
 
 
 def test_keeping_replaces_the_file_in_one_step(
@@ -152,9 +186,9 @@ def test_keeping_replaces_the_file_in_one_step(
     paths = []
     write = module.write_atomically
 
-    def noted(path: Path, content: Any) -> None:
+    def noted(path: Path, *content: Any) -> None:
         paths.append(path)
-        write(path, content)
+        write(path, *content)
 
     monkeypatch.setattr(module, "write_atomically", noted)
     open_journal(tmp_path).keep(2)

@@ -46,7 +46,7 @@ def fig3(study: Study) -> Sheet:
         axes.append(sheet.canvas.add_subplot(grid[divmod(i, ACROSS)], sharey=first))
     _over_time(sheet, axes, study, shown, "velocity", panels, VELOCITY, logarithmic=True)
     title = _title(f"{networks.dynamics} noise by layer", shown)
-    sheet.canvas.suptitle(title, fontsize=8, x=0.01, ha="left")
+    sheet.canvas.suptitle(title, fontsize=8, x=0.01, ha="left", parse_math=False)
     style.legend(sheet.canvas, _handles(shown, study), 6)
     sheet.text = (
         "Norm of the velocity V̇_k of a layer's normalized weights, mean over an epoch's"
@@ -63,7 +63,7 @@ def fig4a(study: Study) -> Sheet:
     _at_end(sheet, axes, "velocity", study, shown, names, logarithmic=True)
     axes.set(ylabel=VELOCITY)
     style.logarithmic(axes)
-    axes.set_title(_title(f"{networks.dynamics} noise at the end", shown))
+    axes.set_title(_title(f"{networks.dynamics} noise at the end", shown), parse_math=False)
     sheet.text = (
         "Norm of the velocity V̇_k of each layer's normalized weights in the run's last epoch."
         f" {bands(shown.runs, what=BARS)}"
@@ -148,7 +148,7 @@ def _over_time(
             sheet.curves(
                 "time", panel, group.runs, key, logarithmic=logarithmic, layer=layer, **look
             )
-        panel.set_title(layer)
+        panel.set_title(layer, parse_math=False)
         time_axis(panel, study.x)
         if logarithmic:
             style.logarithmic(panel)
@@ -191,7 +191,8 @@ def _at_end(
         bars = np.stack([over.center - over.low, over.high - over.center])
         axes.errorbar(at, over.center, bars, color=colour, marker=_marker(i), elinewidth=0.7)
     turn = 45 if len(names) > 8 or max(map(len, names)) > 8 else 0
-    axes.set_xticks(range(len(names)), names, rotation=turn, ha="right" if turn else "center")
+    aligned = "right" if turn else "center"
+    axes.set_xticks(range(len(names)), names, rotation=turn, ha=aligned, parse_math=False)
     axes.set_xlabel("layer")
 
 

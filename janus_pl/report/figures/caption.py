@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 
@@ -24,7 +25,7 @@ def caption(
 ) -> str:
     """The caption of a figure, in paragraphs."""
     parts = [f"{title}. {text}", "Runs: " + "; ".join(_groups(runs)) + "."]
-    parts += [*notes, *_uneven(runs), *_unfinished(runs)]
+    parts += [*notes, *_uneven(runs), *_unfinished(runs), *_damaged(runs)]
     if left_out:
         named = ", ".join(f"{run.name} ({run.id})" for run in left_out[:NAMED])
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
@@ -42,7 +43,8 @@ def command(run: Run) -> str:
     """The command that trains a run once more, from the config that lies in its folder."""
     given = run.config
     folder = os.path.join(str(given.get("run_dir") or "runs"), str(given.get("project") or ""))
-    return f"python -m janus_pl fit --config {os.path.join(folder, run.id, 'config.yaml')}"
+    config = os.path.join(folder, run.id, "config.yaml")
+    return f"python -m janus_pl fit --config {shlex.quote(config)}"
 
 
 def _groups(runs: Sequence[Run]) -> list[str]:
@@ -88,3 +90,8 @@ def _unfinished(runs: Sequence[Run]) -> list[str]:
         return []
     ends = [f"{run.name} (epoch {run.last('epoch'):g})" for run in early]
     return [f"Not finished, shown as far as they got: {', '.join(ends)}."]
+
+
+def _damaged(runs: Sequence[Run]) -> list[str]:
+    told = [f"{run.name} ({'; '.join(run.notes)})" for run in runs if run.notes]
+    return [f"Damaged records: {', '.join(told)}."] if told else []

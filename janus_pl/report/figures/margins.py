@@ -63,7 +63,8 @@ def fig1a(study: Study) -> Sheet:
     """
     networks = study.noisy("square")
     sheet, axes, shown = _histograms(study, networks, _with_histograms(networks))
-    axes.set_title(f"Margins under {networks.dynamics}, {shown.batch}, square loss")
+    title = f"Margins under {networks.dynamics}, {shown.batch}, square loss"
+    axes.set_title(title, parse_math=False)
     if region := _region(shown):
         low, high = region
         box = Rectangle((low, 0), high - low, 1.06, fill=False, ec=style.ZOOM, lw=0.9, zorder=9)
@@ -152,7 +153,8 @@ def fig5a(study: Study) -> Sheet:
     """Draw the margins under SGD and cross entropy."""
     networks = study.noisy("cross_entropy")
     sheet, axes, shown = _histograms(study, networks, _with_histograms(networks))
-    axes.set_title(f"Margins under {networks.dynamics}, {shown.batch}, cross entropy")
+    title = f"Margins under {networks.dynamics}, {shown.batch}, cross entropy"
+    axes.set_title(title, parse_math=False)
     return sheet
 
 
@@ -164,7 +166,8 @@ def fig5b(study: Study) -> Sheet:
     except Unavailable:
         like = None
     sheet, axes, shown = _histograms(study, networks, _with_histograms(networks, like, "loss"))
-    axes.set_title(f"Margins under {networks.dynamics}, {shown.batch}, square loss")
+    title = f"Margins under {networks.dynamics}, {shown.batch}, square loss"
+    axes.set_title(title, parse_math=False)
     if like is not None and not alike(shown.runs[0], like, "loss"):
         sheet.notes.append("More than the loss differs from the runs of Figure 5a.")
     return sheet

@@ -18,6 +18,7 @@ from janus_pl.records.run import Histogram, Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import caption
 from janus_pl.report.figures.series import QUANTILES, Band, Unavailable, band, curve, has, seeds
+from janus_pl.run.text import cell
 
 COLUMNS = (
     *("panel", "kind", "run", "id", "dynamics", "loss", "lambda", "seed", "data_seed", "layer"),
@@ -157,7 +158,8 @@ class Sheet:
 def _column(value: Any, name: str, rows: int) -> NDArray[Any]:
     if name in NUMBERS:
         return np.array(np.broadcast_to(np.nan if value is None else value, rows), float)
-    return np.array(np.broadcast_to(np.asarray(value, object), rows), object)
+    words = [*map(cell, value)] if isinstance(value, list) else cell(value)
+    return np.array(np.broadcast_to(np.asarray(words, object), rows), object)
 
 
 def fill_band(axes: Axes, shown: Band, colour: Any) -> None:

@@ -1,0 +1,98 @@
+"""Checks of files from elsewhere: what a record may hold, how large and how deeply nested it is."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from janus_pl.errors import is_integer, is_number
+from janus_pl.records.parts import Part
+from janus_pl.run.nested import check_nesting, load_yaml
+
+LARGEST = 2**22  # bytes of a config, a description or an outcome; ours have some thousand
+CODES = 2**31
+FIELDS = get_type_hints(Part).keys() - {"path"}
+
+
+def part_of(path: Path, plain: Any) -> Part:
+    """Return the part that a line of an archive holds.
+
+    Raises:
+        ValueError: It is no record of a run.
+    """
+    if not isinstance(plain, dict) or not plain.keys() <= FIELDS:
+        raise ValueError("a line is no record of a run")
+    plain = {"notes": [], **plain}
+    if absent := sorted(FIELDS - plain.keys()):
+        raise ValueError(f"a record has no {absent[0]}")
+    items, config, code, notes = (plain[key] for key in ("items", "config", "exit_code", "notes"))
+    sound = {
+        **{key: isinstance(plain[key], str) for key in ("id", "name", "start")},
+        "group": isinstance(plain["group"], str | None),
+        "config": isinstance(config, dict),
+        "items": isinstance(items, list) and all(isinstance(item, dict) for item in items),
+        "exit_code": code is None or is_integer(code, -CODES, CODES),
+        "notes": isinstance(notes, list) and all(isinstance(note, str) for note in notes),
+    }
+    for key, is_sound in sound.items():
+        if not is_sound:
+            raise ValueError(f"a record's {key} is not of its kind: {str(plain[key])[:40]}")
+    check_nesting(config)
+    return Part(path=path, **{**plain, "notes": tuple(notes)})
+
+
+def read_mapping(path: Path) -> dict[str, Any] | None:
+    """Return the mapping in a YAML or JSON file; None if the file does not exist.
+
+    Raises:
+        ValueError: It cannot be read, holds something else, or is too large or too deeply nested.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read: {error.strerror}") from error
+    if len(content) > LARGEST:
+        raise ValueError(f"{path.name} has more than {LARGEST} bytes")
+    try:
+        found = _json(content) if path.suffix == ".json" else load_yaml(content)
+        if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+            raise ValueError("it holds no options by name")
+    except (ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path.name} is damaged: {reason}") from error
+    return found
+
+
+def _json(content: bytes) -> Any:
+    found = json.loads(content)
+    check_nesting(found)
+    return found
+
+
+def numbers_in(item: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers of a row by key, without W&B's own columns and those of its objects."""
+    found = {}
+    for key, value in item.items():
+        # W&B's own columns begin with an underscore; those of its objects have a dot.
+        if isinstance(value, int | float) and not key.startswith("_") and "." not in key:
+            found[key] = _float(value)
+    return found
+
+
+def is_histogram(counts: Any, edges: Any) -> bool:
+    """Tell whether two values are the counts and the edges of a histogram."""
+    lists = isinstance(counts, list) and isinstance(edges, list) and len(edges) == len(counts) + 1
+    return lists and len(counts) > 0 and all(map(is_number, (*counts, *edges)))
+
+
+def _float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer that no float can hold
+        return math.nan
