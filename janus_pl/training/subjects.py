@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
-from janus_pl.run.description import KEY
+from janus_pl.run.description import CHANGES, KEY
 from janus_pl.run.logger import RunLogger, record_description
 from janus_pl.training.any_module import AnyModule
-from janus_pl.training.describe import measure
+from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
 from janus_pl.training.resume import ExactResume
+from janus_pl.training.same_data import changes_since, facts_of
 from janus_pl.training.subject import Subject
 
 
@@ -51,18 +54,44 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
 
 
 class Describes(Callback):
-    """Measures the description of a run; puts it into the record and into each checkpoint."""
+    """Measures the description of a run; puts it into the record and into each checkpoint.
+
+    A checkpoint of other data is refused, by `fit` as by `validate`, `test` and `predict`.
+
+    Args:
+        allow_data_change: Whether the data of a checkpoint may be others. The record of a fit then
+            says from which step on.
+
+    Attributes:
+        changes: The changes of its data that the run of the checkpoint has seen.
+    """
+
+    def __init__(self, allow_data_change: bool = False) -> None:
+        self.allow_data_change = allow_data_change
+        self.changes: list[dict[str, Any]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.changes = []
         if stage == "fit":
             prepare(trainer, pl_module)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        data = facts_of(getattr(trainer, "datamodule", None))
+        step, where = checkpoint["global_step"], str(trainer.ckpt_path)
+        self.changes = changes_since(checkpoint.get(KEY), data, step, self.allow_data_change, where)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         subject = subject_of(trainer, pl_module)
         subject.start()
-        subject.description = measure(trainer, subject, pl_module)
+        described = measure(trainer, subject, pl_module)
+        if self.changes:
+            described = replace(described, data={**described.data, CHANGES: self.changes})
+        subject.description = described
+        rank_zero_info(f"Data: {data_of(trainer).line()}")
         if trainer.is_global_zero:
-            record_description(trainer.loggers, subject.description)
+            record_description(trainer.loggers, described)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
