@@ -268,7 +268,7 @@ class JanusCLI(ConfigReader):
         if self.trainer.local_rank == 0:  # the process that has read the data
             place = options.ckpt_path or self.resumed.folder
             allowed = options.allow_data_change
-            check_checkpoint_data(place, self.model, self.datamodule, allowed)
+            check_checkpoint_data(place, self.model, self.datamodule, allowed, training)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 

@@ -23,6 +23,7 @@ from janus_pl.run.folder import (
     interrupted,
     without_places,
 )
+from janus_pl.training.same_data import data_in
 
 TOLD = "JANUS_PL_GOES_ON"  # tells the processes started by the first one which run to go on with
 
@@ -99,8 +100,8 @@ def _changes(run: Path, config: Mapping[str, Any]) -> list[str]:
     If the run has the fingerprint of its data, their place does not count: whether the data at the
     place of now are equal is checked once they are read.
     """
-    then, data = config_of(run), read_description(run).get("data")
-    if isinstance(data, Mapping) and data.get("sha256", UNKNOWN) != UNKNOWN:
+    then = config_of(run)
+    if data_in(read_description(run)).get("sha256", UNKNOWN) != UNKNOWN:
         then, config = without_places(then), without_places(config)
     return differences(then, config)
 

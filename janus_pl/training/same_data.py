@@ -22,8 +22,24 @@ def facts_of(data: object) -> DataFacts:
     return facts if isinstance(facts, DataFacts) else DataFacts()
 
 
+def data_in(described: object) -> Mapping[str, Any]:
+    """Return the facts of the data in a plain description; none if there are none."""
+    data = described.get("data") if isinstance(described, Mapping) else None
+    return data if isinstance(data, Mapping) else {}
+
+
+def changes_in(described: object) -> list[dict[str, Any]]:
+    """Return the changes of its data that a run had seen when it was described."""
+    return [dict(change) for change in data_in(described).get(CHANGES, ())]
+
+
 def changes_since(
-    described: object, now: DataFacts, step: int, allowed: bool = False, where: str = "checkpoint"
+    described: object,
+    now: DataFacts,
+    step: int,
+    allowed: bool = False,
+    where: str = "the checkpoint",
+    training: bool = True,
 ) -> list[dict[str, Any]]:
     """Return the changes of its data that a run has seen, this one among them.
 
@@ -36,27 +52,26 @@ def changes_since(
         step: The step of the checkpoint.
         allowed: Whether the data may differ.
         where: The checkpoint or the folder, for the message.
+        training: Whether a fit goes on from there.
 
     Raises:
         UsageError: The data differ and may not.
     """
-    seen = described if isinstance(described, Mapping) else {}
-    then = seen.get("data")
-    then = then if isinstance(then, Mapping) else {}
-    changes = [dict(change) for change in then.get(CHANGES, ())]
+    then, changes = data_in(described), changes_in(described)
     before = then.get("sha256", UNKNOWN)
     if UNKNOWN in (before, now.sha256) or before == now.sha256:
         return changes
     if not allowed:
         # The closed form of a linear run is about the data that it began with.
-        other = "" if seen.get("kind") == "linear" else f", or {FLAG}"
+        linear = isinstance(described, Mapping) and described.get("kind") == "linear"
+        other = "" if linear and training else f", or {FLAG}"
         raise UsageError("data", shown(now.to_plain()), f"those of {where}, {shown(then)}{other}")
     rank_zero_warn(f"{FLAG}: from step {step} on, {shown(now.to_plain())}, before {shown(then)}")
     return [*changes, {"step": step, "from": before, "to": now.sha256}]
 
 
 def check_checkpoint_data(
-    path: str | Path | None, module: object, data: object, allowed: bool
+    path: str | Path | None, module: object, data: object, allowed: bool, training: bool
 ) -> None:
     """Refuse a checkpoint of other data before a run is made.
 
@@ -68,6 +83,7 @@ def check_checkpoint_data(
         module: The module that is to take the checkpoint.
         data: The data module, after its setup.
         allowed: Whether the data may differ.
+        training: Whether a fit goes on from there.
 
     Raises:
         UsageError: The data differ and may not.
@@ -77,7 +93,7 @@ def check_checkpoint_data(
     path = Path(path)
     described = read_description(path) if path.is_dir() else _description_in(path)
     if described.get("task") == task_of(module):
-        changes_since(described, facts_of(data), 0, where=str(path))
+        changes_since(described, facts_of(data), 0, where=str(path), training=training)
 
 
 def _description_in(path: Path) -> Mapping[str, Any]:

@@ -8,13 +8,14 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from janus_pl.data.fingerprint import SHOWN
 from janus_pl.run.description import CHANGES, KEY
 from janus_pl.run.logger import RunLogger, record_description
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
 from janus_pl.training.resume import ExactResume
-from janus_pl.training.same_data import changes_since, facts_of
+from janus_pl.training.same_data import changes_in, changes_since, facts_of
 from janus_pl.training.subject import Subject
 
 
@@ -63,15 +64,17 @@ class Describes(Callback):
             says from which step on.
 
     Attributes:
-        changes: The changes of its data that the run of the checkpoint has seen.
+        changes: The changes of its data that the run has seen, up to this fit.
+        changed: Whether the checkpoint is of other data than those of now.
     """
 
     def __init__(self, allow_data_change: bool = False) -> None:
         self.allow_data_change = allow_data_change
         self.changes: list[dict[str, Any]] = []
+        self.changed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self.changes = []
+        self.changes, self.changed = [], False
         if stage == "fit":
             prepare(trainer, pl_module)
 
@@ -79,8 +82,11 @@ class Describes(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         data = facts_of(getattr(trainer, "datamodule", None))
-        step, where = checkpoint["global_step"], str(trainer.ckpt_path)
-        self.changes = changes_since(checkpoint.get(KEY), data, step, self.allow_data_change, where)
+        described, step, where = checkpoint.get(KEY), checkpoint["global_step"], trainer.ckpt_path
+        self.changes = changes_since(
+            described, data, step, self.allow_data_change, str(where), trainer.training
+        )
+        self.changed = len(self.changes) > len(changes_in(described))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         subject = subject_of(trainer, pl_module)
@@ -99,6 +105,14 @@ class Describes(Callback):
         described = getattr(subject_of(trainer, pl_module), KEY, None)
         if described is not None:
             checkpoint[KEY] = described.to_plain()
+
+
+def changed_data(trainer: Trainer) -> str | None:
+    """Return the first digits of the data's fingerprint if the checkpoint is of other data."""
+    describes = _first(trainer, Describes)
+    data = facts_of(getattr(trainer, "datamodule", None))
+    changed = describes is not None and describes.changed
+    return data.sha256[:SHOWN] if changed else None
 
 
 def _first(trainer: Trainer, kind: type[Any]) -> Any:
