@@ -240,5 +240,6 @@ def test_somebody_elses_data_are_unknown_and_never_refused() -> None:
     unknown = same_data.facts_of(object())
     assert same_data.changes_since(then, unknown, 3) == []
     known = same_data.DataFacts(sha256="b" * 64)
-    for described in (None, {}, {"data": {}}, {"data": {"sha256": "unknown"}}, {"data": 5}):
+    older: list[Any] = [None, {}, {"data": {}}, {"data": {"sha256": "unknown"}}, {"data": 5}]
+    for described in older:
         assert same_data.changes_since(described, known, 3) == []

@@ -165,7 +165,8 @@ def test_data_changed_within_a_run_are_nobody_elses() -> None:
 
 
 def test_data_that_no_reader_understands_describe_nothing() -> None:
-    for data in ([], {"pool": 3}, {"changes": [1]}, {"changes": 5}, {"sha256": None}):
+    odd_data: list[Any] = [[], {"pool": 3}, {"changes": [1]}, {"changes": 5}, {"sha256": None}]
+    for data in odd_data:
         run = on(deep_run(), A)
         described = {**run.config["description"], "data": data}
         odd = replace(run, config={**run.config, "description": described})
