@@ -157,7 +157,7 @@ class ImagePair(LightningDataModule, ABC):
             train = train._replace(images=train.images[keep], labels=train.labels[keep])
         check_batch_fits(self.batch_size, self.micro_batch_size, len(train.labels))
         # Before `_to_tensors`, which works in the memory of the images.
-        self.facts = _facts(type(self).__name__, raw, keep)
+        self.facts = facts_of_pair(raw, keep)
         self.files = _files(raw, keep)
         self.class_names = raw.class_names
         self.image_size = raw.train.images.shape[1]
@@ -260,18 +260,19 @@ def unit_norm_(x: Tensor) -> Tensor:
     return x.mul_(scale.view(-1, *[1] * (x.dim() - 1)))
 
 
-def _facts(reader: str, raw: RawPair, keep: NDArray[np.int64]) -> DataFacts:
+def facts_of_pair(raw: RawPair, keep: NDArray[np.int64]) -> DataFacts:
     """Return the facts of a pair: both splits as read, and the training samples in use.
 
     Args:
-        reader: The class of the reader, which decides about the standardization.
         raw: The pair.
         keep: The indices of the training samples in use, ascending.
     """
     splits = {"train": raw.train, "test": raw.test}
     pixels = {f"{k}_x": s.images if s.pixels is None else s.pixels for k, s in splits.items()}
     labels = {f"{k}_y": s.labels.astype(np.int8) for k, s in splits.items()}
-    pool = fingerprint(reader=reader, **pixels, **labels)
+    # Six digits: the sums behind the statistics may round differently on another machine.
+    statistics = [[float(f"{value:.6g}") for value in each] for each in (raw.mean, raw.std)]
+    pool = fingerprint(statistics=statistics, **pixels, **labels)
     all_in_use = len(keep) == len(raw.train.labels)
     used = {"train": raw.train.labels[keep], "test": raw.test.labels}
     height, width, channels = raw.train.images.shape[1:]

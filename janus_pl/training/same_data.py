@@ -57,17 +57,13 @@ def changes_since(
     Raises:
         UsageError: The data differ and may not.
     """
-    then, changes = data_in(described), changes_in(described)
-    before = then.get("sha256", UNKNOWN)
-    if UNKNOWN in (before, now.sha256) or before == now.sha256:
+    changes = changes_in(described)
+    if not _differ(described, now):
         return changes
-    if not allowed:
-        # The closed form of a linear run is about the data that it began with.
-        linear = isinstance(described, Mapping) and described.get("kind") == "linear"
-        other = "" if linear and training else f", or {FLAG}"
-        raise UsageError("data", shown(now.to_plain()), f"those of {where}, {shown(then)}{other}")
+    _check(described, now, allowed, where, training)
+    then = data_in(described)
     rank_zero_warn(f"{FLAG}: from step {step} on, {shown(now.to_plain())}, before {shown(then)}")
-    return [*changes, {"step": step, "from": before, "to": now.sha256}]
+    return [*changes, {"step": step, "from": then["sha256"], "to": now.sha256}]
 
 
 def check_checkpoint_data(
@@ -88,12 +84,30 @@ def check_checkpoint_data(
     Raises:
         UsageError: The data differ and may not.
     """
-    if path is None or allowed:
+    if path is None:
         return
     path = Path(path)
     described = read_description(path) if path.is_dir() else _description_in(path)
     if described.get("task") == task_of(module):
-        changes_since(described, facts_of(data), 0, where=str(path), training=training)
+        _check(described, facts_of(data), allowed, str(path), training)
+
+
+def _differ(described: object, now: DataFacts) -> bool:
+    before = data_in(described).get("sha256", UNKNOWN)
+    return UNKNOWN not in (before, now.sha256) and before != now.sha256
+
+
+def _check(described: object, now: DataFacts, allowed: bool, where: str, training: bool) -> None:
+    """Refuse other data unless they are allowed.
+
+    A linear fit never goes on with other data: its closed form is about those that it began with.
+    """
+    fixed = training and isinstance(described, Mapping) and described.get("kind") == "linear"
+    if _differ(described, now) and (fixed or not allowed):
+        given, then = shown(now.to_plain()), shown(data_in(described))
+        raise UsageError(
+            "data", given, f"those of {where}, {then}{'' if fixed else f', or {FLAG}'}"
+        )
 
 
 def _description_in(path: Path) -> Mapping[str, Any]:

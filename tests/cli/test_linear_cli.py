@@ -227,7 +227,7 @@ def test_every_replica_is_held_against_its_own_limit() -> None:
     ("change", "field"),
     [
         ("--data.seed=1", "data: got 'sha256 "),
-        ("--data.seed=1 --allow_data_change", "problem (X, Y, W0)"),
+        ("--data.seed=1 --allow_data_change", "data: got 'sha256 "),
         ("--data.batch_size=2", "data.batch_size"),
         ("--data.order=shuffle", "data.order"),
         ("--trainer.max_epochs=60", "trainer.max_epochs"),

@@ -55,6 +55,9 @@ def test_other_data_are_one_line_that_names_both(kind: str, training: bool, ends
     start = "data: got 'sha256 bbbbbbbb, from /b', allowed: those of c.ckpt, sha256 aaaaaaaa, from"
     assert said.startswith(start)
     assert said.endswith(ends)
+    if ends == "from /a":
+        with pytest.raises(UsageError):
+            changes_since(described(A, kind), B, 9, allowed=True, where="c.ckpt")
     assert "\n" not in said
 
 
