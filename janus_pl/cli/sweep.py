@@ -17,7 +17,7 @@ from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, check_integer
-from janus_pl.sweep.file import load, points
+from janus_pl.sweep.file import SweepFile, load, points
 from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
 from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
@@ -49,9 +49,7 @@ def main(args: Sequence[str]) -> int:
     values = points(sweep, options.count, options.seed)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     moved = [] if options.run_dir is None else ["--run_dir", options.run_dir]
-    resolve = Resolver(fetch=not options.dry_run)
-    runs = plan(sweep, values, [*more, *moved], resolve, resolve.data_of)
-    check_data(runs, options.allow_data_change)
+    runs = _planned(sweep, values, [*more, *moved], options)
     if len(runs) < len(values):
         _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
     entries = [look(run) for run in runs]
@@ -98,6 +96,16 @@ class Resolver:
             assert self._reader is not None
             self._seen[key] = self._reader.data_pool(self.fetch)
         return self._seen[key]
+
+
+def _planned(
+    sweep: SweepFile, values: Sequence[Mapping[str, Any]], more: Sequence[str], options: Any
+) -> list[PlannedRun]:
+    """Plan the runs and check their data; the data are let go of with the resolver."""
+    resolve = Resolver(fetch=not options.dry_run)
+    runs = plan(sweep, values, more, resolve, resolve.data_of)
+    check_data(runs, options.allow_data_change)
+    return runs
 
 
 def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], again: str) -> int:

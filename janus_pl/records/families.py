@@ -95,14 +95,14 @@ def setup(run: Run, *varied: Varied) -> str:
     the batch size and, of somebody else's module, how its weights decay. An option of somebody
     else's class is kept even if its name is that of a varied one of ours.
 
-    The data are not a part of it. If the run knows their fingerprint, neither is their place.
+    The data and their place are not a part of it: see `by_data`.
     """
     left_out = {option for name in varied for option in OPTIONS_OF[name]}
     kept = {
         key: value
         for key, value in run.options.items()
         if not ((key in left_out or key in NO_NUMBER) and _is_of_ours(run, key))
-        and not (run.description.pool is not None and is_place(key, value))
+        and not is_place(key, value)
         and (not key.startswith("trainer.") or key in TRAINER)
     }
     return json.dumps({**kept, "description": _facts(run, *varied)}, sort_keys=True, default=str)
@@ -137,12 +137,22 @@ def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:
 def by_data(runs: Iterable[Run]) -> list[list[Run]]:
     """Group the runs on equal data, whatever the seed chooses or draws of them.
 
-    Runs that do not know their data are with the others as long as these have the same.
+    A run that does not know its data is with those from the same place, unless these have several.
     """
-    found: dict[str | None, list[Run]] = {}
+    known: dict[Any, set[str]] = {}
     for run in (runs := list(runs)):
-        found.setdefault(run.description.pool, []).append(run)
-    return [runs] if len(found.keys() - {None}) < 2 else list(found.values())
+        if run.description.pool is not None:
+            known.setdefault(_place(run), set()).add(run.description.pool)
+    found: dict[Any, list[Run]] = {}
+    for run in runs:
+        here = known.get(_place(run), set())
+        likely = next(iter(here)) if len(here) == 1 else _place(run)
+        found.setdefault(run.description.pool or likely, []).append(run)
+    return list(found.values())
+
+
+def _place(run: Run) -> tuple[str, ...]:
+    return tuple(sorted(f"{k}={v}" for k, v in run.options.items() if is_place(k, v)))
 
 
 def told_apart(runs: Iterable[Run]) -> list[str]:
@@ -154,7 +164,7 @@ def told_apart(runs: Iterable[Run]) -> list[str]:
     return [
         f"other data are not compared: {'; '.join(map(_of_data, group))}"
         for group in groups
-        if len(group) > 1
+        if len(group) > 1 and any(run.description.pool for runs in group for run in runs)
     ]
 
 

@@ -150,5 +150,5 @@ def pool_of(folder: Path) -> str | None:
     """Return the fingerprint of a run's data without what the seed decides; None if unknown."""
     try:
         return Description.of(read_description(folder)).pool
-    except ValueError:
+    except (ValueError, TypeError, KeyError, AttributeError):  # written by something else
         return None

@@ -30,7 +30,8 @@ def data_in(described: object) -> Mapping[str, Any]:
 
 def changes_in(described: object) -> list[dict[str, Any]]:
     """Return the changes of its data that a run had seen when it was described."""
-    return [dict(change) for change in data_in(described).get(CHANGES, ())]
+    changes = data_in(described).get(CHANGES)
+    return [dict(change) for change in changes] if isinstance(changes, list) else []
 
 
 def changes_since(

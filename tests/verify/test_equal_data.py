@@ -138,6 +138,17 @@ def test_the_path_of_unknown_data_still_tells() -> None:
     assert len(families(runs, "lambda")) == 2
 
 
+def test_a_record_older_than_fingerprints_is_with_those_of_its_place() -> None:
+    known, old = on(deep_run(), A, root="/here"), on(deep_run(0.1), None, root="/here")
+    elsewhere = on(deep_run(0.2), None, root="/there")
+    assert families([known, old, elsewhere], "lambda") == [[known, old], [elsewhere]]
+    (told,) = told_apart([known, elsewhere])
+    assert told.endswith(
+        "on aaaaaaaa from /here; square-B32-lam0.2-seed0 (square-B32-lam0.2-seed0) on unknown"
+    )
+    assert told_apart([old, elsewhere]) == [], "nothing is known of either"
+
+
 def test_an_option_of_the_name_in_somebody_elses_module_still_tells() -> None:
     runs = [on(deep_run(), A, model={"on_divergence": given}) for given in ("stop", "record")]
     foreign = []
