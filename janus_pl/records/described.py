@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
 from janus_pl.errors import is_number
-from janus_pl.run.description import KEY, Description, Kind, MarginKind
+from janus_pl.run.description import CHANGES, KEY, Description, Kind, MarginKind
 
 UNKNOWN = "unknown"  # the optimizer of a run that nobody described
 
@@ -112,11 +112,23 @@ def _sound(found: Description) -> Description:
         and all(isinstance(seed, int | None) for seed in (found.seed, found.data_seed))
         and (decay is None or all(map(is_number, decay if isinstance(decay, list) else [decay])))
         and isinstance(found.decays, Mapping)
+        and _is_of_data(found.data)
         and all(isinstance(facts, Mapping) for facts in found.decays.values())
     )
     if not sound:
         raise ValueError(f"not a description of a run: {found}")
     return found
+
+
+def _is_of_data(data: Any) -> bool:
+    """Tell whether the facts of the data are readable as far as readers use them."""
+    if not isinstance(data, Mapping) or not isinstance(data.get(CHANGES, ()), list | tuple):
+        return False
+    texts = [data.get("pool", ""), data.get("sha256", "")]
+    changes = data.get(CHANGES, ())
+    return all(isinstance(text, str) for text in texts) and all(
+        isinstance(change, Mapping) and "from" in change for change in changes
+    )
 
 
 def _part(held: Mapping[str, Any], key: str) -> Mapping[str, Any]:
