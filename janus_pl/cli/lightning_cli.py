@@ -164,7 +164,7 @@ class JanusCLI(ConfigReader):
 
     Args:
         args: The command line.
-        signals: The handler of SIGTERM and SIGINT; None leaves them to Lightning.
+        signals: The handler of signals that stop a run; None leaves them to Lightning.
     """
 
     def __init__(self, args: Sequence[str], signals: StopSignals | None = None) -> None:
