@@ -35,6 +35,7 @@ from janus_pl.run.files import write_atomically
 from janus_pl.run.logger import RunLogger
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.resume import ExactResume
+from janus_pl.training.room import check_room_for_checkpoint
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
 from janus_pl.training.subjects import Describes
 
@@ -232,6 +233,8 @@ class JanusCLI(ConfigReader):
         )
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
+        if training:
+            check_room_for_checkpoint(self.trainer, self.model)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
@@ -279,7 +282,8 @@ class SaveRunConfig(SaveConfigCallback):
             text = self.parser.dump(config, skip_none=False)
             run = logger.experiment  # makes the folder
             write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
-            run.config.update(yaml.safe_load(text), allow_val_change=True)
+            with logger.sending():
+                run.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
 def _quiet_lightning() -> None:
