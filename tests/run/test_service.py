@@ -99,7 +99,7 @@ def test_a_service_that_lives_gets_all_and_another_error_is_no_death(
 
 
 def test_what_stands_for_a_dead_run_takes_everything() -> None:
-    run = NoRun(Run())
+    run: Any = NoRun(Run())
     run.config.update({"a": 1}, allow_val_change=True)
     run.name = "a"
     run.tags = (*(run.summary or ()), "t")
@@ -187,7 +187,7 @@ def test_a_logger_of_somebody_else_has_the_same_tables(tables: list[str], said: 
     class Logger:
         experiment = Run(PermissionError(13, "no"))
 
-    log_row(Logger(), {**ROW, "spectrum": TABLE})  # type: ignore[arg-type]
+    log_row(Logger(), {**ROW, "spectrum": TABLE})
     assert tables == ["spectrum"]
 
 
