@@ -9,6 +9,7 @@ import difflib
 import errno
 import math
 import os
+import signal
 from collections.abc import Iterable
 from enum import IntEnum
 from os import PathLike
@@ -23,12 +24,19 @@ class Exit(IntEnum):
     DIVERGED = 3
     STORAGE = 4
     BROKEN_THEOREM = 5
-    SIGINT = 130
-    SIGTERM = 143
+    # 128 plus the signal; numbers of signals differ between systems, these comments are Linux's.
+    SIGHUP = 128 + signal.SIGHUP  # 129
+    SIGINT = 128 + signal.SIGINT  # 130
+    SIGUSR1 = 128 + signal.SIGUSR1  # 138
+    SIGUSR2 = 128 + signal.SIGUSR2  # 140
+    SIGTERM = 128 + signal.SIGTERM  # 143
+    SIGXCPU = 128 + signal.SIGXCPU  # 152
 
     @property
     def meaning(self) -> str:
         """A few words for the help and the documentation."""
+        if self in INTERRUPTED:
+            return f"stopped by {self.name} after a checkpoint"
         return {
             Exit.DONE: "done",
             Exit.DEFECT: "defect",
@@ -36,8 +44,6 @@ class Exit(IntEnum):
             Exit.DIVERGED: "diverged",
             Exit.STORAGE: "storage",
             Exit.BROKEN_THEOREM: "a theorem broken",
-            Exit.SIGINT: "stopped by SIGINT after a checkpoint",
-            Exit.SIGTERM: "stopped by SIGTERM after a checkpoint",
         }[self]
 
 
@@ -46,7 +52,11 @@ SOUND = (Exit.DONE, Exit.BROKEN_THEOREM)
 # Exit codes of runs that would end the same way if they were trained again.
 FINAL = (Exit.DONE, Exit.DIVERGED, Exit.BROKEN_THEOREM)
 # Exit codes of runs that can go on from their checkpoint.
-INTERRUPTED = (Exit.SIGINT, Exit.SIGTERM)
+INTERRUPTED = (*(Exit.SIGHUP, Exit.SIGINT, Exit.SIGUSR1, Exit.SIGUSR2, Exit.SIGTERM, Exit.SIGXCPU),)
+# The signals behind them: their default would end the process, and terminals, users and schedulers
+# send them. SIGUSR1, SIGUSR2 and SIGXCPU announce a limit: Slurm's --signal, Grid Engine's s_rt and
+# -notify, CPU limits of LSF and of the system.
+STOPPING = tuple(signal.Signals(code - 128) for code in INTERRUPTED)
 
 # Errors of the disk, which never come from a mistake in a path.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import urllib.request
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -140,3 +143,48 @@ class KeepCheckpoints(Callback):
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: Any) -> None:
         self.steps.append(trainer.global_step)
+
+
+class KillService(Callback):
+    """Kills W&B's service, the process that writes its record, before the first step of an epoch.
+
+    Args:
+        epoch: the epoch, from 0.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            kill_service()
+
+
+def kill_service() -> None:
+    """Kill W&B's service of this process with SIGKILL and wait until it is gone."""
+    for name in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):  # a process that has just ended
+            parent = (name.parent / "stat").read_text().rpartition(")")[2].split()[1]
+            if name.read_text().strip() == "wandb-core" and int(parent) == os.getpid():
+                pid = int(name.parent.name)
+                os.kill(pid, signal.SIGKILL)
+                os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+class RemoveFolders(Callback):
+    """Removes the folders where W&B stages tables, as a cleaner of old files does, after an epoch.
+
+    Args:
+        epoch: the epoch, from 0.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            from wandb.env import get_data_dir
+            from wandb.sdk.data_types._private import MEDIA_TMP
+
+            for folder in (get_data_dir(), MEDIA_TMP.name):
+                shutil.rmtree(folder, ignore_errors=True)

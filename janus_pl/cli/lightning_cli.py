@@ -36,6 +36,7 @@ from janus_pl.run.files import write_atomically
 from janus_pl.run.logger import RunLogger
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.resume import ExactResume
+from janus_pl.training.room import check_room_for_checkpoint
 from janus_pl.training.same_data import check_checkpoint_data
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
 from janus_pl.training.subjects import Describes
@@ -196,7 +197,7 @@ class JanusCLI(ConfigReader):
 
     Args:
         args: The command line.
-        signals: The handler of SIGTERM and SIGINT; None leaves them to Lightning.
+        signals: The handler of signals that stop a run; None leaves them to Lightning.
     """
 
     def __init__(self, args: Sequence[str], signals: StopSignals | None = None) -> None:
@@ -269,6 +270,8 @@ class JanusCLI(ConfigReader):
             place = options.ckpt_path or self.resumed.folder
             allowed = options.allow_data_change
             check_checkpoint_data(place, self.model, self.datamodule, allowed, training)
+        if training:
+            check_room_for_checkpoint(self.trainer, self.model)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
@@ -317,7 +320,8 @@ class SaveRunConfig(SaveConfigCallback):
             text = self.parser.dump(config, skip_none=False)
             run = logger.experiment  # makes the folder
             write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
-            run.config.update(yaml.safe_load(text), allow_val_change=True)
+            with logger.sending():
+                run.config.update(yaml.safe_load(text), allow_val_change=True)
 
 
 def _quiet_lightning() -> None:

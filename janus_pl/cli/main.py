@@ -18,6 +18,7 @@ from janus_pl.cli import help as texts
 from janus_pl.cli import subcommands
 from janus_pl.cli.lightning_cli import OPTIONS, JanusCLI
 from janus_pl.cli.messages import explain, usage_message
+from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import (
     DivergenceError,
     Exit,
@@ -37,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The arguments, without the program's name; None takes them from the command line.
     """
     args = list(sys.argv[1:] if args is None else args)
-    with StopSignals() as signals:
+    with lasting_streams(), StopSignals() as signals:
         return _run(args, signals)
 
 

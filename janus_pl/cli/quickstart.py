@@ -13,6 +13,7 @@ from rich.table import Table
 
 from janus_pl.cli import subcommands
 from janus_pl.cli.lightning_cli import JanusCLI
+from janus_pl.cli.streams import lasting_streams
 from janus_pl.run.logger import RunLogger, finish
 
 RUNS = {"SGD": "32", "GD": "full"}
@@ -30,6 +31,7 @@ ROWS = {
 }
 
 
+@lasting_streams()
 def main(extra: Sequence[str] = ()) -> int:
     """Train both runs, print the comparison, draw the figures, and say where all files are.
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from janus_pl.cli import subcommands
+from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import INTERRUPTED, Exit
 
 LINEAR = ("a1", "a2", "a2_printed_schedule", "a3", "a4", "a5", "a6", "a7", "batch_sizes", "toy")
@@ -47,6 +48,7 @@ DEEP = [
 FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
 
 
+@lasting_streams()
 def main(args: Sequence[str] | None = None) -> int:
     """Run the sweeps, then `report` and `verify`; return the largest exit code.
 

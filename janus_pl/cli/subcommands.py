@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import Exit, StorageError, UsageError
 
 READERS = {
@@ -21,6 +22,7 @@ def run(args: Sequence[str]) -> int:
     return int(import_module(TOOLS[args[0]]).main(args[1:]))
 
 
+@lasting_streams()
 def main(args: Sequence[str]) -> int:
     """Run a tool, tell its errors in one line, and return the exit code."""
     try:

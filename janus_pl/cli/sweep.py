@@ -38,7 +38,7 @@ def main(args: Sequence[str]) -> int:
 
     Returns:
         The exit code: 0 if all are done, 3 if some diverged, 5 if a theorem broke in some, 1 if
-        some failed; 130 and 143 if SIGINT and SIGTERM stopped the sweep.
+        some failed; 128 + signal if a signal stopped the sweep.
 
     Raises:
         UsageError: The file or one of its runs is wrong; nothing is started then.
@@ -208,8 +208,8 @@ def _parser() -> ToolParser:
         " `sweep FILE -- --data.root DIR`. Runs lie in RUN_DIR/PROJECT/ID, their output in"
         " RUN_DIR/PROJECT/sweeps/NAME/ID.log."
         " Exit codes: 0 all done, 1 some failed, 2 usage, 3 some diverged, 5 a theorem broke in"
-        " some; 130 and 143 stopped by SIGINT (Ctrl-C; a second one kills) and SIGTERM, after"
-        " checkpoints.",
+        " some; 128 + signal stopped by a signal, after checkpoints: 129 SIGHUP, 130 SIGINT"
+        " (Ctrl-C; a second one kills), 143 SIGTERM.",
     )
     parser.add_argument(
         "sweep", nargs="?", metavar="FILE", help="a path, or a name in configs/sweeps"

@@ -17,7 +17,21 @@ from numba import njit
 STEPS, SPEED, VELOCITY, SPREAD, PROBE_SPREAD = range(5)
 
 
-@njit(cache=True, nogil=True)
+def _compiled(function):
+    """Let numba compile a function, and keep the code for the next process if it can."""
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # it may write neither beside this file nor to the user's cache folder
+        from lightning.pytorch.utilities import rank_zero_warn
+
+        rank_zero_warn(
+            "numba finds no folder to keep compiled code in, so each run compiles it again (some"
+            " seconds); the variable NUMBA_CACHE_DIR names one"
+        )
+        return njit(nogil=True)(function)
+
+
+@_compiled
 def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, diverged):
     """Run replicas first to last - 1 through all epochs; arrays of `watch` have a leading (R,)."""
     until, stride, probes, sums, start, drift, before, slope = watch
@@ -29,7 +43,7 @@ def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, d
         )
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks):
     work = np.empty(w.shape[1])
     for e in range(rates.shape[0]):
@@ -43,7 +57,7 @@ def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks)
     return -1
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
     """Do the same as `_epoch` at B = 1, to the last bit and twice as fast."""
     for step in range(index.shape[0]):
@@ -65,7 +79,7 @@ def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
     return until
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work):
     for begin in range(0, index.shape[0], batch):
         chosen = index[begin : begin + batch]
@@ -86,7 +100,7 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work)
     return until
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _slope_of_row(row, x, y, chosen, a, out):
     """Write sum_{i in S} (W x_i - y_i)_a x_i to `out`."""
     out[:] = 0.0
@@ -99,7 +113,7 @@ def _slope_of_row(row, x, y, chosen, a, out):
             out[k] += residual * xb[k]
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _look(w, x, y, chosen, lam, looks):
     """Add the step about to be taken on the minibatch `chosen` to the sums of a watch."""
     probes, sums, start, drift, before, slope = looks
@@ -133,7 +147,7 @@ def _look(w, x, y, chosen, lam, looks):
     sums[SPREAD] += spread
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _all_finite(w):
     finite = True
     for value in w.flat:

@@ -76,6 +76,25 @@ def remove_leftovers(folder: Path) -> None:
             part.unlink()
 
 
+def check_room(folder: Path, needed: int, what: str) -> None:
+    """Refuse a folder on a disk with less room than is needed.
+
+    Args:
+        folder: The folder, which need not exist yet.
+        needed: Bytes that are needed, at least 1.
+        what: What needs them.
+
+    Raises:
+        StorageError: Less is free; the message has both numbers.
+    """
+    place = next(p for p in (folder.absolute(), *folder.absolute().parents) if p.exists())
+    disk = shutil.disk_usage(place)
+    if disk.total and disk.free < max(needed, 1):  # some network file systems have no numbers
+        free, least = (f"{size / 2**20:.3g} MiB" for size in (disk.free, needed))
+        reason = f"{os.strerror(errno.ENOSPC)}, {free} is free and {what} takes at least {least}"
+        raise StorageError(place, OSError(errno.ENOSPC, reason))
+
+
 def _part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}{PART}")
 

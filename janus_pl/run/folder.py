@@ -8,10 +8,12 @@ does not. A run counts as interrupted if it has neither a lock nor a code of
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +27,7 @@ from janus_pl.run.nested import check_yaml
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
+HELD = errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES  # another process has the lock
 # Options that change no number of a run: names, places and display.
 FREE = (
     *("name", "group", "tags", "project", "run_dir"),
@@ -57,15 +60,19 @@ class RunFolder:
 
     def end(self, exit_code: int) -> None:
         """Write the exit code of the run, and how many rows it has, and release the lock."""
+        try:
+            self.write_outcome(exit_code)
+        finally:
+            self.let_go()
+
+    def write_outcome(self, exit_code: int) -> None:
+        """Write the outcome of the run, and keep the lock: its record may still be closed."""
         if self._lock is not None:
             outcome = {"exit_code": exit_code}
             if (rows := count_in(self.path)) is not None:
                 outcome["rows"] = rows
             text = json.dumps(outcome) + "\n"
-            try:
-                write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
-            finally:
-                self.let_go()
+            write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
 
     def let_go(self) -> None:
         """Release the lock without an outcome, so that others may go on with the run."""
@@ -164,13 +171,24 @@ def is_held(folder: Path) -> bool:
 
 
 def _lock(folder: Path, kind: int) -> IO[str] | None:
-    """Return the open lock file; None if another process has the lock. `is_held` shares it."""
-    file = (folder / LOCK).open("a")
+    """Return the open lock file; None if another process has the lock. `is_held` shares it.
+
+    Not every file system has locks (ENOSYS, ENOLCK, EOPNOTSUPP): there the file stands for the lock
+    and keeps nobody out.
+    """
+    file = (folder / LOCK).open("r" if kind == fcntl.LOCK_SH else "a")
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
+    except OSError as error:
+        if error.errno in HELD:
+            file.close()
+            return None
+        if kind == fcntl.LOCK_EX:
+            warnings.warn(
+                f"{folder}: this file system has no locks ({error.strerror}); see to it yourself"
+                " that no two processes work on one run",
+                stacklevel=1,
+            )
     return file
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from janus_pl.run.account import check_folder_name, has_account, new_id
 from janus_pl.run.description import KEY, Description, write_description
 from janus_pl.run.files import settle
 from janus_pl.run.folder import RunFolder
+from janus_pl.run.journal import FILE as JOURNAL
 from janus_pl.run.journal import Journal
 from janus_pl.run.name import run_name, run_tags
+from janus_pl.run.service import NoRun, check_folders, forget_service, hush_sockets, signs_of_death
 
 _folders: list[RunFolder] = []  # locked by this process, until `finish`
 
@@ -95,6 +97,7 @@ class RunLogger(WandbLogger):
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
+            check_folders()
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
@@ -123,13 +126,13 @@ class RunLogger(WandbLogger):
     def _start(self) -> Any:
         import wandb
 
+        hush_sockets()
         self._wandb_init["settings"] = self._settings()
         try:
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except wandb.errors.CommError as error:
-            reason = str(error).partition("\n")[0]
             rank_zero_warn(
-                f"W&B: no connection ({reason}), so this run is recorded offline;"
+                f"W&B: no connection ({_reason(error)}), so this run is recorded offline;"
                 f" `wandb sync {self.folder}/wandb/offline-run-*` brings it online later."
             )
             wandb.teardown()  # else W&B's service takes the run's id for in use
@@ -157,16 +160,36 @@ class RunLogger(WandbLogger):
                 return
             # Without an epoch it is no row of the record.
             metrics = {key: value for key, value in metrics.items() if key != "epoch"}
-        super().log_metrics(dict(metrics), step)
+        with self.sending():
+            super().log_metrics(dict(metrics), step)
+
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Hand something to W&B's run; if its service has died, say so and go on without it."""
+        try:
+            yield
+        except signs_of_death() as error:
+            rank_zero_warn(
+                f"W&B: its service has died ({_reason(error)}). The run goes on without it; its"
+                f" rows are in {self.journal.path}"
+            )
+            nobody: Any = NoRun(self._experiment)
+            self._experiment = nobody
+            forget_service()
 
     def describe(self, description: Description) -> None:
         """Put a description into the run's folder and into W&B: config, name and tags."""
         run = self.experiment
-        run.config.update({KEY: description.to_plain()}, allow_val_change=True)
-        if not self._named:
-            run.name = run_name(description)
-        run.tags = tuple(dict.fromkeys([*(run.tags or ()), *run_tags(description)]))
-        write_description(self.folder, description, id=run.id, name=run.name, group=run.group)
+        name = run.name if self._named else run_name(description)
+        known = {"id": self.folder.name, "name": name, "group": run.group}
+        if isinstance(run, NoRun):
+            known = {"id": self.folder.name}
+        write_description(self.folder, description, **known)
+        with self.sending():
+            run.config.update({KEY: description.to_plain()}, allow_val_change=True)
+            if not self._named:
+                run.name = name
+            run.tags = tuple(dict.fromkeys([*(run.tags or ()), *run_tags(description)]))
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -217,15 +240,21 @@ def _check_names(
 def finish(exit_code: int = Exit.DONE) -> None:
     """End the run of this process, if there is one; W&B reads every exit code but 0 as failed.
 
-    If the network does not take the rest of the run, one line says so. The record on disk is whole.
+    The outcome is written first. If W&B then fails to close its record or to send it, one line says
+    so, and the outcome stays what it is.
+
+    Raises:
+        StorageError: The outcome cannot be written.
     """
     ending, _folders[:] = _folders[:], []
     _made.clear()
     try:
-        _finish_record(exit_code)
-    finally:
         for folder in ending:
-            folder.end(exit_code)
+            folder.write_outcome(exit_code)
+    finally:
+        _finish_record(exit_code)
+        for folder in ending:
+            folder.let_go()
 
 
 def _finish_record(exit_code: int) -> None:
@@ -242,9 +271,21 @@ def _finish_record(exit_code: int) -> None:
             f" `wandb sync --include-online {record}` brings it online later.",
             file=sys.stderr,
         )
+    except Exception as error:  # its service has died, or its disk is full
+        print(
+            f"W&B: its record of this run could not be closed ({_reason(error)}); the rows are"
+            f" whole in {JOURNAL}, and the outcome is written",
+            file=sys.stderr,
+        )
+        forget_service()
     else:
         if Path(record).is_dir():  # a disabled run has none
             settle(Path(record))
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, its class if it has none."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _hold(folder: Path) -> None:
@@ -259,7 +300,8 @@ def mark_preempting() -> None:
     import wandb
 
     if wandb.run is not None:
-        wandb.run.mark_preempting()
+        with suppress(*signs_of_death()):  # `finish` says so
+            wandb.run.mark_preempting()
 
 
 @rank_zero_only
@@ -270,7 +312,7 @@ def discard() -> None:
     if wandb.run is not None:
         if wandb.run.step > 0:
             return
-        wandb.finish(exit_code=Exit.USAGE)
+        _finish_record(Exit.USAGE)
     for held in _folders:
         held.let_go()
     _folders.clear()

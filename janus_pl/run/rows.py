@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 AXES = ("epoch", "trainer/global_step", "eta_t")
@@ -59,14 +61,15 @@ def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
 def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
     """Log one row of finite values to W&B, unless a resumed online run has it already."""
     run = logger.experiment
-    for key in row.keys() - _defined_keys(logger):
-        # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
-        if key not in AXES:
-            number = isinstance(row[key], int | float)
-            run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
-        _defined_keys(logger).add(key)
-    if row["trainer/global_step"] > getattr(logger, "sent_steps", -1):  # type: ignore[operator]
-        _log(run, row)
+    with getattr(logger, "sending", nullcontext)():
+        for key in row.keys() - _defined_keys(logger):
+            # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
+            if key not in AXES:
+                number = isinstance(row[key], int | float)
+                run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
+            _defined_keys(logger).add(key)
+        if row["trainer/global_step"] > getattr(logger, "sent_steps", -1):  # type: ignore[operator]
+            _log(run, row)
 
 
 def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
@@ -109,14 +112,29 @@ def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
 
     try:
         run.log({**values, **_wandb_objects(values)}, **options)
-    except wandb.errors.CommError:
+    except ConnectionError:  # W&B's service has died
+        raise
+    except (wandb.errors.CommError, OSError):
         # Online, W&B asks the server about a table before it records the row. If the server is
-        # gone, the table is recorded as a file of the run, and not as an artifact beside it.
-        objects = _wandb_objects(values)
-        for key, value in objects.items():
+        # gone, or the folder where W&B stages tables, the table is recorded as a file of the run,
+        # and not as an artifact beside it.
+        numbers = {k: v for k, v in values.items() if not isinstance(v, Histogram | Table)}
+        run.log({**numbers, **_as_files(run, values)}, **options)
+
+
+def _as_files(run: Any, values: Mapping[str, Value]) -> dict[str, Any]:
+    """Return histograms and tables, each table as a file of the run; leave out what has no file."""
+    import wandb
+
+    objects = _wandb_objects(values)
+    for key, value in [*objects.items()]:
+        try:
             if isinstance(value, wandb.Table):
                 value.bind_to_run(run, key, run.step)
-        run.log({**values, **objects}, **options)
+        except OSError as error:
+            rank_zero_warn(f"W&B: its record lacks {key}, which cannot be written ({error})")
+            del objects[key]
+    return objects
 
 
 def _wandb_objects(values: Mapping[str, Value]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
-from janus_pl.errors import INTERRUPTED
+from janus_pl.errors import INTERRUPTED, STOPPING
 from janus_pl.run.files import write_atomically
 from janus_pl.sweep.plan import PlannedRun
 from janus_pl.sweep.progress import last_line
@@ -28,7 +28,9 @@ GRACE = 60.0  # seconds to wait for runs of other processes when nothing else is
 
 
 class StopRequest:
-    """A handler of SIGINT and SIGTERM in a block: the first asks to stop, another SIGINT to kill.
+    """A handler of signals in a block: the first asks to stop, a SIGINT after it to kill.
+
+    The signals are those that stop a run; one that is ignored stays ignored.
 
     Attributes:
         signum: The number of the first signal, 0 if none came.
@@ -41,8 +43,9 @@ class StopRequest:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._before[signum] = signal.signal(signum, self._handle)
+        for signum in STOPPING:
+            if signal.getsignal(signum) != signal.SIG_IGN:
+                self._before[signum] = signal.signal(signum, self._handle)
         return self
 
     def __exit__(

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
@@ -43,6 +44,7 @@ class Private(NamedTuple):
 PRIVATE = (
     Private(Trainer, "_signal_connector", "StopBetweenSteps finds the handlers through it."),
     Private(Trainer, "_checkpoint_connector", "A requeue under SLURM finds `hpc_save_path` by it."),
+    Private(Trainer, "_accelerator_connector", "StopBetweenSteps asks it for SLURM's signal."),
     Private(
         _SignalConnector, "_sigterm_notifier_fn", "It would broadcast SIGTERM before every step."
     ),
@@ -112,6 +114,14 @@ def put_off_signals(
     replace(trainer.fit_loop.epoch_loop, "_broadcast_sigterm_tensor", _nothing)
     requeue: Callable[..., None] = replace(signals, "_slurm_sigusr_handler_fn", on_requeue)
     return requeue
+
+
+def requeue_signal(trainer: Trainer) -> int | None:
+    """Return the signal by which SLURM asks Lightning for a requeue; None without requeues."""
+    environment = trainer._accelerator_connector.cluster_environment
+    if isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        return environment.requeue_signal
+    return None
 
 
 def save_requeue_at(trainer: Trainer, path: Path) -> None:

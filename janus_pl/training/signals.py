@@ -1,4 +1,7 @@
-"""SIGTERM and SIGINT: a run finishes its step, saves a checkpoint, and exits with 128 + signal.
+"""Signals that stop a run: it finishes its step, saves a checkpoint, and exits with 128 + signal.
+
+They are those of `janus_pl.errors.STOPPING`. A signal that was ignored when the program started
+stays ignored, as SIGHUP under `nohup`.
 
 Lightning's own handling falls short. SIGINT ends the process from within `fit` with exit code 1.
 SIGTERM raises between two steps without a checkpoint. Under DDP its handler joins a collective that
@@ -13,6 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -21,13 +25,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from janus_pl.errors import Exit
+from janus_pl.errors import STOPPING, Exit
 from janus_pl.run.folder import LAST
 from janus_pl.training.clock import is_last_epoch
-from janus_pl.training.lightning import put_off_signals, save_requeue_at
+from janus_pl.training.lightning import put_off_signals, requeue_signal, save_requeue_at
 from janus_pl.training.task import JanusTask
 
-HANDLED = signal.SIGTERM, signal.SIGINT
 NOTICE = b"SIGINT: finishing; another one ends at once\n"
 
 
@@ -44,7 +47,7 @@ class Interrupted(BaseException):
 
 
 class StopSignals:
-    """The handler of SIGTERM and SIGINT within a `with` block, in the main thread.
+    """The handler of signals that stop a run, within a `with` block, in the main thread.
 
     The first signal is noted for `StopBetweenSteps`; if nobody reads the note, it raises at once.
     A SIGINT after another signal ends the process at once.
@@ -60,7 +63,8 @@ class StopSignals:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
-        self._before = {signum: signal.getsignal(signum) for signum in HANDLED}
+        before = {signum: signal.getsignal(signum) for signum in STOPPING}
+        self._before = {k: v for k, v in before.items() if v not in (signal.SIG_IGN, None)}
         self.install()
         return self
 
@@ -74,7 +78,12 @@ class StopSignals:
 
     def install(self) -> None:
         """Become the handler, also again after Lightning has installed its own."""
-        _install(dict.fromkeys(HANDLED, self._handle))
+        _install(dict.fromkeys(self._before, self._handle))
+
+    def leave(self, signum: int) -> None:
+        """Handle a signal no longer: somebody else will."""
+        if signum in self._before:
+            _install({signum: self._before.pop(signum)})
 
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if self.received and signum == signal.SIGINT:
@@ -83,7 +92,8 @@ class StopSignals:
         if first and not self.deferred:
             raise Interrupted(signum)
         if first and signum == signal.SIGINT:
-            os.write(2, NOTICE)  # print is not safe here
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, NOTICE)  # print is not safe here
 
 
 class StopBetweenSteps(Checkpoint):
@@ -100,6 +110,8 @@ class StopBetweenSteps(Checkpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._requeue = put_off_signals(trainer, self._ask)
+        if (signum := requeue_signal(trainer)) is not None:
+            self.signals.leave(signum)  # Lightning takes it only if nobody else handles it
         # If one rank stopped now by itself, the others would wait forever.
         self.signals.deferred = self.signals.deferred or trainer.world_size > 1
 

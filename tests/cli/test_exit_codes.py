@@ -20,6 +20,7 @@ from janus_pl.errors import (
     FINAL,
     INTERRUPTED,
     SOUND,
+    STOPPING,
     DivergenceError,
     Exit,
     StorageError,
@@ -28,7 +29,7 @@ from janus_pl.errors import (
 )
 from janus_pl.run.folder import RunFolder, interrupted
 from janus_pl.sweep.states import ENDS, State
-from janus_pl.training.signals import HANDLED, Interrupted
+from janus_pl.training.signals import Interrupted
 
 FULL = OSError(28, "No space left on device", "runs/a.png")
 # Each error class, its exit code, and the state of a sweep's run that ends with it.
@@ -38,8 +39,12 @@ TABLE: list[tuple[BaseException, int, State | None]] = [
     (DivergenceError("loss not finite", recorded=True), 0, State.DONE),
     (StorageError("runs/last.ckpt", FULL), 4, None),
     (TheoremError("the tail bound is broken"), 5, State.BROKEN),
+    (Interrupted(signal.SIGHUP), 129, None),
     (Interrupted(signal.SIGINT), 130, None),
+    (Interrupted(signal.SIGUSR1), 138, None),
+    (Interrupted(signal.SIGUSR2), 140, None),
     (Interrupted(signal.SIGTERM), 143, None),
+    (Interrupted(signal.SIGXCPU), 152, None),
 ]
 
 
@@ -100,7 +105,10 @@ def test_help_and_readme_say_the_codes() -> None:
 
 
 def test_signals_that_are_handled_have_codes() -> None:
-    assert {Exit(128 + signum) for signum in HANDLED} == {*INTERRUPTED}
+    assert {Exit(128 + signum) for signum in STOPPING} == {*INTERRUPTED}
+    assert all(code > 128 for code in INTERRUPTED) and all(
+        c in INTERRUPTED for c in Exit if c > 128
+    )
 
 
 @pytest.mark.parametrize("code", [*Exit])

@@ -101,18 +101,26 @@ def test_a_folder_is_held_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert len(wandb_run._folders) == 1
 
 
-def test_how_it_ended_is_written_where_wandb_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_how_it_ended_is_written_first_and_stays_where_wandb_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
+    folder = tmp_path / "a"
+    seen: list[Any] = []
+
     def fail(exit_code: int = 0) -> None:
+        seen.append((outcome(folder), is_held(folder)))
         raise RuntimeError("no service")
 
-    wandb_run._hold(tmp_path / "a")
-    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="no service"):
+    wandb_run._hold(folder)
+    with monkeypatch.context() as patch:
         patch.setattr(wandb, "finish", fail)
+        patch.setattr(wandb, "teardown", lambda: seen.append("teardown"))
         wandb_run.finish(0)
-    assert outcome(tmp_path / "a") == {"exit_code": 0}
-    assert not is_held(tmp_path / "a")
+    assert seen == [({"exit_code": 0}, True), "teardown"]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "could not be closed (no service)" in line
+    assert outcome(folder) == {"exit_code": 0}
+    assert not is_held(folder)
 
 
 def test_a_network_that_is_gone_is_said_in_a_line(

@@ -77,7 +77,11 @@ def test_so_many_at_a_time_and_the_cores_divided(jobs: int, folder: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+    ("signum", "code"),
+    [
+        *((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)),
+        (signal.SIGKILL, -9),
+    ],
 )
 def test_stopped_in_the_middle_and_started_again(signum: int, code: int, folder: Path) -> None:
     """At the 4th epoch of 24, and at the 16th."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from janus_pl.errors import STOPPING
 from janus_pl.run.folder import RunFolder
 from janus_pl.sweep import progress, scheduler, states, view
 from janus_pl.sweep.plan import PlannedRun
@@ -22,7 +23,7 @@ from janus_pl.sweep.scheduler import GRACE, Scheduler, StopRequest, unfinished
 from janus_pl.sweep.states import Entry, State, exit_code, look, seconds_left
 from janus_pl.sweep.view import View
 
-TERM, INT, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGKILL
+TERM, INT, HUP, KILL = signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL
 
 
 class Clock:
@@ -488,18 +489,20 @@ def test_whatever_goes_wrong_nothing_is_left_behind(
         ([TERM, INT], TERM, True),
         ([INT, INT], INT, True),
         ([INT, INT, TERM], INT, True),
+        ([HUP, INT], HUP, True),
+        ([signal.SIGUSR2], signal.SIGUSR2, False),
     ],
 )
 def test_the_first_signal_asks_and_a_later_ctrl_c_kills(
     signals: list[int], first: int, kill: bool
 ) -> None:
-    before = [signal.getsignal(signum) for signum in (INT, TERM)]
+    before = [signal.getsignal(signum) for signum in STOPPING]
     with StopRequest() as stop:
-        assert [signal.getsignal(signum) for signum in (INT, TERM)] == [stop._handle] * 2
+        assert [signal.getsignal(signum) for signum in STOPPING] == [stop._handle] * 6
         for signum in signals:
             os.kill(os.getpid(), signum)
     assert (stop.signum, stop.kill) == (first, kill)
-    assert [signal.getsignal(signum) for signum in (INT, TERM)] == before
+    assert [signal.getsignal(signum) for signum in STOPPING] == before
 
 
 # The table

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at every moment of a run: exit code, checkpoint, record, W&B's state."""
+"""Signals at every moment of a run: exit code, checkpoint, record, W&B's state."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import janus_pl.linear.replicas
 from janus_pl.cli.main import main
 from janus_pl.data import DigitsPair
 from janus_pl.data.images import RawPair
+from janus_pl.errors import STOPPING
 from janus_pl.linear import log_spaced
 from janus_pl.records.read import read
 
@@ -69,14 +70,17 @@ def stopped(capsys: pytest.CaptureFixture) -> str:
     return line
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129), ("SIGUSR1", 138), ("SIGXCPU", 152)],
+)
 def test_a_signal_in_mid_epoch(name: str, code: int, capsys: pytest.CaptureFixture) -> None:
     """In the 5th step, the 2nd of its epoch: that step is taken, and none after it."""
-    before = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(s) for s in STOPPING]
     constant = [*DIGITS, *PLAIN, "--model.schedule=constant"]
     stop = sending(name, "on_train_batch_start", calls=4)
     assert main([*constant, stop, "--trainer.max_epochs=50"]) == code
-    assert [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(s) for s in STOPPING] == before
     folder = run_folder()
     path = folder / "checkpoints" / "last.ckpt"
     assert stopped(capsys) == f"stopped by {name} after step 5; the checkpoint is {path}"

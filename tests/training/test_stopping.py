@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from janus_pl.training.signals import HANDLED, NOTICE, Interrupted, StopBetweenSteps, StopSignals
+from janus_pl.errors import STOPPING
+from janus_pl.training.signals import NOTICE, Interrupted, StopBetweenSteps, StopSignals
 from janus_pl.training.task import JanusTask
 
-TERM, INT = signal.SIGTERM, signal.SIGINT
+TERM, INT, HUP = signal.SIGTERM, signal.SIGINT, signal.SIGHUP
 
 
 class Ended(BaseException):
@@ -37,7 +38,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 # The signals
 
 
-@pytest.mark.parametrize(("first", "code"), [(TERM, 143), (INT, 130)])
+@pytest.mark.parametrize(("first", "code"), [(TERM, 143), (INT, 130), (HUP, 129)])
 def test_a_signal_that_nobody_looks_for_is_raised_once(
     first: int, code: int, said: list[Any]
 ) -> None:
@@ -77,16 +78,32 @@ def test_a_sigint_after_another_signal_ends_on_the_spot(
 
 def test_handlers_are_ours_within_the_block_and_as_before_after_it() -> None:
     """Also where somebody has put handlers of their own in front, and after an exception."""
-    before = [signal.getsignal(signum) for signum in HANDLED]
+    before = [signal.getsignal(signum) for signum in STOPPING]
     signals = StopSignals()
     with pytest.raises(ZeroDivisionError), signals:
-        assert [signal.getsignal(signum) for signum in HANDLED] == [signals._handle] * 2
-        for signum in HANDLED:
+        assert [signal.getsignal(signum) for signum in STOPPING] == [signals._handle] * 6
+        for signum in STOPPING:
             signal.signal(signum, signal.SIG_IGN)
         signals.install()
-        assert [signal.getsignal(signum) for signum in HANDLED] == [signals._handle] * 2
+        assert [signal.getsignal(signum) for signum in STOPPING] == [signals._handle] * 6
         raise ZeroDivisionError
-    assert [signal.getsignal(signum) for signum in HANDLED] == before
+    assert [signal.getsignal(signum) for signum in STOPPING] == before
+
+
+@pytest.mark.parametrize("ignored", [HUP, INT])
+def test_a_signal_that_is_ignored_stays_ignored(ignored: int) -> None:
+    """As SIGHUP under `nohup`; the others are handled."""
+    before = signal.signal(ignored, signal.SIG_IGN)
+    try:
+        with StopSignals() as signals:
+            signals.install()
+            os.kill(os.getpid(), ignored)
+            assert signal.getsignal(ignored) == signal.SIG_IGN
+            assert signal.getsignal(TERM) == signals._handle
+        assert signals.received == 0
+        assert signal.getsignal(ignored) == signal.SIG_IGN
+    finally:
+        signal.signal(ignored, before)
 
 
 # The fit
@@ -122,6 +139,7 @@ class Trainer:
         self._others = others
         steps = SimpleNamespace(_broadcast_sigterm_tensor=lambda: 1)
         self.fit_loop = SimpleNamespace(epoch_loop=steps)
+        self._accelerator_connector = SimpleNamespace(cluster_environment=None)
         self._signal_connector = SimpleNamespace(
             _slurm_sigusr_handler_fn=self._requeue, _sigterm_notifier_fn=lambda *_: 1
         )
