@@ -13,6 +13,7 @@ from torch import Tensor
 
 from janus_pl.errors import UsageError
 from janus_pl.run.files import write_atomically
+from janus_pl.run.folder import CHECKPOINTS, check_outside
 from janus_pl.training.subjects import subject_of
 
 SPLITS = ("train", "test")
@@ -25,8 +26,9 @@ class MarginCSV(Callback):
     Lightning divides the samples of another module among them, so there one process is asked for.
 
     Args:
-        path: the file to write; an existing one is replaced. Not set: `margins.csv` in the folder
-            of the run whose checkpoint was given, or else in the working directory.
+        path: the file to write; an existing one is replaced. Not set: `margins-ID.csv` in the
+            working directory, ID being the run whose checkpoint was given, or else `margins.csv`.
+            It is not in the run's folder, for a run that has ended does not change.
     """
 
     def __init__(self, path: str | None = None) -> None:
@@ -37,6 +39,7 @@ class MarginCSV(Callback):
         if trainer.world_size > 1 and not subject_of(trainer, pl_module).shares_samples:
             allowed = "1 process in all, for callbacks.MarginCSV of somebody else's module"
             raise UsageError("trainer.devices", trainer.world_size, allowed)
+        check_outside("callbacks.MarginCSV.path", self._path(trainer))
         self._margins = []
 
     def on_predict_batch_end(
@@ -67,7 +70,7 @@ class MarginCSV(Callback):
     def _path(self, trainer: Trainer) -> Path:
         if self.path is not None:
             return Path(self.path).expanduser()
-        folder = Path(trainer.ckpt_path or "").parent
-        if folder.name == "checkpoints":  # RUN/checkpoints/last.ckpt
-            return folder.parent / "margins.csv"
+        folder = Path(trainer.ckpt_path or "").resolve().parent
+        if folder.name == CHECKPOINTS:  # RUN/checkpoints/last.ckpt
+            return Path(f"margins-{folder.parent.name}.csv")
         return Path("margins.csv")
