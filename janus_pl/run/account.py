@@ -98,8 +98,8 @@ def with_environment(options: Mapping[str, Any]) -> dict[str, Any]:
     filled = dict(options)
     for key, variable in (("name", "WANDB_NAME"), ("group", "WANDB_RUN_GROUP")):
         filled[key] = options[key] if options[key] is not None else os.environ.get(variable) or None
-    tags = os.environ.get("WANDB_TAGS", "")
-    filled["tags"] = options["tags"] or [tag.strip() for tag in tags.split(",") if tag.strip()]
+    tags = os.environ.get("WANDB_TAGS")
+    filled["tags"] = options["tags"] or (tags.split(",") if tags else [])
     begun = begun_run()
     if begun is not None and begun.project:
         if options["project"] not in (None, begun.project):

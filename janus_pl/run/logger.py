@@ -120,6 +120,7 @@ class RunLogger(WandbLogger):
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
+            Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
             run = self._start()
             if getattr(run, "resumed", False):
                 # Rows after the checkpoint were sent before the interruption, and are the same.
