@@ -21,11 +21,9 @@ KEEP = (
     "--trainer.callbacks=[{class_path: callbacks.RunCheckpoint, init_args:"
     " {every_n_epochs: 1, monitor: rho, mode: MODE}}]"
 )
-# Of a number that falls and then is compared with the best so far: the best is the first one.
-MODES = {"first": "max", "last": "min"}
 
 
-@pytest.fixture(scope="module", params=MODES.values(), ids=MODES)
+@pytest.fixture(scope="module", params=["max", "min"])
 def stopped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A working directory with a whole run, and one that was killed after four of six epochs."""
     place = tmp_path_factory.mktemp("stopped")
