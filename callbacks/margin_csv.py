@@ -14,6 +14,7 @@ from torch import Tensor
 
 from janus_pl.errors import UsageError
 from janus_pl.run.files import write_atomically
+from janus_pl.run.folder import CHECKPOINTS, check_outside
 from janus_pl.training.subjects import changed_data, subject_of
 
 SPLITS = ("train", "test")
@@ -30,8 +31,9 @@ class MarginCSV(Callback):
     Lightning divides the samples of another module among them, so there one process is asked for.
 
     Args:
-        path: the file to write; an existing one is replaced. Not set: `margins.csv` in the folder
-            of the run whose checkpoint was given, or else in the working directory. If the
+        path: the file to write; an existing one is replaced. Not set: `margins-ID.csv` in the
+            working directory, ID being the run whose checkpoint was given, or else `margins.csv`.
+            It is not in the run's folder, for a run that has ended does not change. If the
             checkpoint is of other data (`--allow_data_change`), their fingerprint is in the name.
     """
 
@@ -43,6 +45,7 @@ class MarginCSV(Callback):
         if trainer.world_size > 1 and not subject_of(trainer, pl_module).shares_samples:
             allowed = "1 process in all, for callbacks.MarginCSV of somebody else's module"
             raise UsageError("trainer.devices", trainer.world_size, allowed)
+        check_outside("callbacks.MarginCSV.path", self._path(trainer))
         self._margins = []
 
     def on_predict_batch_end(
@@ -82,12 +85,12 @@ class MarginCSV(Callback):
     def _path(self, trainer: Trainer) -> Path:
         if self.path is not None:
             return Path(self.path).expanduser()
-        other = changed_data(trainer)
-        name = f"margins_{other}.csv" if other else "margins.csv"
-        folder = Path(trainer.ckpt_path or "").parent
-        if folder.name == "checkpoints":  # RUN/checkpoints/last.ckpt
-            return folder.parent / name
-        return Path(name)
+        folder, names = Path(trainer.ckpt_path or "").resolve().parent, ["margins"]
+        if folder.name == CHECKPOINTS:  # RUN/checkpoints/last.ckpt
+            names.append(folder.parent.name)
+        if other := changed_data(trainer):
+            names.append(other)
+        return Path("-".join(names) + ".csv")
 
 
 def _labels(batch: Any, count: int) -> Labels:

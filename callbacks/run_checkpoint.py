@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
@@ -11,7 +13,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, tensor
 
 from janus_pl.errors import UsageError, check_integer
+from janus_pl.run.record import is_in
 
+PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 LOSSES = ("train/loss_running", "train/loss")
 
 
@@ -51,24 +55,36 @@ class RunCheckpoint(ModelCheckpoint):
         )
         self._said = False
         self._starts_saved = False
+        self._is_own = False
 
     @property
     def state_key(self) -> str:
         return type(self).__qualname__  # a run may go on with another n
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._starts_saved = False
+        self._starts_saved = self._is_own = False
         with warnings.catch_warnings():
             # A run that is resumed has a folder with a checkpoint, and no other run comes there.
             warnings.filterwarnings("ignore", message="Checkpoint directory .* is not empty")
             super().setup(trainer, pl_module, stage)
 
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        # `predict` and `test` read a checkpoint of a folder that is not theirs to write to. A
+        # folder has many spellings and may be renamed: the file read tells whose folder it is.
+        self._is_own = self.dirpath is not None and is_in(trainer.ckpt_path, Path(self.dirpath))
+
+    def state_dict(self) -> dict[str, Any]:
+        return _in_folder(super().state_dict(), None)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # `predict` and `test` read a checkpoint of a folder that is not theirs to write to.
-        here = {"dirpath": self.dirpath, "monitor": self.monitor}
-        if here.items() <= state_dict.items():
-            super().load_state_dict(state_dict)
-            self.current_score = state_dict["current_score"]  # ModelCheckpoint leaves it out
+        if self._is_own and state_dict["monitor"] == self.monitor:
+            state = _in_folder(state_dict, self.dirpath)
+            if state["best_model_path"] and not Path(state["best_model_path"]).is_file():
+                return  # the next one saved is the best there is
+            super().load_state_dict(state)
+            self.current_score = state["current_score"]  # ModelCheckpoint leaves it out
             self._starts_saved = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -106,3 +122,15 @@ class RunCheckpoint(ModelCheckpoint):
             names = " or ".join(self._names)
             rank_zero_info(f"RunCheckpoint: no {names} is recorded, so no best.ckpt is kept")
         return candidates
+
+
+def _in_folder(state: dict[str, Any], folder: Any) -> dict[str, Any]:
+    """Return a state with its files in a folder; with their names alone if that is None."""
+
+    def placed(path: str) -> str:
+        name = Path(path).name
+        return name if folder is None or not name else os.path.join(folder, name)
+
+    named = {key: placed(state[key]) for key in PATHS}
+    models = {placed(path): score for path, score in state["best_k_models"].items()}
+    return state | named | {"best_k_models": models, "dirpath": folder}

@@ -102,6 +102,7 @@ def sound_checkpoint(
     path: str | None,
     weights_only: bool | None,
     training: bool,
+    goes_on: bool = False,
 ) -> str | None:
     """Return the checkpoint to use: the one that was named, or the sound one beside it.
 
@@ -111,12 +112,14 @@ def sound_checkpoint(
         path: The checkpoint's file, "last" or None.
         weights_only: The option of that name; False is refused.
         training: Whether the state of the training is needed, too.
+        goes_on: Whether the path was found in the folder of a run to go on with.
 
     Raises:
         UsageError: The file does not exist, is not sound or belongs to another model, or
             `weights_only` is False.
     """
-    check_checkpoint(path)
+    if not goes_on:  # else a sound one beside it may be taken
+        check_checkpoint(path)
     if not isinstance(trainer.strategy.checkpoint_io, VerifiedCheckpointIO):
         return path
     check_weights_only(weights_only)

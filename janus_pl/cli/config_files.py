@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
 from janus_pl.errors import UsageError
+from janus_pl.run.account import begun_values
 from janus_pl.run.nested import check_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -46,6 +49,55 @@ def find_configs(args: Sequence[str]) -> list[str]:
         else:
             found.append(arg)
     return found
+
+
+def adds_to(option: str, args: Sequence[str]) -> bool:
+    """Tell whether a list is only added to (`--OPTION+=`, or `KEY+` in a config), never given.
+
+    Args:
+        option: The option's dotted name.
+        args: The command line, as `complete` returns it.
+    """
+    *above, key = option.split(".")
+    added = False
+    given = iter(args)
+    for arg in given:
+        name, equals, value = arg.partition("=")
+        if name in (f"--{option}", f"--{option}+"):
+            added = name.endswith("+")
+            if not added:
+                return False
+        elif name in ("--config", "-c"):
+            path = Path(value if equals else next(given, ""))
+            found = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+            for part in above:
+                found = found.get(part) if isinstance(found, dict) else None
+            if isinstance(found, dict):
+                if found.get(key) not in (None, True):
+                    return False
+                added = added or f"{key}+" in found
+    return added
+
+
+@contextmanager
+def begun_config() -> Iterator[list[str]]:
+    """Yield arguments for the options in the config of the run that has begun in this process.
+
+    In a function of `wandb.agent` these are the values of the sweep: `model.weight_decay` and the
+    like. Other names in the config of the run are the function's own.
+    """
+    values = {k: v for k, v in begun_values().items() if _is_option(k)}
+    if not values:
+        yield []
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "wandb.yaml"
+        file.write_text(yaml.safe_dump(values), encoding="utf-8")
+        yield ["--config", str(file)]
+
+
+def _is_option(key: str) -> bool:
+    return key == "seed_everything" or key.startswith(("model.", "data.", "trainer."))
 
 
 def join_negative_numbers(args: Sequence[str]) -> list[str]:

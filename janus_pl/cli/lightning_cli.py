@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -27,14 +29,17 @@ from janus_pl.cli.checks import (
     is_ours,
     sound_checkpoint,
 )
-from janus_pl.cli.config_files import CONFIGS, complete
+from janus_pl.cli.config_files import CONFIGS, adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
-from janus_pl.run.files import write_atomically
+from janus_pl.run.account import with_environment
+from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
+from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.checkpoints import with_verified_io
+from janus_pl.training.lightning import set_run_id
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.room import check_room_for_checkpoint
 from janus_pl.training.same_data import check_checkpoint_data
@@ -96,6 +101,7 @@ class ConfigReader(LightningCLI):
             UsageError: A part is wrong. The parser's own errors pass through.
         """
         self.config = self.parser.parse_args(complete(args))
+        self._fill()
         check_seed(self._get(self.config, "seed_everything"))
         self._seed_data()
         self.config_init = self.parser.instantiate_classes(self.config)
@@ -136,7 +142,7 @@ class ConfigReader(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_argument("--name", type=str | None, default=None, help="Name of the W&B run.")
-        parser.add_argument("--project", type=str, default="janus_pl", help="W&B project.")
+        parser.add_argument("--project", type=str | None, default=None, help="W&B project.")
         parser.add_argument("--group", type=str | None, default=None, help="W&B group.")
         parser.add_argument("--tags", type=list[str], default=[], help="W&B tags.")
         parser.add_argument(
@@ -169,6 +175,16 @@ class ConfigReader(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Leave the config as it is: a checkpoint's hyperparameters would silently win over it."""
 
+    def _fill(self) -> None:
+        """Take W&B's variables for options that are not given."""
+        assert self.subcommand is not None
+        if self.subcommand != "fit":
+            return
+        config = self.config[self.subcommand]
+        names = ("project", "name", "group", "tags")
+        for name, value in with_environment({key: config.get(key) for key in names}).items():
+            config[name] = value
+
     def _seed_data(self) -> None:
         """Give `seed_everything` to a data module of ours, or a subclass, if its seed is null."""
         assert self.subcommand is not None
@@ -186,10 +202,10 @@ class ConfigReader(LightningCLI):
         assert isinstance(config, dict)
         return config
 
-    def _logger(self) -> RunLogger:
+    def _logger(self, run_id: str | None = None) -> RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
-        return RunLogger(**options, resumed=self.resumed.folder)
+        return RunLogger(**options, resumed=self.resumed.folder, run_id=run_id)
 
 
 class JanusCLI(ConfigReader):
@@ -202,14 +218,17 @@ class JanusCLI(ConfigReader):
 
     def __init__(self, args: Sequence[str], signals: StopSignals | None = None) -> None:
         self._signals = signals
-        super().__init__(args)
+        self._adds_logger = adds_to("trainer.logger", complete(args))
+        with begun_config() as more:
+            super().__init__([*args, *more] if args[:1] == ["fit"] else args)
 
     def _set_seed(self) -> None:
         check_seed(self._get(self.config, "seed_everything"))
         LightningCLI._set_seed(self)
 
     def before_instantiate_classes(self) -> None:
-        """Give the data its seed; for `--ckpt_path last` find the interrupted run, if any."""
+        """Fill the options; for `--ckpt_path last` find the interrupted run, if any."""
+        self._fill()
         self._seed_data()
         self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
         if self._takes_up:
@@ -235,14 +254,13 @@ class JanusCLI(ConfigReader):
         options.callbacks = [*given, exact, describes]
         if self.subcommand == "fit":
             check_callbacks(options.callbacks)
-        if options.logger in (None, True):
-            options.logger = self._logger() if self.subcommand == "fit" else False
-        if self.subcommand == "fit":
-            # Without a logger, too, checkpoints need a folder of their own: they must not replace
-            # another run's, and under SLURM Lightning goes on from any hpc_ckpt_*.ckpt there.
-            own = options.logger if isinstance(options.logger, RunLogger) else None
-            folder = (own or self._logger()).folder
-            options.default_root_dir = options.default_root_dir or str(folder)
+        if options.default_root_dir is not None:
+            check_outside("trainer.default_root_dir", options.default_root_dir)
+        record = self._set_loggers(options)
+        if record is not None and record.folder is not None:
+            # Under SLURM Lightning goes on from any hpc_ckpt_*.ckpt there.
+            options.default_root_dir = options.default_root_dir or str(record.folder)
+            options.callbacks.append(record)
         if options.enable_progress_bar is False and options.callbacks:
             bars = [c for c in options.callbacks if isinstance(c, ProgressBar)]
             options.callbacks = [c for c in options.callbacks if c not in bars]
@@ -255,6 +273,26 @@ class JanusCLI(ConfigReader):
             trainer.callbacks.append(StopBetweenSteps(self._signals))  # type: ignore[attr-defined]
         return trainer
 
+    def _set_loggers(self, options: Namespace) -> RunRecord | None:
+        """Complete the loggers of a fit; return the record of its folder, None without a fit."""
+        given = options.logger
+        listed = given if isinstance(given, list) else [given] if isinstance(given, Logger) else []
+        for logger in listed:
+            if place := logger.save_dir:
+                check_outside("trainer.logger.save_dir", place)
+        if self.subcommand != "fit":
+            options.logger = listed
+            return None
+        others = [each for each in listed if isinstance(each, WandbLogger)]
+        own = self._logger(next((each.version for each in others if each.version), None))
+        for logger in others:
+            set_run_id(logger, own.run_id)
+        if given in (None, True) or self._adds_logger:
+            options.logger = [own, *listed]
+        if not own.resumed:
+            check_new(own.folder)
+        return RunRecord(own.folder, own.resumed)
+
     def _check(self) -> None:
         """Check the parts before the trainer makes a run folder, so that a mistake leaves none."""
         options = self.config_init[self.subcommand]
@@ -262,7 +300,8 @@ class JanusCLI(ConfigReader):
         if self._takes_up:
             self._agree(options)
         options.ckpt_path = sound_checkpoint(
-            self.trainer, self.model, options.ckpt_path, options.weights_only, training
+            *(self.trainer, self.model, options.ckpt_path, options.weights_only, training),
+            goes_on=self.resumed.folder is not None,
         )
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
@@ -299,29 +338,35 @@ class JanusCLI(ConfigReader):
             self.after_fit()
 
     def after_fit(self) -> None:
+        if (record := record_of(self.trainer)) is None:
+            return
+        print(f"Run folder: {record.folder}")
         logger = self.trainer.logger
-        if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
-            print(f"Run folder: {logger.folder}")
-            if not logger.experiment.disabled:
-                print(f"Look at it: wandb leet {logger.wandb_folder}")
-                print(f"Figures:    python -m janus_pl report {logger.folder} --out report")
+        if isinstance(logger, RunLogger) and not logger.experiment.disabled:
+            print(f"Look at it: wandb leet {logger.wandb_folder}")
+        print(f"Figures:    python -m janus_pl report {record.folder} --out report")
 
 
 class SaveRunConfig(SaveConfigCallback):
     """A callback that writes the resolved config to the run's folder and, nested, once to W&B."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        logger = trainer.logger
-        if isinstance(logger, RunLogger):
-            config = self.config.clone()
-            config.allow_data_change = False  # allowed once, not to whoever repeats the run
-            if logger.resumed:
-                config.ckpt_path = None  # the config repeats the run from its start
-            text = self.parser.dump(config, skip_none=False)
-            run = logger.experiment  # makes the folder
-            write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
-            with logger.sending():
-                run.config.update(yaml.safe_load(text), allow_val_change=True)
+        if (record := record_of(trainer)) is None:
+            return
+        config = self.config.clone()
+        config.allow_data_change = False  # allowed once, not to whoever repeats the run
+        if record.goes_on:
+            config.ckpt_path = None  # the config repeats the run from its start
+        text = self.parser.dump(config, skip_none=False)
+        plain = yaml.safe_load(text)
+        own = [each for each in trainer.loggers if isinstance(each, RunLogger)]
+        if own and isinstance(plain["trainer"]["logger"], list):
+            text = text.replace("\n  logger:", "\n  logger+:", 1)  # beside the run's own
+        record.write_config_text(text)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                with logger.sending() if isinstance(logger, RunLogger) else nullcontext():
+                    logger.experiment.config.update(plain, allow_val_change=True)
 
 
 def _quiet_lightning() -> None:

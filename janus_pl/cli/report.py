@@ -17,6 +17,7 @@ from janus_pl.records.read import read, told
 from janus_pl.report.figures import Figure, draw
 from janus_pl.report.page import write
 from janus_pl.report.publish import publish
+from janus_pl.run.folder import check_outside
 from janus_pl.verify.table import verdicts
 
 USAGE = "RUN... --out DIR [--x epoch|step|eta_t] [--unfinished] [--log]"
@@ -31,6 +32,7 @@ def main(args: Sequence[str]) -> int:
         StorageError: A file cannot be written.
     """
     options = _parser().read(args, needed="runs")
+    check_outside("--out", options.out)
     records = read(options.runs, options.unfinished)
     for line in told(records):
         print(line, file=sys.stderr)

@@ -14,6 +14,7 @@ from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
 from janus_pl.records.families import is_untrained, told_apart, why_untrained
 from janus_pl.records.read import read, told
+from janus_pl.run.folder import check_outside
 from janus_pl.verify.table import verdicts
 from janus_pl.verify.verdicts import Outcome, Verdict
 
@@ -33,6 +34,8 @@ def main(args: Sequence[str]) -> int:
     options = _parser().read(args, needed="runs")
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
         raise UsageError("--json", options.json, "a file in an existing folder, or -")
+    if options.json not in (None, "-"):
+        check_outside("--json", options.json)
     records = read(options.runs, options.unfinished)
     for line in told(records):
         print(line, file=sys.stderr)

@@ -27,7 +27,7 @@ from janus_pl.linear.record import LinearRecord, facts_of, save_problem, save_re
 from janus_pl.linear.replicas import LinearTraining
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
-from janus_pl.run.logger import RunLogger
+from janus_pl.run.record import record_of
 from janus_pl.run.rows import AXES
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
@@ -179,7 +179,7 @@ class LinearRegressor(JanusTask):
         self._loaded: Mapping[str, Any] | None = None
 
     def configure_callbacks(self) -> list[Callback]:
-        return [_Rescue()]
+        return [*super().configure_callbacks(), _Rescue()]
 
     def configure_optimizers(self) -> Optimizer:
         return _Counter([self.weight])
@@ -313,10 +313,8 @@ class LinearRegressor(JanusTask):
     @property
     def _folder(self) -> Path | None:
         """The folder for the files of the run, on the process that writes them; else None."""
-        logger = self.trainer.logger
-        if isinstance(logger, RunLogger) and self.trainer.is_global_zero:
-            return logger.folder
-        return None
+        record = record_of(self.trainer)
+        return None if record is None else record.folder
 
 
 class _Rescue(Callback):

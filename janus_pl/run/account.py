@@ -1,4 +1,4 @@
-"""W&B's credentials, and the ids and folder names of runs; imports no trainer."""
+"""W&B's credentials and variables, and the ids and folder names of runs; imports no trainer."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ import netrc
 import os
 import secrets
 import string
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
+import yaml
 
 from janus_pl.errors import UsageError
 
@@ -41,3 +46,66 @@ def check_folder_name(field: str, value: str | None) -> None:
 def new_id() -> str:
     """Return an id of eight random letters and digits, as W&B's own."""
     return "".join(secrets.choice(string.ascii_lowercase + string.digits) for _ in range(8))
+
+
+def begun_run() -> Any:
+    """Return the run that `wandb.init()` has begun in this process; None if there is none."""
+    return wandb.run
+
+
+def begun_values() -> dict[str, Any]:
+    """Return the config of the run that `wandb.init()` or `wandb.agent(function=...)` has begun.
+
+    The agent runs its function in a thread of its own and leaves the values of the sweep in a file.
+    `wandb agent` starts a command instead, which has the values among its arguments.
+    """
+    if (begun := begun_run()) is not None:
+        return dict(begun.config)
+    file = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not file or threading.current_thread() is threading.main_thread():
+        return {}
+    found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    return {key: each["value"] for key, each in found.items() if isinstance(each, dict)}
+
+
+def given_id() -> str | None:
+    """Return the id of the run that has begun in this process, or WANDB_RUN_ID; None without."""
+    begun = begun_run()
+    return begun.id if begun is not None else os.environ.get("WANDB_RUN_ID") or None
+
+
+def job_type() -> str:
+    """Return the job type of a run: WANDB_JOB_TYPE, or else `train`.
+
+    Raises:
+        UsageError: It is `report`, by which the readers of records know figures.
+    """
+    given = os.environ.get("WANDB_JOB_TYPE") or "train"
+    if given == "report":
+        raise UsageError("WANDB_JOB_TYPE", given, "another one than that of figures, as train")
+    return given
+
+
+def with_environment(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a run, and for those that are not given W&B's variables.
+
+    Args:
+        options: `project`, `name`, `group` and `tags`; None or empty if they are not given.
+
+    Raises:
+        UsageError: A project is given, and a run of another one has begun in this process.
+    """
+    filled = dict(options)
+    for key, variable in (("name", "WANDB_NAME"), ("group", "WANDB_RUN_GROUP")):
+        filled[key] = options[key] if options[key] is not None else os.environ.get(variable) or None
+    tags = os.environ.get("WANDB_TAGS")
+    filled["tags"] = options["tags"] or (tags.split(",") if tags else [])
+    begun = begun_run()
+    if begun is not None and begun.project:
+        if options["project"] not in (None, begun.project):
+            allowed = f"{begun.project}, that of the run that wandb.init() has begun"
+            raise UsageError("--project", options["project"], allowed)
+        filled["project"] = begun.project
+    elif options["project"] is None:
+        filled["project"] = os.environ.get("WANDB_PROJECT") or "janus_pl"
+    return filled

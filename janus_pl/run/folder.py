@@ -22,6 +22,7 @@ import yaml
 
 from janus_pl.errors import FINAL, UsageError
 from janus_pl.run.files import write_atomically
+from janus_pl.run.lines import FILE as ROWS
 from janus_pl.run.lines import count_in
 from janus_pl.run.nested import check_yaml
 
@@ -33,23 +34,39 @@ FREE = (
     *("name", "group", "tags", "project", "run_dir"),
     *("ckpt_path", "allow_config_change", "allow_data_change"),
 )
-FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "profiler")
+FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "logger+", "profiler")
 
 
 class RunFolder:
     """The folder of a run, locked by this process until `end` or `let_go`.
 
+    Args:
+        path: The folder.
+        goes_on: Whether to go on with the run in it; if not, there may be none.
+
     Raises:
-        UsageError: Another process trains in it.
+        UsageError: Another process trains in it, or it has a run that this one would overwrite.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, goes_on: bool = True) -> None:
+        if not goes_on:
+            check_new(path)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path.absolute()  # the working directory may change
         self._lock = self._hold(path)
         if self._lock is None:
             raise UsageError("--ckpt_path", str(path), "a run that no other process is at work on")
+        if not goes_on:
+            self._check_still_new(path)
         (path / OUTCOME).unlink(missing_ok=True)
+
+    def _check_still_new(self, path: Path) -> None:
+        """Refuse a run that another process has made since, or has ended."""
+        try:
+            check_new(path)
+        except UsageError:
+            self.let_go()
+            raise
 
     def _hold(self, path: Path) -> IO[str] | None:
         for _ in range(20):  # `is_held` of another process may lock it for a moment
@@ -81,6 +98,33 @@ class RunFolder:
             self._lock = None
 
 
+def check_new(folder: Path) -> None:
+    """Refuse a folder with a run in it, and one in the folder of a run that has ended.
+
+    Raises:
+        UsageError: A new run there would write into the record of another one.
+    """
+    ended = exit_code_of(folder) in FINAL
+    if ended or (folder / ROWS).exists() or any(folder.glob(f"{CHECKPOINTS}/*.ckpt")):
+        how = "has ended" if ended else "can go on by --ckpt_path last"
+        allowed = f"the id of a new run; the one in {folder} {how}"
+        raise UsageError("WANDB_RUN_ID", folder.name, allowed)
+    check_outside("--run_dir", folder.parent)
+
+
+def check_outside(field: str, place: str | Path) -> None:
+    """Refuse a place to write to that is in the folder of a run that has ended.
+
+    Raises:
+        UsageError: It is; the record of such a run does not change any more.
+    """
+    path = Path(place).expanduser().resolve()
+    for folder in (path, *path.parents):
+        if (folder / OUTCOME).is_file() and exit_code_of(folder) in FINAL:
+            allowed = f"a place outside of {folder}, whose run has ended"
+            raise UsageError(field, str(place), allowed)
+
+
 def interrupted(root: Path) -> list[Path]:
     """Return the runs in a folder that are interrupted (module docstring), newest first."""
     runs = [config.parent for config in root.glob(f"*/{CONFIG}")]
@@ -88,9 +132,13 @@ def interrupted(root: Path) -> list[Path]:
 
 
 def checkpoint_of(folder: Path) -> Path | None:
-    """Return the newest checkpoint of a run; None if it stopped before its first one."""
+    """Return the newest checkpoint of a run; None if it stopped before its first one.
+
+    If `last.ckpt` is gone and others are there, its path is returned all the same: a sound one
+    beside it is taken in its place.
+    """
     path = folder / CHECKPOINTS / LAST
-    return path if path.is_file() else None
+    return path if path.is_file() or any(path.parent.glob("*.ckpt")) else None
 
 
 def config_of(folder: Path) -> dict[str, Any]:

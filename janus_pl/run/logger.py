@@ -15,12 +15,17 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import Exit, StorageError, UsageError
-from janus_pl.run.account import check_folder_name, has_account, new_id
-from janus_pl.run.description import KEY, Description, write_description
+from janus_pl.run.account import (
+    begun_run,
+    check_folder_name,
+    given_id,
+    has_account,
+    job_type,
+    new_id,
+)
+from janus_pl.run.description import KEY, Description
 from janus_pl.run.files import settle
-from janus_pl.run.folder import RunFolder
-from janus_pl.run.journal import FILE as JOURNAL
-from janus_pl.run.journal import Journal
+from janus_pl.run.folder import ROWS, RunFolder
 from janus_pl.run.name import run_name, run_tags
 from janus_pl.run.service import NoRun, check_folders, forget_service, hush_sockets, signs_of_death
 
@@ -48,10 +53,13 @@ class RunLogger(WandbLogger):
         tags: W&B tags.
         run_dir: The folder of all runs.
         resumed: The folder of a run to go on with; the run keeps its id.
+        run_id: The id of a new run; if it is None, that of a run that `wandb.init()` has begun in
+            this process, or else WANDB_RUN_ID, or else a random one.
 
     Attributes:
         resumed: Whether this goes on with a run.
-        journal: The rows in a file of the run's folder, beside W&B's record; first process only.
+        run_id: The id of the run.
+        named: Whether the run was given a name.
         sent_steps: The optimizer steps up to which W&B has the rows of a resumed online run.
         epoch_end: Takes Lightning's own metrics in place of W&B and returns whether it did; None
             if W&B gets them as they come.
@@ -68,55 +76,54 @@ class RunLogger(WandbLogger):
         tags: Sequence[str] | None = (),
         run_dir: str | Path = "runs",
         resumed: Path | None = None,
+        run_id: str | None = None,
     ) -> None:
-        run_id = resumed.name if resumed else os.environ.get("WANDB_RUN_ID") or new_id()
+        run_id = resumed.resolve().name if resumed else run_id or given_id() or new_id()
         tags = tags or ()
         _check_names(project, run_id, name, group, tags)
         self.resumed = resumed is not None
+        self.run_id = run_id
         self.sent_steps = -1
         self.epoch_end: Callable[[Mapping[str, float]], bool] | None = None
-        self._named = name is not None
-        self.folder = Path(run_dir) / project / run_id
-        self.journal = Journal(self.folder)
+        self.named = name is not None
+        self.folder = resumed or Path(run_dir) / project / run_id
         super().__init__(
             project=project,
             name=name,
             save_dir=str(run_dir),
             id=run_id,
             group=group,
-            job_type="train",
+            job_type=job_type(),
             tags=list(tags),
             config={},
         )
         # WandbLogger passes it on even if it is not set, and W&B then warns.
         del self._wandb_init["anonymous"]
         # Absolute, for W&B's service may have been started in another working directory.
-        self._wandb_init["dir"] = str(self.folder.absolute())
+        place = os.environ.get("WANDB_DIR") or self.folder
+        self._wandb_init["dir"] = str(Path(place).absolute())
 
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
         if self._experiment is None:
-            check_folders()
+            if (begun := begun_run()) is not None and begun.id == self.run_id:
+                take(self.folder, self.resumed)
+                self.named = self.named or begun.name is not None
+                self._experiment = begun
+                return begun
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
                 raise UsageError("WANDB_MODE", "online", "offline, until `wandb login` was run")
-            _made.clear()
-            folder = self.folder.absolute()
-            _made.extend(place for place in (folder, *folder.parents) if not place.exists())
-            try:
-                _hold(self.folder)
-            except OSError as error:
-                raise StorageError(self.folder, error) from error
-            except UsageError:
-                _made.clear()  # another process works there, and has made it
-                raise
+            take(self.folder, self.resumed)
             if "WANDB_MODE" not in os.environ and not has_account():
                 self._wandb_init["mode"] = "offline"
                 rank_zero_info(
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
+            Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
+            check_folders()
             run = self._start()
             if getattr(run, "resumed", False):
                 # Rows after the checkpoint were sent before the interruption, and are the same.
@@ -131,9 +138,10 @@ class RunLogger(WandbLogger):
         try:
             return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except wandb.errors.CommError as error:
+            place = self._wandb_init["dir"]
             rank_zero_warn(
                 f"W&B: no connection ({_reason(error)}), so this run is recorded offline;"
-                f" `wandb sync {self.folder}/wandb/offline-run-*` brings it online later."
+                f" `wandb sync {place}/wandb/offline-run-*` brings it online later."
             )
             wandb.teardown()  # else W&B's service takes the run's id for in use
             self._wandb_init["mode"] = "offline"
@@ -171,30 +179,21 @@ class RunLogger(WandbLogger):
         except signs_of_death() as error:
             rank_zero_warn(
                 f"W&B: its service has died ({_reason(error)}). The run goes on without it; its"
-                f" rows are in {self.journal.path}"
+                f" rows are in {self.folder / ROWS}"
             )
             nobody: Any = NoRun(self._experiment)
             self._experiment = nobody
             forget_service()
 
     def describe(self, description: Description) -> None:
-        """Put a description into the run's folder and into W&B: config, name and tags."""
+        """Put a description into W&B: config, name and tags."""
         run = self.experiment
-        name = run.name if self._named else run_name(description)
-        known = {"id": self.folder.name, "name": name, "group": run.group}
-        if isinstance(run, NoRun):
-            known = {"id": self.folder.name}
-        write_description(self.folder, description, **known)
+        name = run.name if self.named else run_name(description)
         with self.sending():
             run.config.update({KEY: description.to_plain()}, allow_val_change=True)
-            if not self._named:
+            if not self.named:
                 run.name = name
             run.tags = tuple(dict.fromkeys([*(run.tags or ()), *run_tags(description)]))
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        super().finalize(status)
-        self.journal.close()
 
     @property
     def wandb_folder(self) -> Path:
@@ -202,8 +201,18 @@ class RunLogger(WandbLogger):
         return Path(self.experiment.settings.sync_dir)
 
 
+def known_as(loggers: Sequence[Logger], description: Description) -> dict[str, str | None]:
+    """Return the name and the group of a run, as the first W&B logger has them."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger) and not isinstance(logger.experiment, NoRun):
+            run = logger.experiment
+            made = isinstance(logger, RunLogger) and not logger.named
+            return {"name": run_name(description) if made else run.name, "group": run.group}
+    return {}
+
+
 def record_description(loggers: Sequence[Logger], description: Description) -> None:
-    """Put a description into the records of the W&B loggers; the first process alone calls it."""
+    """Put a description into W&B by each of its loggers; the first process alone calls it."""
     for logger in loggers:
         if isinstance(logger, RunLogger):
             logger.describe(description)
@@ -274,7 +283,7 @@ def _finish_record(exit_code: int) -> None:
     except Exception as error:  # its service has died, or its disk is full
         print(
             f"W&B: its record of this run could not be closed ({_reason(error)}); the rows are"
-            f" whole in {JOURNAL}, and the outcome is written",
+            f" whole in {ROWS}, and the outcome is written",
             file=sys.stderr,
         )
         forget_service()
@@ -288,10 +297,43 @@ def _reason(error: Exception) -> str:
     return str(error).partition("\n")[0] or type(error).__name__
 
 
-def _hold(folder: Path) -> None:
+def take(folder: Path, goes_on: bool = False) -> None:
+    """Make the folder and lock it, unless this process has the lock; `finish` or `end` release it.
+
+    Raises:
+        StorageError: The folder cannot be made.
+        UsageError: The folder has a run that this one does not go on with, or another process is
+            at work in it.
+    """
+    if _held(folder) is not None:
+        return
+    _made.clear()
+    absolute = folder.absolute()
+    missing = [place for place in (absolute, *absolute.parents) if not place.exists()]
+    try:
+        _hold(folder, goes_on)
+    except OSError as error:
+        raise StorageError(folder, error) from error
+    _made.extend(missing)
+
+
+def end(folder: Path, exit_code: int) -> None:
+    """End the run in one folder that this process has locked."""
+    if (held := _held(folder)) is not None:
+        _folders.remove(held)
+        held.end(exit_code)
+
+
+def _held(folder: Path) -> RunFolder | None:
+    """Return the lock of this process on a folder, whatever the folder's spelling."""
+    place = folder.resolve()
+    return next((held for held in _folders if held.path.resolve() == place), None)
+
+
+def _hold(folder: Path, goes_on: bool = True) -> None:
     """Make the folder and lock it, so that no other process goes on with its run."""
-    if all(held.path != folder.absolute() for held in _folders):
-        _folders.append(RunFolder(folder))
+    if _held(folder) is None:
+        _folders.append(RunFolder(folder, goes_on))
 
 
 @rank_zero_only
@@ -313,6 +355,8 @@ def discard() -> None:
         if wandb.run.step > 0:
             return
         _finish_record(Exit.USAGE)
+    if any((place / ROWS).exists() for place in _made[:1]):
+        return
     for held in _folders:
         held.let_go()
     _folders.clear()

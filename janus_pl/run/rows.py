@@ -12,8 +12,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
-from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
@@ -38,24 +37,23 @@ class Table(NamedTuple):
 Value = float | Histogram | Table
 
 
-def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
-    """Write one row to every logger of the trainer, on the first process alone.
-
-    A number that is not finite is left out: it reads as missing, never as a measurement. Loggers
-    other than W&B's get the numbers; W&B gets the histograms and tables too, with the epoch as
-    the x axis.
-    """
-    if not trainer.is_global_zero:
-        return
+def split_row(row: Mapping[str, Value]) -> tuple[dict[str, float], dict[str, Histogram | Table]]:
+    """Return the finite numbers of a row, and its histograms and tables."""
     numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
-    objects = {k: v for k, v in row.items() if isinstance(v, Histogram | Table)}
-    for logger in trainer.loggers:
+    return numbers, {k: v for k, v in row.items() if isinstance(v, Histogram | Table)}
+
+
+def log_to(
+    loggers: Sequence[Logger],
+    numbers: Mapping[str, float],
+    objects: Mapping[str, Histogram | Table],
+) -> None:
+    """Log the two parts of a row to each logger that takes them."""
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             log_row(logger, {**numbers, **objects})
-            if journal := getattr(logger, "journal", None):
-                journal.append({**numbers, **objects})
         else:
-            logger.log_metrics(numbers, step=int(row["trainer/global_step"]))  # type: ignore[arg-type]
+            logger.log_metrics(dict(numbers), step=int(numbers["trainer/global_step"]))
 
 
 def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:

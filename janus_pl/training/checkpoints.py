@@ -117,7 +117,8 @@ def load_sound(path: Path, map_location: Any = "cpu") -> tuple[Path, dict[str, A
     Raises:
         UsageError: Neither is sound, or the file does not exist.
     """
-    if not path.is_file():
+    gone = path.name == LAST and any(path.parent.glob("*.ckpt"))
+    if not path.is_file() and not gone:
         raise UsageError("--ckpt_path", str(path), "an existing checkpoint file")
     try:
         return path, _read(path, map_location)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import Logger
 from torch.optim import Optimizer
 
 from janus_pl.run.logger import RunLogger
+from janus_pl.run.record import record_of
 from janus_pl.run.rows import AXES
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.lightning import epoch_metrics
@@ -36,8 +38,11 @@ class EpochRows(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.row_subject.start()
-        for logger in _own_loggers(trainer):
+        own = _own_loggers(trainer)
+        for logger in own:
             logger.epoch_end = self._take
+        if not own and record_of(trainer) is not None:
+            trainer.loggers = [*trainer.loggers, _Hearer(self._take)]
         if trainer.global_step == 0:
             self._complete(trainer)
             self.row_subject.row.write(trainer)
@@ -115,9 +120,30 @@ class EpochRows(Callback):
     def _end(self, trainer: Trainer) -> None:
         for logger in _own_loggers(trainer):
             logger.epoch_end = None
+        trainer.loggers = [each for each in trainer.loggers if not isinstance(each, _Hearer)]
         if self.subject is not None:
             self.subject.stop()
         self.subject = None
+
+
+class _Hearer(Logger):
+    """A logger that hears Lightning's metrics of an epoch, for a record without a `RunLogger`.
+
+    Args:
+        take: Takes metrics.
+    """
+
+    def __init__(self, take: Callable[[Mapping[str, float]], bool]) -> None:
+        self._take = take
+
+    name = version = None  # it has no place
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if AXES[-1] not in metrics:  # else it is a row that is being written
+            self._take(metrics)
+
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: the record has the config."""
 
 
 def _own_loggers(trainer: Trainer) -> list[RunLogger]:

@@ -72,6 +72,7 @@ PRIVATE = (
     Private(RichProgressBar, "_update", "ProgressBar moves that bar."),
     Private(RichProgressBar, "_update_metrics", "ProgressBar shows the numbers beside it."),
     Private(WandbLogger, "_wandb_init", "RunLogger decides folder, mode and settings of a run."),
+    Private(WandbLogger, "_id", "The command line gives a user's logger the id of its folder."),
     Private(WandbLogger, "_experiment", "RunLogger holds its folder before W&B starts the run."),
     Private(LightningCLI, "_get", "ConfigReader reads options of the subcommand."),
     Private(LightningCLI, "_parser", "ConfigReader dumps the config with the subcommand's parser."),
@@ -156,6 +157,12 @@ def epoch_metrics(trainer: Trainer) -> dict[str, Any]:
     """
     results = trainer._results
     return {} if results is None else dict(results.metrics(False)["log"])
+
+
+def set_run_id(logger: WandbLogger, run_id: str) -> None:
+    """Let the run of a W&B logger that has not started have an id, by which its folder is named."""
+    logger._wandb_init["id"] = run_id
+    replace(logger, "_id", run_id)
 
 
 def starts_processes_by_fork(trainer: Trainer) -> bool:

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from janus_pl.run.logger import RunLogger
+from janus_pl.run.record import RunRecord, record_of
 from janus_pl.run.rows import log_row
 from janus_pl.training.lightning import end_without_steps, restore_loader_position
 
@@ -41,9 +42,9 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         state = {"generators": generators(), "ends": trainer.should_stop, "rows": 0}
-        if (logger := _run_logger(trainer)) is not None:
-            logger.journal.sync()
-            state["rows"] = logger.journal.count
+        if (record := record_of(trainer)) is not None and record.journal is not None:
+            record.journal.sync()
+            state["rows"] = record.journal.count
         checkpoint["exact_resume"] = state
 
     def on_load_checkpoint(
@@ -55,22 +56,22 @@ class ExactResume(Callback):
         # The loaders are made later, and draw from the generators.
         if self._state is not None:
             set_generators(self._state["generators"])
-        logger = _run_logger(trainer)
-        if self.goes_on and logger is not None:
-            for row in logger.journal.keep(self._state["rows"] if self._state else 0):
-                log_row(logger, row)
+        for each in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(each, RunRecord):
+                each.open(trainer)
+                self.goes_on = self.goes_on or each.goes_on
+        record = record_of(trainer)
+        if self.goes_on and record is not None and record.journal is not None:
+            own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
+            for row in record.journal.keep(self._state["rows"] if self._state else 0):
+                for logger in own:
+                    log_row(logger, row)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.had_ended:
             trainer.should_stop = True
         restore_loader_position(trainer)
         self._state = None
-
-
-def _run_logger(trainer: Trainer) -> RunLogger | None:
-    """Return the run's logger on the process that writes the record; else None."""
-    own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
-    return own[0] if own and trainer.is_global_zero else None
 
 
 def generators() -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The epoch's row: collected, completed, written once, kept in a checkpoint.
 
-This module alone writes rows; `janus_pl.run.rows` hands them to the loggers.
+This module alone writes rows; `janus_pl.run.record` hands them to the folder and the loggers.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from janus_pl.run.rows import Value, plain_row, row_of, write_row
+from janus_pl.run.record import write_row
+from janus_pl.run.rows import Value, plain_row, row_of
 
 
 class Row:

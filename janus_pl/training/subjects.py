@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from janus_pl.data.fingerprint import SHOWN
 from janus_pl.run.description import CHANGES, KEY
-from janus_pl.run.logger import RunLogger, record_description
+from janus_pl.run.logger import RunLogger, known_as, record_description
+from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
@@ -35,17 +36,27 @@ def subject_of(trainer: Trainer, module: LightningModule) -> Subject:
 def prepare(trainer: Trainer, module: LightningModule) -> None:
     """Add the callbacks that a fit needs besides those that look; call it in `setup`.
 
-    They measure the run, and for somebody else's module they write its rows and let a resumed run
-    go on with its record.
+    They measure the run and write its record. For somebody else's module they write its rows, too.
+    A resumed run goes on with its record.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
-    if isinstance(module, Subject):
-        return
-    if _first(trainer, ExactResume) is None:
+    recorded = bool(trainer.loggers) or _first(trainer, RunRecord) is not None
+    foreign = not isinstance(module, Subject)
+    if _first(trainer, ExactResume) is None and (foreign or recorded):
         own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
         callbacks.append(ExactResume(goes_on=any(logger.resumed for logger in own)))
+    if foreign:
+        _prepare_rows(trainer, module)
+    if recorded and _first(trainer, RunRecord) is None:
+        record = RunRecord()
+        record.prepare(trainer)  # before callbacks that save checkpoints get ready
+        callbacks.append(record)
+
+
+def _prepare_rows(trainer: Trainer, module: LightningModule) -> None:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     rows = _first(trainer, EpochRows)
     if rows is None:
         rows = EpochRows()
@@ -97,6 +108,8 @@ class Describes(Callback):
         subject.description = described
         rank_zero_info(f"Data: {data_of(trainer).line()}")
         if trainer.is_global_zero:
+            if (record := record_of(trainer)) is not None:
+                record.describe(described, **known_as(trainer.loggers, described))
             record_description(trainer.loggers, described)
 
     def on_save_checkpoint(

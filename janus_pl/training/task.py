@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.utils import parametrize
 
@@ -15,6 +15,7 @@ from janus_pl.run.description import MarginKind
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.row import Row
 from janus_pl.training.subject import Subject
+from janus_pl.training.subjects import Describes
 
 
 class JanusTask(LightningModule, Subject):
@@ -37,6 +38,11 @@ class JanusTask(LightningModule, Subject):
         self.ranks = Ranks()
         self.row = Row()
         self.planned: int | None = None
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return the callback that measures and records a fit, unless the trainer has it."""
+        given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [] if any(isinstance(each, Describes) for each in given) else [Describes()]
 
     def layers(self) -> Sequence[str]:
         return list(self.directions())

@@ -83,12 +83,12 @@ def test_a_pass_without_a_test_split_has_train_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("checkpoint", "written"),
     [
-        ("runs/a/checkpoints/last.ckpt", "runs/a/margins.csv"),
+        ("runs/a/checkpoints/last.ckpt", "margins-a.csv"),
         ("elsewhere/last.ckpt", "margins.csv"),
         (None, "margins.csv"),
     ],
 )
-def test_the_file_is_in_the_run_of_the_checkpoint_or_here(
+def test_the_file_is_here_and_has_the_name_of_the_run(
     checkpoint: str | None, written: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -157,7 +157,7 @@ def test_predict_writes_every_margin() -> None:
     checkpoint = folder / "checkpoints" / "last.ckpt"
     config = str(folder / "config.yaml")
     assert main(["predict", "--config", config, "--ckpt_path", str(checkpoint)]) == 0
-    with (folder / "margins.csv").open() as file:
+    with Path(f"margins-{folder.name}.csv").open() as file:
         rows = list(csv.DictReader(file))
     train = [float(row["margin"]) for row in rows if row["split"] == "train"]
     assert [row["index"] for row in rows[: len(train)]] == [str(i) for i in range(len(train))]

@@ -134,7 +134,7 @@ def test_predict_writes_every_margin() -> None:
     folder = run_folder()
     args = ["--config", str(folder / "config.yaml")]
     assert main(["predict", *args, "--ckpt_path", str(folder / "checkpoints" / "last.ckpt")]) == 0
-    with (folder / "margins.csv").open() as file:
+    with Path(f"margins-{folder.name}.csv").open() as file:
         margins = [float(row["margin"]) for row in csv.DictReader(file)]
     problem, w = numbers(folder, "problem"), numbers(folder, "final")["W"]
     x, y = problem["X"], problem["Y"]

@@ -13,6 +13,7 @@ import pytest
 import wandb
 
 from janus_pl.errors import Exit, StorageError, UsageError
+from janus_pl.run import account
 from janus_pl.run import folder as run_folder
 from janus_pl.run import logger as wandb_run
 from janus_pl.run.folder import RunFolder, exit_code_of, interrupted, is_held
@@ -42,6 +43,8 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
         run.ended.append(exit_code)
 
     monkeypatch.setattr(wandb, "run", run)
+    for module in (account, wandb_run):  # nobody has called wandb.init() before
+        monkeypatch.setattr(module, "begun_run", lambda: None)
     monkeypatch.setattr(wandb, "finish", finish)
     monkeypatch.setattr(wandb_run, "_made", [])
     yield run
@@ -279,20 +282,6 @@ def test_a_run_that_wandb_resumes_has_its_rows_up_to_a_step(
     assert logger.sent_steps == -1
     assert logger.experiment is offline
     assert logger.sent_steps == recorded
-
-
-def test_the_rows_are_closed_with_the_fit_and_go_on_in_the_next(
-    offline: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wandb_run.WandbLogger, "finalize", lambda self, status: None)
-    logger = RunLogger("p", run_dir=tmp_path)
-    assert logger.experiment is offline
-    logger.journal.append({"epoch": 0})
-    logger.finalize("success")
-    assert logger.journal._file is None
-    logger.journal.append({"epoch": 1})
-    logger.finalize("success")
-    assert (logger.folder / "rows.jsonl").read_text().count("\n") == 2
 
 
 def test_a_run_that_was_told_to_stop_is_marked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,8 @@ import wandb
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from janus_pl.run.journal import Journal
-from janus_pl.run.rows import Histogram, Table, log_row, plain_row, row_of, write_row
+from janus_pl.run.record import RunRecord, write_row
+from janus_pl.run.rows import Histogram, Table, log_row, plain_row, row_of
 from janus_pl.training.row import Row
 
 HIST = Histogram(np.array([1, 2]), np.array([0.0, 1.0, 3.0]))
@@ -51,10 +52,8 @@ class Run:
 class Logger(WandbLogger):
     """W&B's logger without W&B."""
 
-    def __init__(self, journal: Journal | None = None) -> None:
+    def __init__(self) -> None:
         self.run = Run()
-        if journal is not None:
-            self.journal = journal
 
     @property
     def experiment(self) -> Any:
@@ -72,31 +71,37 @@ class Numbers(CSVLogger):
         self.rows.append((dict(metrics), step))
 
 
-def trainer_of(*loggers: Any, first: bool = True) -> Any:
-    return SimpleNamespace(loggers=[*loggers], is_global_zero=first)
+def trainer_of(*loggers: Any, first: bool = True, journal: Journal | None = None) -> Any:
+    record = RunRecord()
+    record.journal = journal
+    return SimpleNamespace(loggers=[*loggers], is_global_zero=first, callbacks=[record])
 
 
 def test_every_logger_gets_the_row_and_objects_go_to_wandb_alone(
     journal: Journal, tmp_path: Path
 ) -> None:
-    one, other, numbers = Logger(journal), Logger(), Numbers()
-    write_row(trainer_of(one, numbers, other), {**AXES, "loss": 0.5, "hist": HIST, "table": TABLE})
+    one, other, numbers = Logger(), Logger(), Numbers()
+    row = {**AXES, "loss": 0.5, "hist": HIST, "table": TABLE}
+    write_row(trainer_of(one, numbers, other, journal=journal), row)
     assert numbers.rows == [({**AXES, "loss": 0.5}, 6)]
     for logger in (one, other):
-        ((row, options),) = logger.run.logged
+        ((logged, options),) = logger.run.logged
         assert options == {}, "no step of its own, and complete"
-        assert {k: row[k] for k in (*AXES, "loss")} == {**AXES, "loss": 0.5}
-        assert isinstance(row["hist"], wandb.Histogram)
-        assert row["hist"].histogram == [1, 2] and row["hist"].bins == [0.0, 1.0, 3.0]
-        assert isinstance(row["table"], wandb.Table)
-        assert (row["table"].columns, row["table"].data) == (["a", "b"], [[1, 2.5], [3, 4.5]])
+        assert {k: logged[k] for k in (*AXES, "loss")} == {**AXES, "loss": 0.5}
+        assert isinstance(logged["hist"], wandb.Histogram)
+        assert logged["hist"].histogram == [1, 2] and logged["hist"].bins == [0.0, 1.0, 3.0]
+        assert isinstance(logged["table"], wandb.Table)
+        assert (logged["table"].columns, logged["table"].data) == (["a", "b"], [[1, 2.5], [3, 4.5]])
     (kept,) = Journal(tmp_path).keep(1)
     assert kept.keys() == {*AXES, "loss", "hist", "table"}
 
 
 def test_the_other_processes_write_nothing(journal: Journal, tmp_path: Path) -> None:
-    logger, numbers = Logger(journal), Numbers()
-    write_row(trainer_of(logger, numbers, first=False), {**AXES, "loss": 0.5, "hist": HIST})
+    logger, numbers = Logger(), Numbers()
+    write_row(
+        trainer_of(logger, numbers, first=False, journal=journal),
+        {**AXES, "loss": 0.5, "hist": HIST},
+    )
     assert (logger.run.logged, logger.run.defined, numbers.rows) == ([], [], [])
     assert list(tmp_path.iterdir()) == []
 
@@ -105,8 +110,9 @@ def test_the_other_processes_write_nothing(journal: Journal, tmp_path: Path) -> 
 def test_a_number_that_is_not_finite_is_missing(
     value: float, journal: Journal, tmp_path: Path
 ) -> None:
-    logger, numbers = Logger(journal), Numbers()
-    write_row(trainer_of(logger, numbers), {**AXES, "bad": value, "good": 1, "diverged": True})
+    logger, numbers = Logger(), Numbers()
+    row = {**AXES, "bad": value, "good": 1, "diverged": True}
+    write_row(trainer_of(logger, numbers, journal=journal), row)
     right = {**AXES, "good": 1, "diverged": True}
     assert logger.run.logged[0][0] == right
     assert numbers.rows[0][0] == right
@@ -136,10 +142,12 @@ def test_steps_that_an_online_run_has_recorded_are_not_sent_again(
     recorded: int, steps: list[int], journal: Journal, tmp_path: Path
 ) -> None:
     """The journal of the resumed run has them all the same: its file was cut at the checkpoint."""
-    logger = Logger(journal)
+    logger = Logger()
     logger.sent_steps = recorded  # type: ignore[attr-defined]
     for step in (0, 6, 7):
-        write_row(trainer_of(logger), {**AXES, "trainer/global_step": step, "loss": 0.1})
+        write_row(
+            trainer_of(logger, journal=journal), {**AXES, "trainer/global_step": step, "loss": 0.1}
+        )
     assert [row["trainer/global_step"] for row, _ in logger.run.logged] == steps
     assert [name for name, _ in logger.run.defined] == ["loss"]
     assert [row["trainer/global_step"] for row in Journal(tmp_path).keep(3)] == [0, 6, 7]

@@ -80,7 +80,7 @@ def test_a_service_that_dies_is_said_once_and_asked_nothing_more(
         logger.log_metrics({"loss": 1.0}, 3)
     assert run.logged == []
     assert said[1:] == ["left"]
-    assert "its service has died" in said[0] and str(logger.journal.path) in said[0]
+    assert "its service has died" in said[0] and str(logger.folder / "rows.jsonl") in said[0]
     assert not logger.experiment.disabled and logger.wandb_folder == Path("record")
 
 

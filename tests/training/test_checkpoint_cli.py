@@ -145,7 +145,7 @@ def test_so_does_everything_else_that_reads_one(
     def result(name: str) -> str:
         assert main([subcommand, *READ, "--ckpt_path", str(kept / f"{name}.ckpt")]) == 0
         if subcommand == "predict":
-            return (kept.parent / "margins.csv").read_text()
+            return Path(f"margins-{kept.parent.name}.csv").read_text()
         return capsys.readouterr().out
 
     last, previous = result("last"), result("previous")

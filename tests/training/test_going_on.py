@@ -32,7 +32,9 @@ from callbacks import (
     UpdateSplit,
 )
 from janus_pl.errors import DivergenceError
+from janus_pl.run.journal import Journal
 from janus_pl.run.logger import RunLogger
+from janus_pl.run.record import RunRecord
 from janus_pl.run.rows import Histogram, plain_row
 from janus_pl.training import resume as exact_resume
 from janus_pl.training.resume import ExactResume, generators, set_generators
@@ -330,14 +332,14 @@ def test_a_resumed_run_counts_its_steps_from_the_first(
     assert rows[-1]["diverged/step"] == 8
 
 
-def run_logger(folder: Path, epochs: Sequence[int]) -> RunLogger:
-    """A logger whose run has these rows, and nothing of W&B."""
-    logger = RunLogger("p", run_dir=folder)
-    logger.folder.mkdir(parents=True)
+def record_with(folder: Path, epochs: Sequence[int]) -> RunRecord:
+    """A record with these rows."""
+    record = RunRecord(folder)
+    record.journal = Journal(folder)
     for epoch in epochs:
-        logger.journal.append({"epoch": epoch, "trainer/global_step": epoch})
-    logger.journal.close()
-    return logger
+        record.append({"epoch": epoch, "trainer/global_step": epoch})
+    record.journal.close()
+    return record
 
 
 @pytest.mark.parametrize(
@@ -360,16 +362,24 @@ def test_the_rows_that_the_checkpoint_counts_are_kept_and_handed_to_wandb_again(
     monkeypatch: Any,
 ) -> None:
     """By the first process, and of a run that goes on alone."""
-    logger = run_logger(tmp_path, range(4))
+    record = record_with(tmp_path, range(4))
+    if not first:
+        record.journal = None
+    logger = RunLogger("p", run_dir=tmp_path)
     handed: list[Any] = []
     monkeypatch.setattr(exact_resume, "log_row", lambda _, row: handed.append(row["epoch"]))
     exact = ExactResume(goes_on)
-    trainer: Any = SimpleNamespace(loggers=[CSVLogger(tmp_path), logger], is_global_zero=first)
+    trainer: Any = SimpleNamespace(
+        loggers=[CSVLogger(tmp_path), logger],
+        is_global_zero=first,
+        callbacks=[exact, record],
+        fast_dev_run=True,  # the record is open
+    )
     if counted is not None:
         state = {"generators": generators(), "ends": False, "rows": counted}
         exact.on_load_checkpoint(trainer, None, {"exact_resume": state})
     exact.on_fit_start(trainer, None)
-    lines = (logger.folder / "rows.jsonl").read_text().splitlines()
+    lines = (tmp_path / "rows.jsonl").read_text().splitlines()
     found = [json.loads(line)["epoch"] for line in lines]
     assert found == (kept if first else [0, 1, 2, 3])
     assert handed == (kept if goes_on and first else [])
@@ -379,8 +389,8 @@ def test_the_rows_that_the_checkpoint_counts_are_kept_and_handed_to_wandb_again(
 def test_a_checkpoint_counts_the_rows_of_its_own_record(
     ours: bool, expected: int, tmp_path: Path
 ) -> None:
-    loggers = [CSVLogger(tmp_path), *([run_logger(tmp_path, range(4))] if ours else [])]
-    trainer: Any = SimpleNamespace(loggers=loggers, is_global_zero=True, should_stop=False)
+    callbacks = [record_with(tmp_path, range(4))] if ours else []
+    trainer: Any = SimpleNamespace(callbacks=callbacks, is_global_zero=True, should_stop=False)
     checkpoint: dict[str, Any] = {}
     ExactResume().on_save_checkpoint(trainer, None, checkpoint)
     assert checkpoint["exact_resume"]["rows"] == expected
