@@ -32,6 +32,8 @@ def main(args: Sequence[str]) -> int:
     """
     options = _parser().read(args, needed="runs")
     check_outside("--out", options.out)
+    if options.log:
+        check_outside("--run_dir", options.run_dir)
     records = read(options.runs, options.unfinished)
     for path, reason in records.skipped:
         print(f"left out: {path}: {reason}", file=sys.stderr)
