@@ -33,6 +33,8 @@ def main(args: Sequence[str]) -> int:
     """
     options = _parser().read(args, needed="runs")
     check_outside("--out", options.out)
+    if options.log:
+        check_outside("--run_dir", options.run_dir)
     records = read(options.runs, options.unfinished)
     for line in told(records):
         print(line, file=sys.stderr)

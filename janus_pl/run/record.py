@@ -8,6 +8,7 @@ of the first logger: `SAVE_DIR/NAME/VERSION`. A script without a logger has no r
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -211,9 +212,23 @@ def is_in(path: object, folder: Path, below: bool = False) -> bool:
 
 def _options_of(part: Any) -> dict[str, Any]:
     """Return the class of a module or data module, and its hyperparameters that are plain."""
-    named = f"{type(part).__module__}.{type(part).__qualname__}"
     plain = {str(key): value for key, value in _given(part).items() if _is_plain(value)}
-    return {"class_path": named, "init_args": plain}
+    return {"class_path": _public_name(type(part)), "init_args": plain}
+
+
+def _public_name(kind: type) -> str:
+    """Return the shortest path by which a class is imported, as configs have it.
+
+    >>> import json.decoder
+    >>> _public_name(json.decoder.JSONDecoder)
+    'json.JSONDecoder'
+    """
+    parts = kind.__module__.split(".")
+    for size in range(1, len(parts)):
+        package = ".".join(parts[:size])
+        if getattr(sys.modules.get(package), kind.__qualname__, None) is kind:
+            return f"{package}.{kind.__qualname__}"
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _given(part: Any) -> dict[str, Any]:

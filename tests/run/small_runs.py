@@ -82,7 +82,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
         "exit_code": json.loads((folder / "outcome.json").read_text())["exit_code"],
         "seed": config["seed_everything"],
         "epochs": config["trainer"]["max_epochs"],
-        "classes": [config[part]["class_path"].rpartition(".")[2] for part in ("model", "data")],
+        "classes": [config[part]["class_path"] for part in ("model", "data")],
         "model": {name: model[name] for name in names},
         "data": {name: data[name] for name in ("batch_size", "num_train", "order", "seed")},
         "files": sorted({path.name for path in folder.iterdir()} & FILES),

@@ -303,10 +303,15 @@ def test_a_run_folder_that_cannot_be_made(
         assert re.fullmatch(said, the_error(capsys))
 
 
-def test_predictions_that_cannot_be_written(kept: Path, capsys: pytest.CaptureFixture) -> None:
-    with read_only(kept.parent):
-        assert main(["predict", *READ, "--ckpt_path", str(kept / "last.ckpt")]) == 4
-    assert re.search(f"margins.csv: cannot be written: {REFUSED}", the_error(capsys))
+def test_predictions_that_cannot_be_written(
+    kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    checkpoint, place = (kept / "last.ckpt").absolute(), tmp_path / "place"
+    place.mkdir()
+    with read_only(place), monkeypatch.context() as patch:
+        patch.chdir(place)
+        assert main(["predict", *READ, "--ckpt_path", str(checkpoint)]) == 4
+    assert re.search(rf"margins-\w+.csv: cannot be written: {REFUSED}", the_error(capsys))
 
 
 @pytest.mark.parametrize("kind", ["another device", "full"])
