@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
     check_callbacks,
     check_parts,
+    check_restored,
     check_run_dir,
     check_seed,
     check_trainer,
+    file_of,
     is_ours,
     sound_checkpoint,
 )
@@ -31,7 +33,9 @@ from janus_pl.cli.config_files import CONFIGS, complete
 from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.run import history
 from janus_pl.run.files import write_atomically
+from janus_pl.run.folder import CONFIG, config_of
 from janus_pl.run.logger import RunLogger
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.resume import ExactResume
@@ -178,11 +182,13 @@ class JanusCLI(ConfigReader):
     def before_instantiate_classes(self) -> None:
         """Give the data its seed; for `--ckpt_path last` find the interrupted run, if any."""
         self._seed_data()
-        self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
+        config = self.config[self.subcommand]
+        self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
+        root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
+        if config.ckpt_path is not None:
+            config.ckpt_path = file_of(str(config.ckpt_path), root)
         if self._takes_up:
-            config = self.config[self.subcommand]
             config.ckpt_path = None
-            root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
             may_differ = self._get(self.config, "allow_config_change")
             self.resumed = find(root, self._resolved(), may_differ)
             config.ckpt_path = self.resumed.checkpoint
@@ -227,15 +233,30 @@ class JanusCLI(ConfigReader):
         training = self.subcommand == "fit"
         if self._takes_up:
             self._agree(options)
-        options.ckpt_path = sound_checkpoint(
+        found = sound_checkpoint(
             self.trainer, self.model, options.ckpt_path, options.weights_only, training
         )
+        options.ckpt_path = found.path
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
+        if training and found.path is not None and found.content is not None:
+            self._go_on_from(Path(found.path), found.content)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
     before_fit = before_validate = before_test = before_predict = _check
+
+    def _go_on_from(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Refuse what the checkpoint cannot carry over; say and note what changes."""
+        resumes = self.resumed.folder is not None
+        seed = self._get(self.config, "seed_everything")
+        check_restored(self.trainer, self.model, self.datamodule, checkpoint, seed, resumes)
+        entry = history.entry_of(path, checkpoint, self._resolved(), resumes)
+        if (line := history.told(entry)) is not None:
+            rank_zero_info(line)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SaveRunConfig):
+                callback.entry = entry
 
     def _agree(self, options: Namespace) -> None:
         """Let every process go on with the run that the first one has found."""
@@ -268,18 +289,45 @@ class JanusCLI(ConfigReader):
 
 
 class SaveRunConfig(SaveConfigCallback):
-    """A callback that writes the resolved config to the run's folder and, nested, once to W&B."""
+    """Writes the resolved config to the run's folder, to each checkpoint and, nested, to W&B.
+
+    Attributes:
+        entry: The line of the history that the checkpoint of the start makes; None without one.
+    """
+
+    entry: Mapping[str, Any] | None = None
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         logger = trainer.logger
-        if isinstance(logger, RunLogger):
-            config = self.config.clone()
-            if logger.resumed:
-                config.ckpt_path = None  # the config repeats the run from its start
-            text = self.parser.dump(config, skip_none=False)
-            run = logger.experiment  # makes the folder
-            write_atomically(logger.folder / "config.yaml", lambda f: f.write(text.encode()))
-            run.config.update(yaml.safe_load(text), allow_val_change=True)
+        if isinstance(logger, RunLogger) and not logger.resumed:
+            self._write(logger)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logger = trainer.logger
+        if isinstance(logger, RunLogger) and logger.resumed and trainer.is_global_zero:
+            self._write(logger)  # only now is it sure that the run goes on with this config
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[history.HELD] = yaml.safe_load(self._text())
+
+    def _write(self, logger: RunLogger) -> None:
+        run = logger.experiment  # makes the folder
+        lines = history.read(logger.folder)
+        if self.entry is not None:
+            lines = history.add(logger.folder, self.entry)
+        text = self._text(logger.folder if logger.resumed else None)
+        write_atomically(logger.folder / CONFIG, lambda f: f.write(text.encode()))
+        noted = {history.KEY: lines} if lines else {}
+        run.config.update(yaml.safe_load(text) | noted, allow_val_change=True)
+
+    def _text(self, resumed: Path | None = None) -> str:
+        """Return the config as YAML; of a resumed run with the checkpoint that it started from."""
+        config = self.config.clone()
+        if resumed is not None:
+            config.ckpt_path = config_of(resumed).get("ckpt_path")
+        return str(self.parser.dump(config, skip_none=False))
 
 
 def _quiet_lightning() -> None:

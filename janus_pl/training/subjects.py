@@ -11,6 +11,7 @@ from janus_pl.run.logger import RunLogger, record_description
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.describe import measure
 from janus_pl.training.epoch_rows import EpochRows
+from janus_pl.training.restoring import Restoring
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.subject import Subject
 
@@ -39,6 +40,8 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
         callbacks.append(Describes())
     if isinstance(module, Subject):
         return
+    if _first(trainer, Restoring) is None:
+        callbacks.append(Restoring(always=False))
     if _first(trainer, ExactResume) is None:
         own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
         callbacks.append(ExactResume(goes_on=any(logger.resumed for logger in own)))

@@ -226,7 +226,7 @@ def test_every_replica_is_held_against_its_own_limit() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ("--data.seed=1", "problem"),
+        ("--data.seed=1", "data.seed"),
         ("--data.batch_size=2", "data.batch_size"),
         ("--data.order=shuffle", "data.order"),
         ("--trainer.max_epochs=60", "trainer.max_epochs"),
