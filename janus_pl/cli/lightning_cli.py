@@ -202,7 +202,7 @@ class JanusCLI(ConfigReader):
             raise UsageError("trainer", options, "the Trainer's options by name")
         check_trainer(vars(options))
         given = options.callbacks or []
-        exact = ExactResume(goes_on=self.resumed.folder is not None)
+        exact = ExactResume(self.resumed.folder is not None, self.resumed.goes_on)
         given = given if isinstance(given, list) else [given]
         options.callbacks = [*given, exact, Describes()]
         if self.subcommand == "fit":
@@ -248,7 +248,7 @@ class JanusCLI(ConfigReader):
 
     def _go_on_from(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Refuse what the checkpoint cannot carry over; say and note what changes."""
-        resumes = self.resumed.folder is not None
+        resumes = self.resumed.goes_on
         seed = self._get(self.config, "seed_everything")
         check_restored(self.trainer, self.model, self.datamodule, checkpoint, seed, resumes)
         entry = history.entry_of(path, checkpoint, self._resolved(), resumes)
@@ -267,6 +267,7 @@ class JanusCLI(ConfigReader):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ExactResume):
                 callback.goes_on = self.resumed.folder is not None
+                callback.own = self.resumed.goes_on
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:

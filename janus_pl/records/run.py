@@ -85,7 +85,8 @@ class Run:
         """The options of the run, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`.
 
         They say what was configured, and the module alone knows what an option means.
-        `description` says what the run was.
+        `description` says what the run was. A run whose options changed at a checkpoint has the
+        changes as `history`, so it is no run of its config alone.
         """
         flat = {"seed_everything": self.config.get("seed_everything")}
         for part in ("model", "data"):
@@ -93,6 +94,8 @@ class Run:
             flat[part] = given.get("class_path")
             flat |= dict(_flatten(given.get("init_args") or {}, part))
         flat |= dict(_flatten(self.config.get("trainer") or {}, "trainer"))
+        if changes := [line.get("changed") for line in self.config.get("history") or ()]:
+            flat["history"] = changes
         return flat
 
     @property

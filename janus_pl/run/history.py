@@ -56,10 +56,13 @@ def told(entry: Mapping[str, Any]) -> str | None:
 def add(folder: Path, entry: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Add a line to the history of a run, unless it says nothing, and return all lines.
 
-    A change at the same step or a later one goes: no step was kept that was taken after it.
+    A change at the same step or a later one goes: no step was kept that was taken after it. A run
+    that starts once more from another run's checkpoint has no other lines.
     """
     before = read(folder)
     lines = [line for line in before if line["step"] < entry["step"] or "parent" in line]
+    if "parent" in entry:
+        lines = []
     if entry["changed"] or "parent" in entry:
         lines.append(dict(entry))
     if lines != before:

@@ -27,6 +27,7 @@ from janus_pl.errors import UsageError
 CONFIGURED = "configured"  # in a checkpoint: the options as they were before the first step
 OF_TRAINING = {"optimizer_states", "lr_schedulers"}
 NO_OPTIONS = ("params", "param_names")  # of an optimizer's group
+DRIVEN = {"lr", "initial_lr", "weight_decay"}  # options that no buffer depends on
 NONE = -math.inf  # the learning rate of an optimizer that has none
 FROM = "as in the checkpoint"
 
@@ -269,8 +270,13 @@ def _try_buffers(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     try:
         type(optimizer).step(trial)
     except KeyError as error:
-        allowed = f"options that the checkpoint's buffers are for; they lack {error}"
-        raise UsageError("model.optimizer", type(optimizer).__name__, allowed) from error
+        saved = state["param_groups"][0]
+        other = [
+            k for k in options if k in saved.keys() - DRIVEN and not same(options[k], saved[k])
+        ]
+        now, then = ({name: of[name] for name in other} for of in (options, saved))
+        allowed = f"{then}, {FROM}, whose buffers lack {error}"
+        raise UsageError("model.optimizer", now, allowed) from error
     except Exception:  # some optimizers take no step of a small tensor: nothing is known
         return
 
