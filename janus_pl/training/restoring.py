@@ -275,8 +275,8 @@ def _try_buffers(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             k for k in options if k in saved.keys() - DRIVEN and not same(options[k], saved[k])
         ]
         now, then = ({name: of[name] for name in other} for of in (options, saved))
-        allowed = f"{then}, {FROM}, whose buffers lack {error}"
-        raise UsageError("model.optimizer", now, allowed) from error
+        allowed = f"{then or 'the one of the run'}, {FROM}, whose buffers lack {error}"
+        raise UsageError("model.optimizer", now or type(optimizer).__name__, allowed) from error
     except Exception:  # some optimizers take no step of a small tensor: nothing is known
         return
 

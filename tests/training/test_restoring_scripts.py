@@ -122,7 +122,7 @@ class Mine(LightningModule):
         return self.net(batch[0]).square().mean()
 
     def on_train_epoch_end(self) -> None:
-        for group in self.optimizers().param_groups:  # type: ignore[union-attr]
+        for group in self.optimizers().param_groups:
             group["lr"] /= 2
 
     def configure_optimizers(self) -> Any:

@@ -223,7 +223,7 @@ SIGNATURES: list[tuple[str, type, list[Row]]] = [
 
 def missing(prefix: str, kind: type, rows: list[Row]) -> set[str]:
     """The options of a class that are in no row."""
-    names = inspect.signature(kind.__init__).parameters.keys() - GIVEN
+    names = inspect.signature(kind).parameters.keys() - GIVEN
     return {f"{prefix}{name}" for name in names} - {row.option for row in rows} - FREE
 
 
