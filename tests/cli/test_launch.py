@@ -132,7 +132,15 @@ def run_folder(base: str) -> Path:
 
 def assert_same_run(found: Path, right: Path, parts: int = 1, rows_in_all: int = 4) -> None:
     """One folder with one of everything, and the weights and rows of the run by one process."""
-    names = {".lock", "checkpoints", "config.yaml", "outcome.json", "rows.jsonl", "wandb"}
+    names = {
+        ".lock",
+        "checkpoints",
+        "config.yaml",
+        "description.json",
+        "outcome.json",
+        "rows.jsonl",
+        "wandb",
+    }
     assert {p.name for p in found.iterdir()} == names
     kept = {p.name for p in (found / "checkpoints").iterdir()}
     assert kept == {p.name for p in (right / "checkpoints").iterdir()}
