@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
+from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import UsageError
+from janus_pl.run.folder import checkpoint_of
 from janus_pl.training.checkpoints import (
     VerifiedCheckpointIO,
     check_fits,
@@ -20,6 +22,7 @@ from janus_pl.training.checkpoints import (
     load_sound,
 )
 from janus_pl.training.lightning import starts_processes_by_fork
+from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
 
 LEAST = {
@@ -96,6 +99,13 @@ def check_checkpoint(path: str | None) -> None:
         raise UsageError("--ckpt_path", path, "an existing checkpoint file")
 
 
+class Sound(NamedTuple):
+    """A checkpoint to use: its file and, if it was read for the checks, its content."""
+
+    path: str | None
+    content: dict[str, Any] | None = None
+
+
 def sound_checkpoint(
     trainer: Trainer,
     model: LightningModule,
@@ -103,7 +113,7 @@ def sound_checkpoint(
     weights_only: bool | None,
     training: bool,
     goes_on: bool = False,
-) -> str | None:
+) -> Sound:
     """Return the checkpoint to use: the one that was named, or the sound one beside it.
 
     Args:
@@ -121,14 +131,64 @@ def sound_checkpoint(
     if not goes_on:  # else a sound one beside it may be taken
         check_checkpoint(path)
     if not isinstance(trainer.strategy.checkpoint_io, VerifiedCheckpointIO):
-        return path
+        return Sound(path)
     check_weights_only(weights_only)
-    if path in (None, "last"):
-        return path
+    if path is None or path == "last":
+        return Sound(path)
     found, checkpoint = load_sound(Path(path))
-    weights = model.state_dict() if isinstance(model, JanusTask) else {}
+    weights = {}
+    if isinstance(model, JanusTask):
+        model.check_fixed(checkpoint, training)
+        weights = model.state_dict()
     check_fits(found, checkpoint, weights, training)
-    return str(found)
+    return Sound(str(found), checkpoint)
+
+
+def check_restored(
+    trainer: Trainer,
+    model: LightningModule,
+    data: LightningDataModule | None,
+    checkpoint: dict[str, Any],
+    seed: object,
+    resumes: bool,
+) -> None:
+    """Refuse a checkpoint that training cannot go on from; after the data's `setup`.
+
+    Args:
+        trainer: The trainer before its fit.
+        model: The model.
+        data: The data module, or None.
+        checkpoint: The content of the checkpoint.
+        seed: The option `seed_everything`. A checkpoint brings weights and generators of its own.
+        resumes: Whether the run itself is resumed.
+
+    Raises:
+        UsageError: Something cannot be carried over, or no step is left.
+    """
+    then = (checkpoint.get("description") or {}).get("seed")
+    check_options({"seed_everything": seed}, {} if then is None else {"seed_everything": then})
+    if isinstance(model, JanusTask):
+        model.check_restored(checkpoint, trainer, data, resumes)
+    else:
+        check_steps_left(checkpoint, trainer.max_epochs, trainer.max_steps, resumes)
+
+
+def file_of(path: str, root: Path) -> str:
+    """Return the newest checkpoint of a run that is given by folder or id; else the path itself.
+
+    Args:
+        path: The option `ckpt_path`.
+        root: The folder of the project's runs.
+
+    Raises:
+        UsageError: The run has no checkpoint.
+    """
+    folder = next((each for each in (Path(path), root / path) if each.is_dir()), None)
+    if folder is None or path in ("last", "best"):
+        return path
+    if (file := checkpoint_of(folder)) is None:
+        raise UsageError("--ckpt_path", path, f"a run with a checkpoint; {folder} has none")
+    return str(file)
 
 
 def check_run_dir(path: str | None) -> None:

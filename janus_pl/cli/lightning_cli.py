@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -23,17 +22,21 @@ from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
     check_callbacks,
     check_parts,
+    check_restored,
     check_run_dir,
     check_seed,
     check_trainer,
+    file_of,
     is_ours,
     sound_checkpoint,
 )
 from janus_pl.cli.config_files import CONFIGS, adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.resume import Resumed, agree, find
+from janus_pl.cli.run_config import SaveRunConfig
 from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.run import history
 from janus_pl.run.account import with_environment
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
@@ -230,11 +233,13 @@ class JanusCLI(ConfigReader):
         """Fill the options; for `--ckpt_path last` find the interrupted run, if any."""
         self._fill()
         self._seed_data()
-        self._takes_up = self.subcommand == "fit" and self._get(self.config, "ckpt_path") == "last"
+        config = self.config[self.subcommand]
+        self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
+        root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
+        if config.ckpt_path is not None:
+            config.ckpt_path = file_of(str(config.ckpt_path), root)
         if self._takes_up:
-            config = self.config[self.subcommand]
             config.ckpt_path = None
-            root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
             may_differ = self._get(self.config, "allow_config_change")
             self.resumed = find(root, self._resolved(), may_differ)
             config.ckpt_path = self.resumed.checkpoint
@@ -248,7 +253,7 @@ class JanusCLI(ConfigReader):
             raise UsageError("trainer", options, "the Trainer's options by name")
         check_trainer(vars(options))
         given = options.callbacks or []
-        exact = ExactResume(goes_on=self.resumed.folder is not None)
+        exact = ExactResume(self.resumed.folder is not None, self.resumed.goes_on)
         given = given if isinstance(given, list) else [given]
         describes = Describes(self._get(self.config, "allow_data_change"))
         options.callbacks = [*given, exact, describes]
@@ -299,10 +304,11 @@ class JanusCLI(ConfigReader):
         training = self.subcommand == "fit"
         if self._takes_up:
             self._agree(options)
-        options.ckpt_path = sound_checkpoint(
+        found = sound_checkpoint(
             *(self.trainer, self.model, options.ckpt_path, options.weights_only, training),
             goes_on=self.resumed.folder is not None,
         )
+        options.ckpt_path = found.path
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
         if self.trainer.local_rank == 0:  # the process that has read the data
@@ -311,10 +317,24 @@ class JanusCLI(ConfigReader):
             check_checkpoint_data(place, self.model, self.datamodule, allowed, training)
         if training:
             check_room_for_checkpoint(self.trainer, self.model)
+        if training and found.path is not None and found.content is not None:
+            self._go_on_from(Path(found.path), found.content)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
     before_fit = before_validate = before_test = before_predict = _check
+
+    def _go_on_from(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Refuse what the checkpoint cannot carry over; say and note what changes."""
+        resumes = self.resumed.goes_on
+        seed = self._get(self.config, "seed_everything")
+        check_restored(self.trainer, self.model, self.datamodule, checkpoint, seed, resumes)
+        entry = history.entry_of(path, checkpoint, self._resolved(), resumes)
+        if (line := history.told(entry)) is not None:
+            rank_zero_info(line)
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, SaveRunConfig):
+                callback.entry = entry
 
     def _agree(self, options: Namespace) -> None:
         """Let every process go on with the run that the first one has found."""
@@ -325,6 +345,7 @@ class JanusCLI(ConfigReader):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ExactResume):
                 callback.goes_on = self.resumed.folder is not None
+                callback.own = self.resumed.goes_on
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -345,28 +366,6 @@ class JanusCLI(ConfigReader):
         if isinstance(logger, RunLogger) and not logger.experiment.disabled:
             print(f"Look at it: wandb leet {logger.wandb_folder}")
         print(f"Figures:    python -m janus_pl report {record.folder} --out report")
-
-
-class SaveRunConfig(SaveConfigCallback):
-    """A callback that writes the resolved config to the run's folder and, nested, once to W&B."""
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if (record := record_of(trainer)) is None:
-            return
-        config = self.config.clone()
-        config.allow_data_change = False  # allowed once, not to whoever repeats the run
-        if record.goes_on:
-            config.ckpt_path = None  # the config repeats the run from its start
-        text = self.parser.dump(config, skip_none=False)
-        plain = yaml.safe_load(text)
-        own = [each for each in trainer.loggers if isinstance(each, RunLogger)]
-        if own and isinstance(plain["trainer"]["logger"], list):
-            text = text.replace("\n  logger:", "\n  logger+:", 1)  # beside the run's own
-        record.write_config_text(text)
-        for logger in trainer.loggers:
-            if isinstance(logger, WandbLogger):
-                with logger.sending() if isinstance(logger, RunLogger) else nullcontext():
-                    logger.experiment.config.update(plain, allow_val_change=True)
 
 
 def _quiet_lightning() -> None:

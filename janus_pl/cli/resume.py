@@ -29,10 +29,21 @@ TOLD = "JANUS_PL_GOES_ON"  # tells the processes started by the first one which 
 
 
 class Resumed(NamedTuple):
-    """The folder of the run to go on with and its checkpoint; both None if there is none."""
+    """The folder of the run to go on with and its checkpoint; both None if there is none.
+
+    A run that was started from another run's checkpoint, and has none of its own, starts from that
+    one once more.
+    """
 
     folder: Path | None = None
     checkpoint: str | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run goes on where it was, and not from its start."""
+        if self.folder is None or self.checkpoint is None:
+            return self.folder is not None
+        return Path(self.checkpoint).absolute().is_relative_to(self.folder.absolute())
 
 
 def find(root: Path, config: Mapping[str, Any], may_differ: bool) -> Resumed:
@@ -57,6 +68,8 @@ def find(root: Path, config: Mapping[str, Any], may_differ: bool) -> Resumed:
     checkpoint = checkpoint_of(folder)
     start = "its newest checkpoint" if checkpoint else "its start, for it has no checkpoint"
     rank_zero_info(f"Going on with {folder} from {start}.")
+    if checkpoint is None:
+        checkpoint = config_of(folder).get("ckpt_path")
     return Resumed(folder, None if checkpoint is None else str(checkpoint))
 
 

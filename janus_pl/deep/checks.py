@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from torch.optim import Optimizer
 
+from janus_pl.data.images import ImagePair
+from janus_pl.data.loader import InMemoryBatches
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError
+from janus_pl.training.restoring import check_optimizers, check_options, take_schedulers
 from janus_pl.training.schedules import Schedule, check_end
+
+# Options of a network, which decide what its weights mean; then those of its training, of which a
+# checkpoint holds the result.
+NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
+TRAINING = ("loss", "init_scale")
 
 
 def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: int) -> None:
@@ -35,3 +47,57 @@ def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: in
     size = getattr(data, "image_size", image_size)
     if size != image_size:
         raise UsageError("model.image_size", image_size, f"{size}, as the data")
+
+
+def fixed_options(options: Mapping[str, Any], training: bool) -> dict[str, Any]:
+    """Return the options of a model, by field, that a checkpoint of other ones does not go with."""
+    names = (*NETWORK, *TRAINING) if training else NETWORK
+    return {f"model.{name}": options[name] for name in names}
+
+
+def check_restored(
+    checkpoint: Mapping[str, Any], data: object, optimizer: Optimizer, schedule: Schedule
+) -> None:
+    """Refuse a checkpoint that training cannot go on from.
+
+    Args:
+        checkpoint: Its content.
+        data: The data module after its `setup`, or None.
+        optimizer: A fresh optimizer of the config.
+        schedule: The schedule of the config.
+
+    Raises:
+        UsageError: Classes, optimizer, schedule or, within an epoch, the minibatches differ.
+    """
+    if isinstance(data, ImagePair):
+        described = checkpoint.get("description") or {}
+        signs = described.get("classes") or {}
+        then = {"data.classes": sorted(signs, key=lambda name: signs[name])} if signs else {}
+        check_options({"data.classes": data.class_names}, then)
+        check_options(_batches(data), checkpoint.get("batches") or {})
+    check_optimizers([optimizer], checkpoint)
+    if not isinstance(schedule, str):
+        take_schedulers([schedule(optimizer)], checkpoint)
+
+
+def batches_of(loader: object) -> dict[str, Any]:
+    """Return what decides the minibatches of an epoch, by field; empty if it is not known."""
+    if not isinstance(loader, InMemoryBatches):
+        return {}
+    return {
+        "data.batch_size": loader.batch_size,
+        "data.order": loader.order,
+        "data.seed": loader.seed,
+        "data.num_train": loader.num_samples,
+    }
+
+
+def _batches(data: ImagePair) -> dict[str, Any]:
+    """Return the same of a data module, whose loader is not made yet."""
+    count = data.num_train_samples
+    return {
+        "data.batch_size": count if data.batch_size == "full" else data.batch_size,
+        "data.order": data.order,
+        "data.seed": data.seed,
+        "data.num_train": count,
+    }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from janus_pl.data.loader import Batch, InMemoryBatches
 from janus_pl.deep.answers import Answers
-from janus_pl.deep.checks import check_run
+from janus_pl.deep.checks import batches_of, check_restored, check_run, fixed_options
 from janus_pl.deep.epoch import Epoch, TrainingPass
 from janus_pl.deep.equilibrium import Equilibrium
 from janus_pl.deep.losses import LOSSES, PULLS
@@ -204,6 +204,7 @@ class DeepReLUClassifier(Answers):
         self.guard.settle()
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         self.ranks = Ranks(self.trainer)
         self.splits_epochs = self.ranks.size == 1  # else each process holds a part of an epoch
         self.row.forget()
@@ -261,6 +262,19 @@ class DeepReLUClassifier(Answers):
 
     # State
 
+    def fixed_options(self, training: bool) -> dict[str, Any]:
+        return fixed_options(self.hparams, training)
+
+    def check_restored(
+        self,
+        checkpoint: Mapping[str, Any],
+        trainer: Trainer,
+        data: object = None,
+        resumes: bool = True,
+    ) -> None:
+        super().check_restored(checkpoint, trainer, data, resumes)
+        check_restored(checkpoint, data, self._build_optimizer(), self.schedule)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "guard" in vars(self):  # the guard is made when training starts
             bad, sound = self.guard.state().tolist()
@@ -269,8 +283,11 @@ class DeepReLUClassifier(Answers):
         checkpoint["eta_t"] = self._epoch.eta_t
         checkpoint["row"] = self.row.state()
         checkpoint["forwards"] = list(self._epoch.forwards)
+        if self._epoch.forwards:  # within an epoch
+            checkpoint["batches"] = batches_of(self.trainer.train_dataloader)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self._epoch.eta_t = checkpoint["eta_t"]
         self.row.load(checkpoint["row"])
         self._epoch.forwards = [tuple(forward) for forward in checkpoint["forwards"]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch.optim import Optimizer, SparseAdam
 
 from janus_pl.errors import UsageError
@@ -20,7 +21,7 @@ def build_optimizer(
 
     Raises:
         UsageError: The optimizer refuses its options, needs sparse gradients, or has a weight decay
-            of its own.
+            of its own; or it cannot take the steps of a fit.
     """
     try:
         optimizer = factory(groups, learning_rate)
@@ -31,4 +32,10 @@ def build_optimizer(
         raise UsageError("model.optimizer", "SparseAdam", "an optimizer for dense gradients")
     if given := optimizer.defaults.get("weight_decay"):
         raise UsageError("model.optimizer.weight_decay", given, "0; set model.weight_decay instead")
+    if optimizer.defaults.get("differentiable"):
+        allowed = "false: a step changes the weights in place"
+        raise UsageError("model.optimizer.differentiable", True, allowed)
+    if optimizer.defaults.get("capturable") and not torch.accelerator.is_available():
+        allowed = "false on a machine without an accelerator"
+        raise UsageError("model.optimizer.capturable", True, allowed)
     return optimizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError, check_name, is_number
-from janus_pl.linear.replicas import LinearTraining
+from janus_pl.linear.replicas import LinearTraining, check_left, check_plan, check_state
 from janus_pl.theory import stability_limit
 from janus_pl.training.schedules import ScheduleName
 
@@ -87,6 +87,49 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
         raise UsageError("trainer.precision", trainer.precision, allowed)
     if trainer.max_epochs is None or trainer.max_epochs < 1:
         raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
+
+
+def check_restored(
+    checkpoint: Mapping[str, Any],
+    data: LinearProblem,
+    epochs: int,
+    options: Mapping[str, Any],
+    resumes: bool,
+) -> None:
+    """Refuse a checkpoint that a linear run cannot go on from.
+
+    Args:
+        checkpoint: Its content.
+        data: The problem, after its `setup`.
+        epochs: The option `trainer.max_epochs`.
+        options: The options of the model.
+        resumes: Whether the run itself is resumed; it may have been killed at its very end.
+
+    Raises:
+        UsageError: The samples, W0, the minibatches, the number of replicas or the length of a
+            cosine differ, or no step is left.
+    """
+    state, then = checkpoint["linear"]["training"], checkpoint.get("hyper_parameters") or options
+    combinations = 1
+    for name, values in _of_dynamics(options, data.whole).items():
+        before = _of_dynamics(then, data.whole)[name]
+        if name == "schedule":
+            continue
+        if len(listed(before)) != len(listed(values)):
+            allowed = f"as many values as in the checkpoint, {before!r}"
+            raise UsageError(f"model.{name}", values, allowed)
+        combinations *= len(listed(values))
+    total = data.steps_per_epoch if data.order == "online" else epochs
+    check_state(state, data, combinations)
+    check_plan(state, _of_dynamics(options, data.whole)["schedule"], total)
+    check_left(state, total + resumes)
+
+
+def _of_dynamics(options: Mapping[str, Any], whole: bool) -> dict[str, Any]:
+    """Return lambda, rate and schedule of SGD or, if a batch is the whole set, of GD."""
+    names = ("learning_rate", "schedule")
+    found = {name: (whole and options[f"gd_{name}"]) or options[name] for name in names}
+    return {"weight_decay": options["weight_decay"], **found}
 
 
 def warn_of_instability(run: LinearTraining, data: LinearProblem) -> None:

@@ -18,6 +18,7 @@ from janus_pl.linear import Piece, Plan
 from janus_pl.linear.checks import (
     MOST_PER_DECADE,
     check_options,
+    check_restored,
     check_run,
     listed,
     warn_of_instability,
@@ -169,6 +170,7 @@ class LinearRegressor(JanusTask):
         return self.replicas.plan
 
     def setup(self, stage: str) -> None:
+        super().setup(stage)
         self.row.forget()
         self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
@@ -260,15 +262,28 @@ class LinearRegressor(JanusTask):
 
     # State
 
+    def check_fixed(self, checkpoint: Mapping[str, Any], training: bool) -> None:
+        if "linear" not in checkpoint:
+            given = "a checkpoint of another model"
+            raise UsageError("--ckpt_path", given, "one of a LinearRegressor")
+
+    def check_restored(
+        self,
+        checkpoint: Mapping[str, Any],
+        trainer: Trainer,
+        data: object = None,
+        resumes: bool = True,
+    ) -> None:
+        assert isinstance(data, LinearProblem)
+        check_restored(checkpoint, data, trainer.max_epochs or 1, self.hparams, resumes)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         parts = {"training": self.replicas.state(), "record": self.record.state()}
         checkpoint["linear"] = parts
         checkpoint["row"] = self.row.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if "linear" not in checkpoint:
-            given = "a checkpoint of another model"
-            raise UsageError("--ckpt_path", given, "one of a LinearRegressor")
+        super().on_load_checkpoint(checkpoint)
         self._loaded = checkpoint["linear"]
         self.row.load(checkpoint["row"])
         w = checkpoint["state_dict"]["weight"]

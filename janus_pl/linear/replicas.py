@@ -26,12 +26,18 @@ from janus_pl.linear import (
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.landscape import Landscape
 from janus_pl.theory import decay_factor
+from janus_pl.training.restoring import check_options
 from janus_pl.training.schedules import ScheduleName, multipliers
 
 PROBES = 32  # the first inputs, whose predictions are watched
 # Steps that a watch looks at between two rows: one in 64, since a look costs as much as twenty
 # steps, but from the first number up to the second, or a whole epoch of at most the third number.
 LOOKS = 8, 64, 4096
+# Options of the data that must not change when a run goes on.
+MADE_OF = (
+    *("batch_size", "order", "num_train", "dim", "outputs", "informative", "empty", "init"),
+    *("init_scale", "seed", "replicas"),
+)
 STREAM_LOOKS = 512  # of a stream, whose unit of time is the step
 PIECE = 2.5e8  # multiplications in a piece: about a quarter of a second
 STRETCH = 20  # pieces from one look, and checkpoint, to the next: a few seconds
@@ -173,7 +179,9 @@ class LinearTraining:
     def state(self) -> dict[str, Any]:
         """Return the values of a checkpoint beside W."""
         state = {"done": self.plan.done, "eta_t": self.eta_t, "log_decay": self.log_decay}
-        return {**state, "total": self.plan.total, "made_of": self._made_of()}
+        of_run = {"total": self.plan.total, "schedule": self.schedule}
+        made_of = _made_of(self.data, len(self.seed) // self.data.replicas)
+        return {**state, **of_run, "made_of": made_of}
 
     def load(self, state: Mapping[str, Any], had_ended: bool = False) -> None:
         """Go on from a checkpoint; lambda and the learning rate may differ from here on.
@@ -183,32 +191,16 @@ class LinearTraining:
             had_ended: Whether the checkpoint is the end of this very run, with no step left.
 
         Raises:
-            UsageError: The checkpoint is of another problem, batch size, order or cosine, or it has
-                no step left.
+            UsageError: As `check_state`; or the checkpoint has no step left.
         """
-        for field, value in self._made_of().items():
-            if (given := state["made_of"][field]) != value:
-                raise UsageError(field, value, f"{given}, as in the checkpoint")
-        if self.schedule == "cosine" and state["total"] != self.plan.total:
-            allowed = f"{state['total']}, which the checkpoint's cosine is for"
-            raise UsageError("trainer.max_epochs", self.plan.total, allowed)
-        if state["done"] >= self.plan.total and not had_ended:
-            allowed = f"above {state['done']}, where the checkpoint is"
-            raise UsageError("trainer.max_epochs", self.plan.total, allowed)
+        check_state(state, self.data, len(self.seed) // self.data.replicas)
+        check_plan(state, self.schedule, self.plan.total)
+        if not had_ended:
+            check_left(state, self.plan.total)
         self.plan.done = state["done"]
         self.eta_t.copy_(state["eta_t"])
         self.log_decay.copy_(state["log_decay"])
         self.watch = self._new_watch()
-
-    def _made_of(self) -> dict[str, object]:
-        """Return the values that must not change when a run goes on: samples, W0, batches."""
-        held = self.landscape
-        problem = sha256(b"".join(a.cpu().numpy().tobytes() for a in (held.x, held.y, held.w0)))
-        return {
-            "data.batch_size": self.data.batch_size,
-            "data.order": self.data.order,
-            "problem (X, Y, W0)": problem.hexdigest()[:12],
-        }
 
     @property
     def _batch(self) -> int:
@@ -288,3 +280,50 @@ def pooled(windows: Sequence[Window], probes: Tensor) -> tuple[Tensor, Tensor]:
         variance = variance + share * (window.variance + moved.square().sum((1, 2)))
         prediction = prediction + share * (window.prediction_variance + moved_outputs)
     return variance, prediction
+
+
+def check_state(state: Mapping[str, Any], data: LinearProblem, combinations: int) -> None:
+    """Refuse a checkpoint of other samples, another W0 or other minibatches.
+
+    Args:
+        state: The values that `LinearTraining.state` returned.
+        data: The problem, after its `setup`.
+        combinations: The replicas of each seed.
+
+    Raises:
+        UsageError: An option of the data, or the samples of a file, differ.
+    """
+    check_options(_made_of(data, combinations), state["made_of"])
+
+
+def check_plan(state: Mapping[str, Any], schedule: ScheduleName, total: int) -> None:
+    """Refuse a checkpoint of a cosine over another number of epochs.
+
+    Raises:
+        UsageError: Both are a cosine, and the numbers of epochs differ.
+    """
+    if schedule == state.get("schedule", schedule) == "cosine" and state["total"] != total:
+        allowed = f"{state['total']}, which the checkpoint's cosine is for"
+        raise UsageError("trainer.max_epochs", total, allowed)
+
+
+def check_left(state: Mapping[str, Any], total: int) -> None:
+    """Refuse a checkpoint that leaves no step.
+
+    Raises:
+        UsageError: It is at the end.
+    """
+    if state["done"] >= total:
+        allowed = f"above {state['done']}, where the checkpoint is"
+        raise UsageError("trainer.max_epochs", total, allowed)
+
+
+def _made_of(data: LinearProblem, combinations: int) -> dict[str, Any]:
+    """Return the values that must not change when a run goes on: samples, W0, batches."""
+    arrays = (*data.compressed(), data.w0())
+    # A replica after the other; those of a seed share its samples.
+    held = (np.repeat(array, combinations, axis=0).tobytes() for array in arrays)
+    return {
+        **{f"data.{name}": getattr(data, name) for name in MADE_OF},
+        "problem (X, Y, W0)": sha256(b"".join(held)).hexdigest()[:12],
+    }

@@ -86,7 +86,8 @@ class Run:
         """The options of the run, flat: `model.loss`, `data.batch_size`, `trainer.max_epochs`.
 
         They say what was configured, and the module alone knows what an option means.
-        `description` says what the run was.
+        `description` says what the run was. A run whose options changed at a checkpoint has the
+        changes as `history`, so it is no run of its config alone.
         """
         flat = {"seed_everything": self.config.get("seed_everything")}
         for part in ("model", "data"):
@@ -94,6 +95,9 @@ class Run:
             flat[part] = given.get("class_path")
             flat |= dict(_flatten(_mapping(given.get("init_args")), part))
         flat |= dict(_flatten(_mapping(self.config.get("trainer")), "trainer"))
+        history = self.config.get("history")
+        if isinstance(history, list) and history:
+            flat["history"] = [line.get("changed") for line in history if isinstance(line, Mapping)]
         return flat
 
     @property

@@ -155,12 +155,21 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     >>> differences({"model": {"lr": 1}, "name": "a"}, {"model": {"lr": 2}, "name": "b"})
     ['model.lr: 1 in the run, now 2']
     """
+    return [f"{k}: {old} in the run, now {new}" for k, (old, new) in changes(before, now).items()]
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the options of `differences` with both values; "nothing" stands for a missing one.
+
+    >>> changes({"model": {"lr": 1}, "name": "a"}, {"model": {"lr": 2}, "name": "b"})
+    {'model.lr': (1, 2)}
+    """
     old, new = dict(_flat(before)), dict(_flat(now))
-    return [
-        f"{key}: {old.get(key, 'nothing')} in the run, now {new.get(key, 'nothing')}"
+    return {
+        key: (old.get(key, "nothing"), new.get(key, "nothing"))
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
-    ]
+    }
 
 
 def is_place(option: str, value: object) -> bool:

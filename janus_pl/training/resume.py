@@ -19,12 +19,13 @@ class ExactResume(Callback):
     """The states of the random generators, the number of rows, and whether the run had ended.
 
     Args:
-        goes_on: Whether the run of the checkpoint is resumed. A new run that starts from a
-            checkpoint has its own rows and its own end.
+        goes_on: Whether a run is resumed. A new run that starts from a checkpoint has its own rows
+            and its own end.
+        own: Whether the checkpoint is of the resumed run. If not, the run starts once more.
     """
 
-    def __init__(self, goes_on: bool = False) -> None:
-        self.goes_on = goes_on
+    def __init__(self, goes_on: bool = False, own: bool = True) -> None:
+        self.goes_on, self.own = goes_on, own
         self._state: dict[str, Any] | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -51,6 +52,8 @@ class ExactResume(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._state = checkpoint.get("exact_resume")
+        if self._state is not None and not self.own:
+            self._state = {**self._state, "rows": 0, "ends": False}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The loaders are made later, and draw from the generators.

@@ -15,6 +15,7 @@ from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
+from janus_pl.training.restoring import Restoring
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.same_data import changes_in, changes_since, facts_of
 from janus_pl.training.subject import Subject
@@ -44,6 +45,8 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
         callbacks.append(Describes())
     recorded = bool(trainer.loggers) or _first(trainer, RunRecord) is not None
     foreign = not isinstance(module, Subject)
+    if foreign and _first(trainer, Restoring) is None:
+        callbacks.append(Restoring(always=False))
     if _first(trainer, ExactResume) is None and (foreign or recorded):
         own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
         callbacks.append(ExactResume(goes_on=any(logger.resumed for logger in own)))

@@ -3,7 +3,7 @@ r"""JanusTask, an experiment of the paper that trains itself and answers callbac
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 
 from janus_pl.run.description import MarginKind
 from janus_pl.training.ranks import Ranks
+from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
 from janus_pl.training.subject import Subject
 from janus_pl.training.subjects import Describes
@@ -38,11 +39,13 @@ class JanusTask(LightningModule, Subject):
         self.ranks = Ranks()
         self.row = Row()
         self.planned: int | None = None
+        self._stage: str | None = None
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return the callback that measures and records a fit, unless the trainer has it."""
+        """Return the callbacks that go on from a checkpoint, and measure and record a fit."""
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-        return [] if any(isinstance(each, Describes) for each in given) else [Describes()]
+        described = any(isinstance(each, Describes) for each in given)
+        return [Restoring()] if described else [Restoring(), Describes()]
 
     def layers(self) -> Sequence[str]:
         return list(self.directions())
@@ -68,6 +71,57 @@ class JanusTask(LightningModule, Subject):
         Raises:
             UsageError: The options do not go together.
         """
+
+    def setup(self, stage: str) -> None:
+        self._stage = stage
+
+    # Going on from a checkpoint
+
+    def fixed_options(self, training: bool) -> dict[str, Any]:
+        """Return the options, by field, that a checkpoint of other ones does not go with.
+
+        Args:
+            training: Whether training goes on. If not, the weights alone are taken.
+        """
+        return {}
+
+    def check_fixed(self, checkpoint: Mapping[str, Any], training: bool) -> None:
+        """Refuse a checkpoint of a model with other fixed options.
+
+        Raises:
+            UsageError: An option differs.
+        """
+        then = checkpoint.get("hyper_parameters") or {}
+        fields = {f"model.{name}": value for name, value in then.items()}
+        check_options(self.fixed_options(training), fields)
+
+    def check_restored(
+        self,
+        checkpoint: Mapping[str, Any],
+        trainer: Trainer,
+        data: object = None,
+        resumes: bool = True,
+    ) -> None:
+        """Refuse a checkpoint that training cannot go on from with these data and options.
+
+        Args:
+            checkpoint: Its content.
+            trainer: The trainer before its fit.
+            data: The data module after its `setup`, or None.
+            resumes: Whether the run itself is resumed; it may have been killed at its very end.
+
+        Raises:
+            UsageError: Something cannot be carried over, or no step is left.
+        """
+        check_steps_left(checkpoint, trainer.max_epochs, trainer.max_steps, resumes)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self._stage is None:  # `load_from_checkpoint`
+            return
+        training = self._stage == "fit"
+        self.check_fixed(checkpoint, training)
+        if training:
+            self.check_restored(checkpoint, self.trainer, getattr(self.trainer, "datamodule", None))
 
     @torch.no_grad()
     def margins_of(self, batch: Sequence[Any]) -> Tensor:
