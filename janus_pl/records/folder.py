@@ -144,8 +144,11 @@ def _rows_of_copy(parts: Sequence[Part]) -> list[Item]:
     configs = [{k: v for k, v in part.config.items() if k[0] != "_"} for part in parts]
     if any(differences(config, configs[0]) for config in configs):
         return joined(parts)
-    rows = {_key(row): row for part in parts for row in part.rows}
-    return sorted(rows.values(), key=lambda row: row[STEP])
+    rows: list[Item] = []
+    for part in reversed(parts):
+        have = {_key(row) for row in rows}
+        rows += [row for row in part.rows if _key(row) not in have]
+    return sorted(rows, key=lambda row: row[STEP])
 
 
 def _told(rows: Mapping[int, Item], missing: Sequence[int], more: int, count: int | None) -> str:
