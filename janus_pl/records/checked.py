@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from janus_pl.errors import is_integer, is_number
-from janus_pl.records.parts import Part
+import numpy as np
+from numpy.typing import NDArray
+
+from janus_pl.errors import is_integer
+from janus_pl.records.parts import Histogram, Part
 from janus_pl.run.nested import check_nesting, load_yaml
 
 LARGEST = 2**22  # bytes of a config, a description or an outcome; ours have some thousand
@@ -77,18 +80,31 @@ def _json(content: bytes) -> Any:
 
 def numbers_in(item: Mapping[str, Any]) -> dict[str, float]:
     """Return the numbers of a row by key, without W&B's own columns and those of its objects."""
-    found = {}
-    for key, value in item.items():
-        # W&B's own columns begin with an underscore; those of its objects have a dot.
-        if isinstance(value, int | float) and not key.startswith("_") and "." not in key:
-            found[key] = _float(value)
-    return found
+    # W&B's own columns begin with an underscore; those of its objects have a dot.
+    return {
+        key: value if isinstance(value, float) else _float(value)
+        for key, value in item.items()
+        if isinstance(value, (float, int)) and key[:1] != "_" and "." not in key
+    }
 
 
-def is_histogram(counts: Any, edges: Any) -> bool:
-    """Tell whether two values are the counts and the edges of a histogram."""
-    lists = isinstance(counts, list) and isinstance(edges, list) and len(edges) == len(counts) + 1
-    return lists and len(counts) > 0 and all(map(is_number, (*counts, *edges)))
+def histogram_of(epoch: float, counts: Any, edges: Any) -> Histogram | None:
+    """Return the histogram of some counts and edges; None if they make none."""
+    if not isinstance(counts, list) or not isinstance(edges, list):
+        return None
+    values, bins = _array(counts), _array(edges)
+    if values is None or bins is None or not 0 < len(counts) == len(edges) - 1:
+        return None
+    return Histogram(epoch, values, bins)
+
+
+def _array(values: list[Any]) -> NDArray[np.float64] | None:
+    """Return finite numbers as an array, integers as such; None if they are something else."""
+    try:
+        found = np.asarray(values)
+    except (ValueError, OverflowError):  # lists of unequal lengths
+        return None
+    return found if found.dtype.kind in "iuf" and np.isfinite(found).all() else None
 
 
 def _float(value: float) -> float:

@@ -6,12 +6,12 @@ are older than seals, if the config is gone, or if the folder does not say how t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from janus_pl.errors import INTERRUPTED, is_integer
-from janus_pl.records.checked import is_histogram, read_mapping
+from janus_pl.records.checked import read_mapping
 from janus_pl.records.parts import STEP, Part, Skipped, in_turn, joined, joined_config
 from janus_pl.run.description import FILE as DESCRIPTION
 from janus_pl.run.description import KEY, Description
@@ -37,38 +37,49 @@ def is_run_folder(folder: Path) -> bool:
     return ended or (folder / FILE).is_file()
 
 
-def read_folder(folder: Path, copies: Callable[[], Sequence[Part | Skipped]]) -> Part | Skipped:
-    """Return the record in a run's folder.
+class Folder:
+    """The record in a run's folder, read up to what W&B's copy may have to add.
 
     Args:
-        folder: The folder.
-        copies: Reads W&B's files of the same run.
+        path: The folder.
     """
-    notes: list[str] = []
-    facts = _facts(folder, notes)
-    lines = _lines(folder, notes)
-    rows = {number: dict(_flat(row)) for number, row in lines.rows.items()}
-    known = None not in (facts.config, facts.code, facts.written)
-    found = [] if known and lines.sealed and not lines.missing(facts.written) else copies()
-    parts = in_turn(part for part in found if isinstance(part, Part))
-    items = _completed(rows, lines, facts, parts, notes)
-    if not items and (reasons := [*notes, *(p.reason for p in found if isinstance(p, Skipped))]):
-        return Skipped(folder, "; ".join(reasons))
-    described = {KEY: _description(facts.description)} if facts.description else {}
-    config = joined_config(parts) | (facts.config or {}) | described
-    newest = parts[-1] if parts else None
-    code = facts.code
-    return Part(
-        path=folder / FILE,
-        id=_said(facts, "id") or folder.name,
-        name=_name(facts) or (newest.name if newest else folder.name),
-        group=_said(facts, "group") or (newest.group if newest else None),
-        start=newest.start if newest else "",
-        config=config,
-        items=items,
-        exit_code=newest.exit_code if code is None and newest else code,
-        notes=tuple(notes),
-    )
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._notes: list[str] = []
+        self._facts = _facts(path, self._notes)
+        self._lines = _lines(path, self._notes)
+
+    @property
+    def needs_copy(self) -> bool:
+        """Whether W&B's copy has to be asked."""
+        facts, lines = self._facts, self._lines
+        known = None not in (facts.config, facts.code, facts.written)
+        return not known or not lines.sealed or bool(lines.missing(facts.written))
+
+    def part(self, copies: Iterable[Part | Skipped] = ()) -> Part | Skipped:
+        """Return the record, completed by what W&B's files of the run have."""
+        facts, notes = self._facts, [*self._notes]
+        rows = {number: dict(_flat(row)) for number, row in self._lines.rows.items()}
+        found = list(copies)
+        parts = in_turn(part for part in found if isinstance(part, Part))
+        items = _completed(rows, self._lines, facts, parts, notes)
+        unread = [copy.reason for copy in found if isinstance(copy, Skipped)]
+        if not items and (reasons := [*notes, *unread]):
+            return Skipped(self.path, "; ".join(reasons))
+        described = {KEY: _description(facts.description)} if facts.description else {}
+        newest = parts[-1] if parts else None
+        return Part(
+            path=self.path / FILE,
+            id=_said(facts, "id") or self.path.name,
+            name=_name(facts) or (newest.name if newest else self.path.name),
+            group=_said(facts, "group") or (newest.group if newest else None),
+            start=newest.start if newest else "",
+            config=joined_config(parts) | (facts.config or {}) | described,
+            items=items,
+            exit_code=newest.exit_code if facts.code is None and newest else facts.code,
+            notes=tuple(notes),
+        )
 
 
 def _facts(folder: Path, notes: list[str]) -> _Facts:
@@ -133,8 +144,11 @@ def _rows_of_copy(parts: Sequence[Part]) -> list[Item]:
     configs = [{k: v for k, v in part.config.items() if k[0] != "_"} for part in parts]
     if any(differences(config, configs[0]) for config in configs):
         return joined(parts)
-    rows = {_key(row): row for part in parts for row in part.rows}
-    return sorted(rows.values(), key=lambda row: row[STEP])
+    rows: list[Item] = []
+    for part in reversed(parts):
+        have = {_key(row) for row in rows}
+        rows += [row for row in part.rows if _key(row) not in have]
+    return sorted(rows, key=lambda row: row[STEP])
 
 
 def _told(rows: Mapping[int, Item], missing: Sequence[int], more: int, count: int | None) -> str:
@@ -172,7 +186,7 @@ def _flat(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in row.items():
         if isinstance(value, int | float):
             yield key, value
-        elif isinstance(value, list) and value[:1] == ["histogram"] and is_histogram(*value[1:3]):
+        elif isinstance(value, list) and value[:1] == ["histogram"] and len(value) == 3:
             yield f"{key}._type", "histogram"
             yield f"{key}.values", value[1]
             yield f"{key}.bins", value[2]

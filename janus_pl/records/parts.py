@@ -7,9 +7,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from janus_pl.errors import INTERRUPTED, is_number
 
 STEP = "trainer/global_step"
+
+
+class Histogram(NamedTuple):
+    """One histogram of a run: the row's epoch, counts (bins,), edges (bins + 1,)."""
+
+    epoch: float
+    counts: NDArray[np.float64]
+    edges: NDArray[np.float64]
 
 
 class Part(NamedTuple):

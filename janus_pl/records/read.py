@@ -10,14 +10,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from janus_pl.errors import SOUND, UsageError
 from janus_pl.records.archive import read_archive
-from janus_pl.records.checked import is_histogram, numbers_in
+from janus_pl.records.checked import histogram_of, numbers_in
 from janus_pl.records.find import COPY, copies_in, find
-from janus_pl.records.folder import read_folder
+from janus_pl.records.folder import Folder
 from janus_pl.records.online import WANTED, is_online, read_online
 from janus_pl.records.parts import Part, Skipped, in_turn, joined, joined_config
 from janus_pl.records.run import Histogram, Run
@@ -92,9 +91,15 @@ def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
             raise UsageError("RUN", path, WANTED)
         places.append(Path(path))
     found = find(places)
+    folders = [Folder(path) for path in found.folders]
+    inside = {f.path: copies_in(f.path) if f.needs_copy else [] for f in folders}
+    files = [*found.copies, *(file for held in inside.values() for file in held)]
     with ThreadPoolExecutor() as pool:  # W&B's reader is a program of its own
-        parts += pool.map(_of_folder, found.folders)
-        parts += [part for part in pool.map(read_wandb_file, found.copies) if part is not None]
+        copies = dict(zip(files, pool.map(read_wandb_file, files), strict=True))
+    for folder in folders:
+        own = (copies[file] for file in inside[folder.path])
+        parts.append(folder.part(part for part in own if part is not None))
+    parts += [part for file in found.copies if (part := copies[file]) is not None]
     damaged: list[UsageError] = []
     for archive in found.archives:
         try:
@@ -107,14 +112,6 @@ def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
     return parts
 
 
-def _of_folder(folder: Path) -> Part | Skipped:
-    def copies() -> list[Part | Skipped]:
-        read_each = map(read_wandb_file, copies_in(folder))
-        return [part for part in read_each if part is not None]
-
-    return read_folder(folder, copies)
-
-
 def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
     """Merge parts of one run, oldest first."""
     last = parts[-1]
@@ -125,11 +122,12 @@ def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
     items = joined(parts)
     if not items:
         return Skipped(last.path, "no rows with an epoch")
-    rows = pd.DataFrame([_printable_keys(numbers_in(item)) for item in items])
+    rows = pd.DataFrame([numbers_in(item) for item in items])
+    rows.columns = pd.Index([printable(key) for key in rows])
     histograms: dict[str, list[Histogram]] = {}
     for item in items:
         for key, histogram in _histograms(item):
-            histograms.setdefault(printable(key), []).append(histogram)
+            histograms.setdefault(key, []).append(histogram)
     return Run(
         id=printable(last.id),
         name=printable(last.name),
@@ -138,19 +136,15 @@ def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
         config=all_printable(joined_config(parts)),
         exit_code=last.exit_code,
         rows=rows,
-        histograms=histograms,
+        histograms={printable(key): shown for key, shown in histograms.items()},
         notes=tuple(dict.fromkeys(printable(note) for part in parts for note in part.notes)),
     )
 
 
-def _printable_keys(numbers: Mapping[str, float]) -> dict[str, float]:
-    return {printable(key): value for key, value in numbers.items()}
-
-
 def _histograms(item: Mapping[str, Any]) -> Iterator[tuple[str, Histogram]]:
     for key, value in item.items():
-        name = key.removesuffix("._type")
-        if name != key and value == "histogram":
+        if value == "histogram" and key.endswith("._type"):
+            name = key.removesuffix("._type")
             counts, edges = (item.get(f"{name}.{part}") for part in ("values", "bins"))
-            if is_histogram(counts, edges):
-                yield name, Histogram(item["epoch"], np.asarray(counts), np.asarray(edges))
+            if (histogram := histogram_of(item["epoch"], counts, edges)) is not None:
+                yield name, histogram

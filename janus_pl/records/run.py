@@ -7,24 +7,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from janus_pl.errors import SOUND
 from janus_pl.records.described import described
 from janus_pl.records.parts import STEP as STEP
+from janus_pl.records.parts import Histogram as Histogram
 from janus_pl.run.description import Description
-
-
-class Histogram(NamedTuple):
-    """One histogram of a run: the row's epoch, counts (bins,), edges (bins + 1,)."""
-
-    epoch: float
-    counts: NDArray[np.float64]
-    edges: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

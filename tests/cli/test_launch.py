@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -23,6 +22,7 @@ from record_reader import exit_code
 
 from janus_pl.cli.main import main
 from janus_pl.records.read import read
+from janus_pl.run.folder import exit_code_of
 
 pytestmark = pytest.mark.soak
 
@@ -156,7 +156,7 @@ def assert_same_run(found: Path, right: Path, parts: int = 1, rows_in_all: int =
     for a, b in zip(*(w.values() for w in weights), strict=True):
         assert float((a - b).norm() / b.norm()) < 1e-12
     assert yaml.safe_load((found / "config.yaml").read_text())["data"]["init_args"]["seed"] == 0
-    assert json.loads((found / "outcome.json").read_text()) == {"exit_code": 0}
+    assert exit_code_of(found) == 0
 
 
 def test_two_processes_and_two_nodes_are_one_process(start: Start) -> None:
@@ -207,7 +207,7 @@ def test_killed_or_stopped_two_processes_go_on_as_if_they_had_not_been(start: St
     for node in nodes:
         node.terminate()
     wait_for(lambda: not running(), ENDED)
-    assert json.loads((run_folder("nodes") / "outcome.json").read_text()) == {"exit_code": 143}
+    assert exit_code_of(run_folder("nodes")) == 143
     port = free_port()
     nodes = [start(*agent(i, port, *MANY_EPOCHS, "--run_dir", "nodes")) for i in (0, 1)]
     assert [node.wait(STARTED) for node in nodes] == [0, 0], logs()

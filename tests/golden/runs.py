@@ -87,6 +87,7 @@ def train(name: str, dtype: str, folder: Path) -> Run:
         raise RuntimeError(f"{name} in {dtype} ended with exit code {code}")
     (journal,) = folder.glob("*/*/rows.jsonl")
     rows = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    rows = [{key: value for key, value in row.items() if key != "_seal"} for row in rows]
     config = yaml.safe_load(journal.with_name("config.yaml").read_text(encoding="utf-8"))
     return Run(columns(rows), config)
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from sweep.driving import write_sweep
 
 from janus_pl.cli import sweep as command
 from janus_pl.cli.main import main
 from janus_pl.cli.sweep import Resolver
 from janus_pl.errors import UsageError
-from janus_pl.run.folder import RunFolder
+from janus_pl.run.folder import RunFolder, exit_code_of
 from janus_pl.sweep.file import load, points
 from janus_pl.sweep.plan import PlannedRun, labels_of, plan
 
@@ -220,7 +219,7 @@ def test_with_an_id_only_that_run_is_gone_on_with(
         error
         == "error: WANDB_RUN_ID: got 'first', allowed: a run to go on with; that one has ended"
     )
-    assert yaml.safe_load((first / "outcome.json").read_text()) == {"exit_code": 0}
+    assert exit_code_of(first) == 0
 
 
 def test_a_run_whose_folder_another_process_holds_leaves_it_whole(
