@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,11 @@ class SaveRunConfig(SaveConfigCallback):
 
     entry: Mapping[str, Any] | None = None
 
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The resolved config in plain values; made once, for each checkpoint holds it."""
+        return dict(yaml.safe_load(self._text()))
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         logger = trainer.logger
         if isinstance(logger, RunLogger) and not logger.resumed:
@@ -311,7 +317,7 @@ class SaveRunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[history.HELD] = yaml.safe_load(self._text())
+        checkpoint[history.HELD] = self.plain
 
     def _write(self, logger: RunLogger) -> None:
         run = logger.experiment  # makes the folder
