@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ class SaveRunConfig(SaveConfigCallback):
 
     entry: Mapping[str, Any] | None = None
 
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The resolved config in plain values; made once, for each checkpoint holds it."""
+        return dict(yaml.safe_load(self._text()))
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         record = record_of(trainer)
         if record is not None and not record.goes_on:
@@ -40,7 +46,7 @@ class SaveRunConfig(SaveConfigCallback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[history.HELD] = yaml.safe_load(self._text())
+        checkpoint[history.HELD] = self.plain
 
     def _write(self, trainer: Trainer, record: RunRecord) -> None:
         folder = record.folder

@@ -179,6 +179,7 @@ class LinearRegressor(JanusTask):
         w0 = torch.from_numpy(self.data.w0())
         self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
         self._loaded: Mapping[str, Any] | None = None
+        self._warned = False  # as the run that the checkpoint is of, if its options are these
 
     def configure_callbacks(self) -> list[Callback]:
         return [*super().configure_callbacks(), _Rescue()]
@@ -207,7 +208,7 @@ class LinearRegressor(JanusTask):
             had_ended = any(resume.had_ended for resume in resumes)
             self.replicas.load(self._loaded["training"], had_ended)
             self.record.load(self._loaded["record"])
-        else:
+        if not self._warned:
             warn_of_instability(self.replicas, self.data)
         self.planned = self.replicas.plan.total
         if not trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -285,6 +286,7 @@ class LinearRegressor(JanusTask):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self._loaded = checkpoint["linear"]
+        self._warned = checkpoint.get("hyper_parameters") == dict(self.hparams)
         self.row.load(checkpoint["row"])
         w = checkpoint["state_dict"]["weight"]
         if not hasattr(self, "weight"):  # `load_from_checkpoint`, without a problem

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_pl.run.files import write_atomically
-from janus_pl.run.folder import CHECKPOINTS, CONFIG, changes
+from janus_pl.run.folder import CHECKPOINTS, CONFIG, changes, config_of
 
 FILE = "history.jsonl"
 KEY = "history"  # in W&B's config
@@ -31,8 +31,8 @@ def entry_of(
         config: The resolved config of now.
         resumes: Whether the run itself is resumed. If not, the line names the checkpoint.
     """
-    before = checkpoint.get(HELD)
-    changed = {} if before is None else changes(before, config)
+    before = checkpoint.get(HELD) or _config_beside(path)
+    changed = changes(before, config) if before else {}
     entry: dict[str, Any] = {"step": int(checkpoint["global_step"])}
     if not resumes:
         entry |= {"parent": _run_of(path), "checkpoint": str(path.absolute())}
@@ -78,6 +78,11 @@ def read(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in text.splitlines()]
+
+
+def _config_beside(path: Path) -> dict[str, Any]:
+    """Return the config of the run whose checkpoint this is; empty if it is not known."""
+    return {} if _run_of(path) is None else config_of(path.absolute().parent.parent)
 
 
 def _run_of(path: Path) -> str | None:

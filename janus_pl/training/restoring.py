@@ -55,6 +55,9 @@ class Restoring(Callback):
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         self._checkpoint = checkpoint if trainer.state.fn == "fit" else None
+        for early in trainer.early_stopping_callbacks:
+            if (held := checkpoint["callbacks"].get(early.state_key)) is not None:
+                held["patience"] = early.patience  # EarlyStopping would take the checkpoint's
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._configured = _configured(trainer)

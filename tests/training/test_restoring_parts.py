@@ -238,3 +238,7 @@ def test_an_entry_names_the_run_of_the_checkpoint(tmp_path: Path) -> None:
     assert history.entry_of(file, held, now, resumes=False)["parent"] == "abc"
     assert "parent" not in history.entry_of(file, held, now, resumes=True)
     assert history.entry_of(file, {"global_step": 7}, now, resumes=True)["changed"] == {}
+    # A checkpoint without a config has that of its folder.
+    (tmp_path / "abc" / "config.yaml").write_text("model: {lr: 5}\n")
+    old = history.entry_of(file, {"global_step": 7}, now, resumes=True)
+    assert old["changed"] == {"model.lr": [5, 2]}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -105,6 +105,19 @@ def test_a_change_changes_the_weights(
     pairs = list(zip(whole.parameters(), same.parameters(), other.parameters(), strict=True))
     assert all(torch.equal(a, b) for a, b, _ in pairs)
     assert not any(torch.equal(a, c) for a, _, c in pairs if a.requires_grad)
+
+
+def test_early_stopping_has_the_patience_of_its_own(
+    fit: Any, small_task: Any, small_loader: Any, path: Path
+) -> None:
+    def stop(patience: int) -> EarlyStopping:
+        return EarlyStopping("train/loss_running", 1e9, patience, verbose=False)
+
+    fit(small_task(), small_loader(), 2, [stop(9), Save(path)], enable_checkpointing=True)
+    early = stop(3)
+    trainer = fit(small_task(), small_loader(), 20, [early], ckpt_path=path)
+    assert early.patience == 3
+    assert trainer.current_epoch == 4, "one epoch of two did not improve; two more make three"
 
 
 # Somebody else's module
