@@ -60,6 +60,8 @@ class RunRecord(Callback):
 
     def prepare(self, trainer: Trainer) -> None:
         """Get ready before checkpoints are read; the command line's record is open then."""
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return
         if self._of_script:
             own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
             self.folder, self.goes_on = folder_of(trainer), any(each.resumed for each in own)
@@ -80,8 +82,10 @@ class RunRecord(Callback):
 
     def open(self, trainer: Trainer) -> None:
         """Make and lock the folder, and let the checkpoints lie in it; twice is as once."""
-        if self.journal is not None or self.folder is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        done = self.journal is not None or self.folder is None
+        if done or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
+        assert self.folder is not None
         before = self.folder
         if self._of_script and not self.goes_on:
             self.folder = _unused(self.folder)
