@@ -202,13 +202,14 @@ class RunLogger(WandbLogger):
 
 
 def known_as(loggers: Sequence[Logger], description: Description) -> dict[str, str | None]:
-    """Return the name and the group of a run, as the first W&B logger has them."""
+    """Return the name and the group of a run: those of its first W&B logger, where it has them."""
+    name = group = None
     for logger in loggers:
         if isinstance(logger, WandbLogger) and not isinstance(logger.experiment, NoRun):
-            run = logger.experiment
             made = isinstance(logger, RunLogger) and not logger.named
-            return {"name": run_name(description) if made else run.name, "group": run.group}
-    return {}
+            name, group = None if made else logger.experiment.name, logger.experiment.group
+            break
+    return {"name": name or run_name(description), "group": group or None}
 
 
 def record_description(loggers: Sequence[Logger], description: Description) -> None:

@@ -75,10 +75,12 @@ def facts_of(folder: Path) -> dict[str, Any]:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     data = config["data"]["init_args"]
     model = config["model"]["init_args"]
+    described = json.loads((folder / "description.json").read_text())
+    assert described.pop("id") == folder.name
     names = ("strides", "channels", "hidden", "weight_decay", "loss", "learning_rate", "schedule")
     return {
         "rows": rows_of(folder),
-        "description": json.loads((folder / "description.json").read_text()),
+        "description": described,
         "exit_code": json.loads((folder / "outcome.json").read_text())["exit_code"],
         "seed": config["seed_everything"],
         "epochs": config["trainer"]["max_epochs"],

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import nbclient
+import nbformat
 import pytest
 import wandb
 from conftest import ROOT
@@ -139,9 +141,6 @@ def test_another_project_than_that_of_wandb_init_is_refused(
 
 
 def test_a_notebook(expected: Any) -> None:
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
     lines = SCRIPT.splitlines()
     cells = ["\n".join(lines[:7]), "\n".join(lines[7:])]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
