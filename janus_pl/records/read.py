@@ -5,8 +5,10 @@ A run's folder is read first; W&B's file is its copy, and the record of runs wit
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +46,11 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     Raises:
         UsageError: A path has no record of a run.
     """
+    with _without_collector():
+        return _read(paths, unfinished)
+
+
+def _read(paths: Iterable[str | Path], unfinished: bool) -> Records:
     parts = read_parts(paths)
     by_id: dict[str, list[Part]] = {}
     for part in parts:
@@ -53,6 +60,18 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     runs = sorted((r for r in merged if isinstance(r, Run)), key=lambda run: (run.name, run.id))
     skipped = [r for r in [*parts, *merged] if isinstance(r, Skipped)]
     return Records(runs, [r for r in skipped if not _is_redone(r, by_id)])
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep Python's collector of cycles away: it would go through all rows again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def told(records: Records) -> list[str]:
