@@ -181,8 +181,6 @@ class ConfigReader(LightningCLI):
     def _fill(self) -> None:
         """Take W&B's variables for options that are not given."""
         assert self.subcommand is not None
-        if self.subcommand != "fit":
-            return
         config = self.config[self.subcommand]
         names = ("project", "name", "group", "tags")
         for name, value in with_environment({key: config.get(key) for key in names}).items():
