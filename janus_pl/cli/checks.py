@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import UsageError
-from janus_pl.run.folder import checkpoint_of
+from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.checkpoints import (
     VerifiedCheckpointIO,
     check_fits,
@@ -183,7 +183,8 @@ def file_of(path: str, root: Path) -> str:
     Raises:
         UsageError: The run has no checkpoint.
     """
-    folder = next((each for each in (Path(path), root / path) if each.is_dir()), None)
+    places = (Path(path), root / path)
+    folder = next((each for each in places if (each / CONFIG).is_file()), None)
     if folder is None or path in ("last", "best"):
         return path
     if (file := checkpoint_of(folder)) is None:

@@ -67,7 +67,8 @@ class Restoring(Callback):
             return
         optimizers = trainer.optimizers
         check_optimizers(optimizers, checkpoint)
-        if self.always or not same(checkpoint.get(CONFIGURED), self._configured):
+        then = checkpoint.get(CONFIGURED, self._configured)
+        if self.always or not same(then, self._configured):
             before = [_rate(state["param_groups"]) for state in checkpoint["optimizer_states"]]
             take_schedulers(_schedulers(trainer), checkpoint)
             self._expected = [_options(optimizer) for optimizer in optimizers]
