@@ -309,6 +309,12 @@ class JanusCLI(ConfigReader):
         options.ckpt_path = found.path
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
+        if training and found.content is not None:
+            seed = self._get(self.config, "seed_everything")
+            check_restored(
+                *(self.trainer, self.model, self.datamodule, found.content),
+                *(seed, self.resumed.goes_on),
+            )
         if self.trainer.local_rank == 0:  # the process that has read the data
             place = options.ckpt_path or self.resumed.folder
             allowed = options.allow_data_change
@@ -316,18 +322,15 @@ class JanusCLI(ConfigReader):
         if training:
             check_room_for_checkpoint(self.trainer, self.model)
         if training and found.path is not None and found.content is not None:
-            self._go_on_from(Path(found.path), found.content)
+            self._note_changes(Path(found.path), found.content)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
     before_fit = before_validate = before_test = before_predict = _check
 
-    def _go_on_from(self, path: Path, checkpoint: dict[str, Any]) -> None:
-        """Refuse what the checkpoint cannot carry over; say and note what changes."""
-        resumes = self.resumed.goes_on
-        seed = self._get(self.config, "seed_everything")
-        check_restored(self.trainer, self.model, self.datamodule, checkpoint, seed, resumes)
-        entry = history.entry_of(path, checkpoint, self._resolved(), resumes)
+    def _note_changes(self, path: Path, checkpoint: dict[str, Any]) -> None:
+        """Say and note what changes at the checkpoint."""
+        entry = history.entry_of(path, checkpoint, self._resolved(), self.resumed.goes_on)
         if (line := history.told(entry)) is not None:
             rank_zero_info(line)
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]

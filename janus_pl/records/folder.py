@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from janus_pl.errors import INTERRUPTED, is_integer
 from janus_pl.records.checked import read_mapping
 from janus_pl.records.parts import STEP, Part, Skipped, in_turn, joined, joined_config
+from janus_pl.run import history
 from janus_pl.run.description import FILE as DESCRIPTION
 from janus_pl.run.description import KEY, Description
 from janus_pl.run.folder import CONFIG, OUTCOME, differences
@@ -48,6 +49,7 @@ class Folder:
         self.path = path
         self._notes: list[str] = []
         self._facts = _facts(path, self._notes)
+        self._history = _history(path, self._notes)
         self._lines = _lines(path, self._notes)
 
     @property
@@ -75,7 +77,7 @@ class Folder:
             name=_name(facts) or (newest.name if newest else self.path.name),
             group=_said(facts, "group") or (newest.group if newest else None),
             start=newest.start if newest else "",
-            config=joined_config(parts) | (facts.config or {}) | described,
+            config=joined_config(parts) | (facts.config or {}) | described | self._history,
             items=items,
             exit_code=newest.exit_code if facts.code is None and newest else facts.code,
             notes=tuple(notes),
@@ -94,6 +96,16 @@ def _facts(folder: Path, notes: list[str]) -> _Facts:
     ended = {key: (outcome or {}).get(key) for key in ("exit_code", "rows")}
     code, count = (value if is_integer(value) else None for value in ended.values())
     return _Facts(config, description, code, count)
+
+
+def _history(folder: Path, notes: list[str]) -> dict[str, Any]:
+    """Return the changes of the run's options as W&B's config has them; empty without one."""
+    try:
+        lines = [line for line in history.read(folder) if isinstance(line, dict)]
+    except (OSError, ValueError) as error:
+        notes.append(f"{history.FILE} cannot be read ({error})")
+        return {}
+    return {history.KEY: lines} if lines else {}
 
 
 def _lines(folder: Path, notes: list[str]) -> Lines:

@@ -47,9 +47,18 @@ def load_yaml(text: str | bytes) -> Any:
     """
     check_yaml(text)
     try:
-        return yaml.load(text, LOADER)
+        return _loaded(text)
     except (yaml.YAMLError, TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
+
+
+def _loaded(text: str | bytes) -> Any:
+    """Return the values of the safe loader in C, which is ten times as fast as in Python."""
+    loader = LOADER(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def check_nesting(value: Any, depth: int = 1) -> int:

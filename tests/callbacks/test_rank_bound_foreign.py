@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -464,9 +465,9 @@ def test_verify_and_the_callback_agree_on_a_real_record(
             fit(module, samples(6), 1, used, logger=logger)
     else:
         fit(module, samples(6), 1, used, logger=logger)
-    wandb.finish()  # with 0: the ratios alone have to tell
+    wandb.finish()
     (run,) = read([tmp_path]).runs
-    assert run.exit_code == 0
-    (finding,) = tails_are_bounded([run])
+    assert run.exit_code == (5 if spoiled else 0)
+    (finding,) = tails_are_bounded([replace(run, exit_code=0)])  # the ratios alone have to tell
     assert isinstance(finding, Finding)
     assert finding.holds is not spoiled

@@ -177,13 +177,14 @@ def test_a_change_that_is_allowed_is_recorded(place: Path) -> None:
 def test_margins_of_other_data_are_named_after_them(place: Path) -> None:
     checkpoint = ["--ckpt_path", str(run_of(place) / "checkpoints/last.ckpt")]
     assert main([*PREDICT, "--data.root", "images", *checkpoint]) == 0
-    of_own = (run_of(place) / "margins.csv").read_bytes()
+    name = run_of(place).name
+    of_own = Path(f"margins-{name}.csv").read_bytes()
     add_image(place / "images")
     more = ["--data.root", "images", *checkpoint, "--allow_data_change"]
     with pytest.warns(UserWarning, match="--allow_data_change"):
         assert main([*PREDICT, *more]) == 0
-    assert (run_of(place) / "margins.csv").read_bytes() == of_own
-    (other,) = run_of(place).glob("margins_????????.csv")
+    assert Path(f"margins-{name}.csv").read_bytes() == of_own
+    (other,) = Path().glob(f"margins-{name}-????????.csv")
     rows = [*csv.DictReader(other.read_text().splitlines())]
     assert len(rows) == 13 + 6
     assert [row["file"] for row in rows[5:7]] == ["train/cat/5.png", "train/dog/0.png"]
@@ -228,7 +229,8 @@ def test_a_changed_csv_is_refused(
     capsys.readouterr()
     for given in (["20", "--ckpt_path", "last"], ["40", *checkpoint]):
         assert main([*fit, *given]) == 2
-        assert re.search(r"data: got 'sha256 \w{8}, from /.*csv', .*problem.csv$", error(capsys))
+        line = "data.source: got 'problem.csv', allowed: the problem (X, Y, W0) of the checkpoint"
+        assert line in error(capsys)
         assert content(tmp_path / "runs") == before
     write_csv(3.0)
     assert main([*fit, "40", *checkpoint, "--run_dir", "again"]) == 0

@@ -124,7 +124,7 @@ def test_the_table_of_replicas_has_the_numbers_of_the_end(run: Any, rows: Rows) 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"data": {"seed": 5}}, "data: got 'sha256 "),
+        ({"data": {"seed": 5}}, r"data.seed: got 5, allowed: 0, as in the checkpoint"),
         ({"data": {"batch_size": 3}}, "data.batch_size"),
         ({"data": {"order": "sequential"}}, "data.order"),
         ({"epochs": 70}, "trainer.max_epochs"),  # of a cosine

@@ -231,7 +231,7 @@ def test_a_run_whose_folder_another_process_holds_leaves_it_whole(
     monkeypatch.setenv("WANDB_RUN_ID", "theirs")
     theirs: list[RunFolder] = []
 
-    def hold(folder: Path) -> None:
+    def hold(folder: Path, goes_on: bool = True) -> None:
         theirs.append(RunFolder(folder))
         raise UsageError("--ckpt_path", str(folder), "a run that no other process is at work on")
 

@@ -50,6 +50,7 @@ class Row(NamedTuple):
     live: Callable[[Seen], Any] | None = None
     expected: Any = None
     says: str = ""  # in the refusal; not set: the option's name
+    other_data: bool = False  # whether other data are allowed
 
 
 def group(name: str) -> Callable[[Seen], Any]:
@@ -104,9 +105,11 @@ DATA = [
     Row("data.batch_size", "50", of_loader("batch_size"), 50),
     Row("data.batch_size", "full", of_loader("whole"), True),
     Row("data.micro_batch_size", "7", of_loader("micro_batch_size"), 7),
-    Row("data.num_train", "60", of_loader("num_samples"), 60),
+    Row("data.num_train", "60", of_loader("num_samples"), 60, other_data=True),
+    Row("data.num_train", "60", says="data: got"),
     Row("data.order", "sequential", of_loader("order"), "sequential"),
-    Row("data.seed", "5", of_loader("seed"), 5),
+    Row("data.seed", "5", of_loader("seed"), 5, other_data=True),
+    Row("data.seed", "5", says="data: got"),
     Row("data.classes", "[3, 5]"),
 ]
 FOLDER = [

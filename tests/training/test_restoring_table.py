@@ -8,12 +8,14 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
+import wandb
 from PIL import Image
 from training import restoring_table as table
 from training.restoring_table import Probe, Row
@@ -104,6 +106,13 @@ def _write_images(home: Path) -> None:
     np.savez(home / "other.npz", X=rng.normal(size=(9, 8)), Y=rng.normal(size=(3, 8)))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def enabled_afterwards() -> Iterator[None]:
+    """W&B keeps the mode that it was first started with: the next module's tests have another."""
+    yield
+    wandb.teardown()
+
+
 @pytest.fixture
 def made(
     kept: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -136,14 +145,21 @@ def go_on(made: Made, run: str, row: Row, way: str) -> int:
     """Change an option at the checkpoint."""
     Probe.seen.clear()
     args = [*RUNS[run][0], f"--{row.option}={row.value}"]
+    args += ["--allow_data_change"] if row.other_data else []
     if way == "last":
         return main([*args, "--ckpt_path=last", "--allow_config_change"])
     return main([*args, f"--ckpt_path={made.checkpoint}", "--run_dir=new"])
 
 
+def _warned(of_data: bool) -> Any:
+    """A warning of other data is expected, or none."""
+    return pytest.warns(UserWarning, match="--allow_data_change") if of_data else nullcontext()
+
+
 def check(made: Made, run: str, row: Row, way: str, capsys: pytest.CaptureFixture) -> None:
     before = content(made.home)
-    code = go_on(made, run, row, way)
+    with _warned(row.other_data):
+        code = go_on(made, run, row, way)
     if row.live is None:
         (line,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
         assert code == 2
