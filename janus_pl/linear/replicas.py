@@ -325,5 +325,5 @@ def _made_of(data: LinearProblem, combinations: int) -> dict[str, Any]:
     held = (np.repeat(array, combinations, axis=0).tobytes() for array in arrays)
     return {
         **{f"data.{name}": getattr(data, name) for name in MADE_OF},
-        "problem (X, Y, W0)": sha256(b"".join(held)).hexdigest()[:12],
+        "data": f"X, Y and W0 of sha256 {sha256(b''.join(held)).hexdigest()[:12]}",
     }

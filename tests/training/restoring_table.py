@@ -173,7 +173,7 @@ GD = [
     Row("model.gd_schedule", "constant", of_module("replicas.schedule"), "constant"),
 ]
 PROBLEM = [
-    Row("data.source", "other.npz", says="problem (X, Y, W0)"),
+    Row("data.source", "other.npz", says="X, Y and W0"),
     Row("data.num_train", "9"),
     Row("data.dim", "10"),
     Row("data.outputs", "2"),
