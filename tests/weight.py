@@ -11,7 +11,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 # Names that a heavy test uses, itself or through helpers in this folder.
 STARTERS = {
-    *("Trainer", "main", "JanusCLI", "ConfigReader", "resolver", "train"),  # a fit, a command line
+    *("Trainer", "main", "JanusCLI", "ConfigReader", "Resolver", "train"),  # a fit, a command line
     *("subprocess", "Popen", "multiprocessing", "fork", "kill", "fork_test"),  # a process
     *("sync_playwright", "chromium", "new_page"),  # a browser
     *("init",),  # wandb.init: a process of W&B's

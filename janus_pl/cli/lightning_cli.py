@@ -30,17 +30,20 @@ from janus_pl.cli.checks import (
 from janus_pl.cli.config_files import CONFIGS, complete
 from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.resume import Resumed, agree, find
+from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.run.files import write_atomically
 from janus_pl.run.logger import RunLogger
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.resume import ExactResume
+from janus_pl.training.same_data import check_checkpoint_data
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
 from janus_pl.training.subjects import Describes
 
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 OPTIONS = (
     *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "allow_config_change"),
+    "allow_data_change",
     *RUN_OPTIONS,
 )
 
@@ -101,6 +104,30 @@ class ConfigReader(LightningCLI):
         self._logger()
         return self._resolved()
 
+    def data_pool(self, fetch: bool) -> str | None:
+        """Return the fingerprint of the resolved data without what the seed decides.
+
+        It is None of somebody else's data, which are not touched.
+
+        Args:
+            fetch: Whether data that are missing are downloaded. If not, they are not known either.
+
+        Raises:
+            UsageError: The data cannot be read, and are to be fetched.
+        """
+        data = self._get(self.config_init, "data")
+        if not isinstance(data, ImagePair | LinearProblem):
+            return None
+        try:
+            if fetch:
+                data.prepare_data()
+            data.setup()
+        except UsageError:
+            if fetch:
+                raise
+            return None
+        return data.facts.pool
+
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the subcommand asked for, if known: all four take a fifth of a second more."""
         known = super().subcommands()
@@ -118,6 +145,11 @@ class ConfigReader(LightningCLI):
             "--allow_config_change",
             action="store_true",
             help="With --ckpt_path last: go on with the run though its config has changed.",
+        )
+        parser.add_argument(
+            "--allow_data_change",
+            action="store_true",
+            help="With --ckpt_path: take the checkpoint though it is of other data; recorded.",
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
@@ -198,7 +230,8 @@ class JanusCLI(ConfigReader):
         given = options.callbacks or []
         exact = ExactResume(goes_on=self.resumed.folder is not None)
         given = given if isinstance(given, list) else [given]
-        options.callbacks = [*given, exact, Describes()]
+        describes = Describes(self._get(self.config, "allow_data_change"))
+        options.callbacks = [*given, exact, describes]
         if self.subcommand == "fit":
             check_callbacks(options.callbacks)
         if options.logger in (None, True):
@@ -232,6 +265,10 @@ class JanusCLI(ConfigReader):
         )
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
+        if self.trainer.local_rank == 0:  # the process that has read the data
+            place = options.ckpt_path or self.resumed.folder
+            allowed = options.allow_data_change
+            check_checkpoint_data(place, self.model, self.datamodule, allowed, training)
         if not training and not self._get(self.config, "ckpt_path"):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
@@ -274,6 +311,7 @@ class SaveRunConfig(SaveConfigCallback):
         logger = trainer.logger
         if isinstance(logger, RunLogger):
             config = self.config.clone()
+            config.allow_data_change = False  # allowed once, not to whoever repeats the run
             if logger.resumed:
                 config.ckpt_path = None  # the config repeats the run from its start
             text = self.parser.dump(config, skip_none=False)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, StorageError, UsageError
+from janus_pl.records.families import told_apart
 from janus_pl.records.read import read
 from janus_pl.report.figures import Figure, draw
 from janus_pl.report.page import write
@@ -36,6 +37,8 @@ def main(args: Sequence[str]) -> int:
     if not records.runs:
         allowed = "at least one run that has ended, or --unfinished for those under way"
         raise UsageError("RUN", " ".join(options.runs), allowed)
+    for sentence in told_apart(records.runs):
+        print(sentence, file=sys.stderr)
     out = Path(options.out)
     command = f"python -m janus_pl report {shlex.join(args)}"
     try:

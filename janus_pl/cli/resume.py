@@ -13,6 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
 from janus_pl.errors import FINAL, UsageError
+from janus_pl.run.description import UNKNOWN, read_description
 from janus_pl.run.folder import (
     CONFIG,
     checkpoint_of,
@@ -20,7 +21,9 @@ from janus_pl.run.folder import (
     differences,
     exit_code_of,
     interrupted,
+    without_places,
 )
+from janus_pl.training.same_data import data_in
 
 TOLD = "JANUS_PL_GOES_ON"  # tells the processes started by the first one which run to go on with
 
@@ -75,21 +78,32 @@ def interrupted_run(root: Path, config: Mapping[str, Any], may_differ: bool) -> 
     changed = {}
     for run in runs:
         try:
-            changed[run] = differences(config_of(run), config)
+            changed[run] = _changes(run, config)
         except (OSError, ValueError, yaml.YAMLError):
             if run_id:
                 allowed = f"a run to go on with; {run / CONFIG} cannot be read"
                 raise UsageError("WANDB_RUN_ID", run_id, allowed) from None
             rank_zero_warn(f"{run} is left out: its {CONFIG} cannot be read")
-    for run, lines in changed.items():
-        if not lines:
-            return run
+    if same := [run for run, lines in changed.items() if not lines]:
+        return next((run for run in same if not differences(config_of(run), config)), same[0])
     newest = next(iter(changed), None)
     if newest is None or may_differ:
         return newest
     listed = "; ".join(changed[newest])
     allowed = f"the config of {newest}, or --allow_config_change; changed: {listed}"
     raise UsageError("--ckpt_path", "last", allowed)
+
+
+def _changes(run: Path, config: Mapping[str, Any]) -> list[str]:
+    """Return the changed options of a run.
+
+    If the run has the fingerprint of its data, their place does not count: whether the data at the
+    place of now are equal is checked once they are read.
+    """
+    then = config_of(run)
+    if data_in(read_description(run)).get("sha256", UNKNOWN) != UNKNOWN:
+        then, config = without_places(then), without_places(config)
+    return differences(then, config)
 
 
 def agree(trainer: Trainer, resumed: Resumed) -> Resumed:

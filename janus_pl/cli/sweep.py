@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -17,13 +18,18 @@ from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, check_integer
 from janus_pl.sweep.file import load, points
-from janus_pl.sweep.plan import PlannedRun, plan, shown, varied_names
+from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
 from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
 from janus_pl.sweep.states import Entry, State, exit_code, look
 from janus_pl.sweep.view import View, epoch_text, state_text, table_of
 
-USAGE = "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N] [-- OPTION...]"
+USAGE = (
+    "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N] [--allow_data_change]"
+    " [-- OPTION...]"
+)
+# Options of the data that decide which samples are in a batch, and when.
+OF_ORDER = ("batch_size", "micro_batch_size", "order", "seed")
 WIDTH = 140  # of a table if the output is not a terminal
 
 
@@ -43,7 +49,9 @@ def main(args: Sequence[str]) -> int:
     values = points(sweep, options.count, options.seed)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     moved = [] if options.run_dir is None else ["--run_dir", options.run_dir]
-    runs = plan(sweep, values, [*more, *moved], resolver())
+    resolve = Resolver(fetch=not options.dry_run)
+    runs = plan(sweep, values, [*more, *moved], resolve, resolve.data_of)
+    check_data(runs, options.allow_data_change)
     if len(runs) < len(values):
         _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
     entries = [look(run) for run in runs]
@@ -58,16 +66,38 @@ def main(args: Sequence[str]) -> int:
     )
 
 
-def resolver() -> Callable[[Sequence[str]], dict[str, Any]]:
-    """Return a function that resolves command lines, with one parser for all of them."""
-    reader: ConfigReader | None = None
+class Resolver:
+    """A function that resolves command lines, with one parser for all of them.
 
-    def resolve(args: Sequence[str]) -> dict[str, Any]:
-        nonlocal reader
-        reader = reader or ConfigReader(args)
-        return reader.resolve(args)
+    Args:
+        fetch: Whether data that are missing are downloaded; if not, they are not known.
+    """
 
-    return resolve
+    def __init__(self, fetch: bool = False) -> None:
+        self.fetch = fetch
+        self._reader: ConfigReader | None = None
+        self._seen: dict[str, str | None] = {}
+
+    def __call__(self, args: Sequence[str]) -> dict[str, Any]:
+        self._reader = self._reader or ConfigReader(args)
+        return self._reader.resolve(args)
+
+    def data_of(self, config: Mapping[str, Any]) -> str | None:
+        """Return the fingerprint of the data of the config that was resolved last.
+
+        It is without what the seed decides, and None of somebody else's data. Data are read once
+        for all runs that share them.
+
+        Raises:
+            UsageError: The data cannot be read, and are to be fetched.
+        """
+        given = config["data"]["init_args"] if config.get("data") else {}
+        kept = {k: v for k, v in (given or {}).items() if k not in OF_ORDER}
+        key = json.dumps([(config.get("data") or {}).get("class_path"), kept], sort_keys=True)
+        if key not in self._seen:
+            assert self._reader is not None
+            self._seen[key] = self._reader.data_pool(self.fetch)
+        return self._seen[key]
 
 
 def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], again: str) -> int:
@@ -191,5 +221,10 @@ def _parser() -> ToolParser:
     )
     parser.add_argument(
         "--seed", type=int, default=0, metavar="N", help="of a random sweep; default 0"
+    )
+    parser.add_argument(
+        "--allow_data_change",
+        action="store_true",
+        help="train runs again whose data have changed, in new folders beside the old ones",
     )
     return parser

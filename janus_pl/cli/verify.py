@@ -12,7 +12,7 @@ from rich.table import Table
 
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
-from janus_pl.records.families import is_untrained, why_untrained
+from janus_pl.records.families import is_untrained, told_apart, why_untrained
 from janus_pl.records.read import read
 from janus_pl.verify.table import verdicts
 from janus_pl.verify.verdicts import Outcome, Verdict
@@ -41,6 +41,8 @@ def main(args: Sequence[str]) -> int:
         _print(found, len(records.runs))
     if options.json is not None:
         _write(options.json, found)
+    for sentence in told_apart(records.runs):
+        print(sentence, file=sys.stderr)
     for run in filter(is_untrained, records.runs):
         why = why_untrained(run)
         print(f"left out of the predictions: {run.name} ({run.id}): {why}", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from janus_pl.data.cifar10 import CIFAR10Pair
 from janus_pl.data.digits import DigitsPair
+from janus_pl.data.fingerprint import DataFacts, fingerprint
 from janus_pl.data.image_folder import ImageFolderPair
 from janus_pl.data.images import ImagePair, RawPair, Split, channel_statistics
 from janus_pl.data.loader import Batch, InMemoryBatches
@@ -10,6 +11,7 @@ from janus_pl.data.regression import LinearProblem
 __all__ = [
     "Batch",
     "CIFAR10Pair",
+    "DataFacts",
     "DigitsPair",
     "ImageFolderPair",
     "ImagePair",
@@ -18,4 +20,5 @@ __all__ = [
     "RawPair",
     "Split",
     "channel_statistics",
+    "fingerprint",
 ]

@@ -82,13 +82,15 @@ class CIFAR10Pair(ImagePair):
             self._split(train=False),
             np.array(CIFAR10_MEAN),
             np.array(CIFAR10_STD),
+            os.path.abspath(os.path.expanduser(self.root)),
         )
 
     def _split(self, train: bool) -> Split:
         dataset = self._dataset(train, download=False)
         targets = np.array(dataset.targets)
         picked = np.isin(targets, self.classes)
-        return Split(from_bytes(dataset.data[picked]), signs(targets[picked] == self.classes[1]))
+        pixels = dataset.data[picked]
+        return Split(from_bytes(pixels), signs(targets[picked] == self.classes[1]), pixels)
 
     def _dataset(self, train: bool, download: bool) -> Any:
         from torchvision.datasets import CIFAR10

@@ -73,6 +73,7 @@ class DigitsPair(ImagePair):
             Split(images[test], labels[test]),
             mean,
             std,
+            "the digits of scikit-learn",
         )
 
 

@@ -66,18 +66,29 @@ class ImageFolderPair(ImagePair):
 
     def prepare_data(self) -> None:
         """Check that the folders are there and hold images."""
-        self._files()
+        self._image_files()
 
     def read(self) -> RawPair:
-        names, train_files, test_files = self._files()
-        train = self._split(train_files)
+        names, train_files, test_files = self._image_files()
+        train, test = self._split(train_files), self._split(test_files)
         mean, std = channel_statistics(train.images)
-        return RawPair(names, train, self._split(test_files), mean, std)
+        root = self._folder
+        found = {
+            split: sum(len(_visible(root / split / name)) for name in names)
+            for split in ("train", "test")
+        }
+        return RawPair(names, train, test, mean, std, os.path.abspath(root), found)
 
     def _split(self, files: ClassFiles) -> Split:
         first, second = files
         pixels = self._decode(first + second)
-        return Split(from_bytes(pixels), signs(np.arange(len(pixels)) >= len(first)))
+        labels = signs(np.arange(len(pixels)) >= len(first))
+        named = [file.relative_to(self._folder).as_posix() for file in first + second]
+        return Split(from_bytes(pixels), labels, pixels, named)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(os.path.expanduser(self.root))
 
     def _decode(self, files: list[Path]) -> NDArray[np.uint8]:
         entries = len(files) * self.image_size**2 * 3
@@ -98,9 +109,9 @@ class ImageFolderPair(ImagePair):
                 pass
         return pixels
 
-    def _files(self) -> tuple[tuple[str, str], ClassFiles, ClassFiles]:
+    def _image_files(self) -> tuple[tuple[str, str], ClassFiles, ClassFiles]:
         """The class names, and the image files of both classes in train/ and in test/."""
-        root = Path(os.path.expanduser(self.root))
+        root = self._folder
         for folder in (root, root / "train", root / "test"):
             if not folder.is_dir():
                 allowed = f"a folder that holds train/ and test/; {_quoted(folder)} is no folder"
@@ -123,13 +134,18 @@ class ImageFolderPair(ImagePair):
         if not folder.is_dir():
             allowed = f"a folder whose train/ and test/ hold both classes; {_quoted(folder)} is no"
             raise UsageError("data.root", self.root, f"{allowed} folder")
-        names = (e.name for e in os.scandir(folder) if e.name[0] != "." and e.is_file())
-        files = [folder / name for name in sorted(names) if name.lower().endswith(IMAGE_SUFFIXES)]
+        names = _visible(folder)
+        files = [folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
         if not files:
             kinds = ", ".join(IMAGE_SUFFIXES)
             allowed = f"a folder of images ({kinds}); {_quoted(folder)} holds none"
             raise UsageError("data.root", self.root, allowed)
         return files
+
+
+def _visible(folder: Path) -> list[str]:
+    """Return the names of a folder's files, sorted; names that begin with a dot are left out."""
+    return sorted(e.name for e in os.scandir(folder) if e.name[0] != "." and e.is_file())
 
 
 def _decode_image(file: Path, size: int) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ Every image is standardized channel by channel and then scaled to L2 norm 1 over
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
 
+from janus_pl.data.fingerprint import DataFacts, fingerprint
 from janus_pl.data.loader import (
     Batch,
     BatchSize,
@@ -30,27 +32,50 @@ EVAL_CHUNK = 500
 
 
 class Split(NamedTuple):
-    """Images (n, H, W, C) as float32 in [0, 1], and labels (n,) that are -1 or +1."""
+    """Images (n, H, W, C) as float32 in [0, 1], and labels (n,) that are -1 or +1.
+
+    Attributes:
+        images: The images.
+        labels: Their labels.
+        pixels: The decoded bytes (n, H, W, C) behind the images, which the fingerprint is of; if
+            they are None, it is of the images.
+        files: The file of each image, relative to the data's folder; None if there are no files.
+    """
 
     images: NDArray[np.float32]
     labels: NDArray[np.float32]
+    pixels: NDArray[np.uint8] | None = None
+    files: Sequence[str] | None = None
 
 
 class RawPair(NamedTuple):
-    """What a data set's reader hands over; mean and std are per channel, of shape (C,)."""
+    """What a data set's reader hands over.
+
+    Attributes:
+        class_names: The class coded -1, then the class coded +1.
+        train: The training split.
+        test: The test split.
+        mean: The mean of each channel, (C,).
+        std: The standard deviation of each channel, (C,).
+        source: The absolute path of the data, or their origin in words.
+        found: The number of files by split, if the data are files.
+    """
 
     class_names: tuple[str, str]
     train: Split
     test: Split
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    source: str | None = None
+    found: Mapping[str, int] | None = None
 
 
 class ImagePair(LightningDataModule, ABC):
     """Two classes of images, in memory, on the training device.
 
     After `setup`: `train_x` (N, C, H, W) and `test_x`, float32 in channels_last memory;
-    `train_y` (N,) and `test_y`, -1 or +1; `class_names`, the first of them coded -1; `image_size`.
+    `train_y` (N,) and `test_y`, -1 or +1; `class_names`, the first of them coded -1; `image_size`;
+    `facts`, which the record of a run holds; `files`, the file of each sample by split, if any.
     The validation set is the test set: nothing is selected on it, it is only watched.
 
     Args:
@@ -71,6 +96,8 @@ class ImagePair(LightningDataModule, ABC):
 
     class_names: tuple[str, str]
     image_size: int
+    facts: DataFacts
+    files: Mapping[str, Sequence[str]]
     train_x: Tensor
     train_y: Tensor
     test_x: Tensor
@@ -124,10 +151,14 @@ class ImagePair(LightningDataModule, ABC):
             return
         raw = self.read()
         train = raw.train
+        keep = np.arange(len(train.labels))
         if self.num_train is not None:
             keep = balanced_subset(train.labels, self.num_train, self.seed)
-            train = Split(train.images[keep], train.labels[keep])
+            train = train._replace(images=train.images[keep], labels=train.labels[keep])
         check_batch_fits(self.batch_size, self.micro_batch_size, len(train.labels))
+        # Before `_to_tensors`, which works in the memory of the images.
+        self.facts = _facts(type(self).__name__, raw, keep)
+        self.files = _files(raw, keep)
         self.class_names = raw.class_names
         self.image_size = raw.train.images.shape[1]
         self.train_x, self.train_y = _to_tensors(train, raw.mean, raw.std)
@@ -227,6 +258,48 @@ def unit_norm_(x: Tensor) -> Tensor:
     tiny = 1e-6 * x[0].numel() ** 0.5
     scale = torch.where(norms > tiny, 1 / norms, torch.zeros_like(norms))
     return x.mul_(scale.view(-1, *[1] * (x.dim() - 1)))
+
+
+def _facts(reader: str, raw: RawPair, keep: NDArray[np.int64]) -> DataFacts:
+    """Return the facts of a pair: both splits as read, and the training samples in use.
+
+    Args:
+        reader: The class of the reader, which decides about the standardization.
+        raw: The pair.
+        keep: The indices of the training samples in use, ascending.
+    """
+    splits = {"train": raw.train, "test": raw.test}
+    pixels = {f"{k}_x": s.images if s.pixels is None else s.pixels for k, s in splits.items()}
+    labels = {f"{k}_y": s.labels.astype(np.int8) for k, s in splits.items()}
+    pool = fingerprint(reader=reader, **pixels, **labels)
+    all_in_use = len(keep) == len(raw.train.labels)
+    used = {"train": raw.train.labels[keep], "test": raw.test.labels}
+    height, width, channels = raw.train.images.shape[1:]
+    classes = dict(zip(raw.class_names, (-1, 1), strict=True))
+    return DataFacts(
+        sha256=pool if all_in_use else fingerprint(pool=pool, keep=keep),
+        pool=pool,
+        samples={
+            split: {name: int((y == sign).sum()) for name, sign in classes.items()}
+            for split, y in used.items()
+        },
+        found=raw.found or {split: len(s.labels) for split, s in splits.items()},
+        unit="images" if raw.found is None else "files",
+        dim=channels * height * width,
+        outputs=1,
+        shape=(channels, height, width),
+        classes=classes,
+        source=raw.source,
+    )
+
+
+def _files(raw: RawPair, keep: NDArray[np.int64]) -> dict[str, Sequence[str]]:
+    files: dict[str, Sequence[str]] = {}
+    if raw.train.files is not None:
+        files["train"] = [raw.train.files[k] for k in keep]
+    if raw.test.files is not None:
+        files["test"] = raw.test.files
+    return files
 
 
 def _to_tensors(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from lightning.pytorch import LightningDataModule
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from janus_pl.data.fingerprint import DataFacts, fingerprint
 from janus_pl.data.linear_files import MOST, SOURCES, TOY, Floats, Given, check_asked, read_problem
 from janus_pl.data.loader import (
     BatchSize,
@@ -150,6 +152,35 @@ class LinearProblem(LightningDataModule):
     def problem(self) -> Problem:
         """All samples at once, made when first asked for; after `setup`."""
         return Problem(*self.stream(0, self.num_train), self.w0())
+
+    @cached_property
+    def facts(self) -> DataFacts:
+        """The facts that the record of a run holds; after `setup`.
+
+        The fingerprint is of the arrays of a file or of the toy, and of the recipe of what is
+        drawn. The seed is a part of it if anything is drawn.
+        """
+        given = self._given
+        drawn = self.init == "gaussian"
+        recipe: dict[str, Any] = {"init": self.init, "replicas": self.replicas}
+        recipe |= {"init_scale": float(self.init_scale)} if drawn else {}
+        if given is None:
+            recipe |= {"informative": self.informative, "empty": self.empty, "version": 1}
+            recipe |= {"sizes": [self.num_train, self.dim, self.outputs]}
+        else:
+            recipe |= {"x": given[0], "y": given[1]}
+            recipe |= {"w0": given[2]} if self.init == "given" else {}
+        pool = fingerprint(**recipe)
+        seeded = drawn or given is None
+        origin = {"gaussian": f"seed {self.seed}", "toy": "Appendix A"}
+        return DataFacts(
+            sha256=fingerprint(pool=pool, seed=self.seed) if seeded else pool,
+            pool=pool,
+            samples={"train": {"all": self.num_train}},
+            dim=self.dim,
+            outputs=self.outputs,
+            source=origin.get(self.source) or os.path.abspath(os.path.expanduser(self.source)),
+        )
 
     def w0(self) -> Floats:
         """The W to start from, (R, m, d)."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, get_args
 
-from janus_pl.run.description import KEY, Description, Kind, MarginKind
+from janus_pl.run.description import CHANGES, KEY, Description, Kind, MarginKind
 
 UNKNOWN = "unknown"  # the optimizer of a run that nobody described
 
@@ -99,11 +99,23 @@ def _sound(plain: Any) -> Description:
         and all(isinstance(size, int | None) for size in (found.num_train, found.batch_size))
         and isinstance(found.weight_decay, int | float | list | None)
         and isinstance(found.decays, Mapping)
+        and _is_of_data(found.data)
         and all(isinstance(facts, Mapping) for facts in found.decays.values())
     )
     if not sound:
         raise ValueError(f"not a description of a run: {plain}")
     return found
+
+
+def _is_of_data(data: Any) -> bool:
+    """Tell whether the facts of the data are readable as far as readers use them."""
+    if not isinstance(data, Mapping) or not isinstance(data.get(CHANGES, ()), list | tuple):
+        return False
+    texts = [data.get("pool", ""), data.get("sha256", "")]
+    changes = data.get(CHANGES, ())
+    return all(isinstance(text, str) for text in texts) and all(
+        isinstance(change, Mapping) and "from" in change for change in changes
+    )
 
 
 def _part(held: Mapping[str, Any], key: str) -> Mapping[str, Any]:

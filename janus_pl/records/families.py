@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from janus_pl.records.run import Run
+from janus_pl.run.folder import is_place
 
 CONVERGED_ERROR = 0.01  # on the training set; the paper's value for converged GD (Fig. 2b)
 UNTRAINED = 0.99  # share of the loss of f = 0
@@ -26,6 +27,9 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
     "epochs": ("trainer.max_epochs", "trainer.max_steps"),
     "loss": ("model.loss",),
 }
+# Options of ours that change no number: what a run does if it diverges, and how much memory it has.
+NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
+SHOWN = 8  # hex digits of a fingerprint in a sentence
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -90,12 +94,15 @@ def setup(run: Run, *varied: Varied) -> str:
     These are the options as configured, and measured facts that need not be options: the optimizer,
     the batch size and, of somebody else's module, how its weights decay. An option of somebody
     else's class is kept even if its name is that of a varied one of ours.
+
+    The data are not a part of it. If the run knows their fingerprint, neither is their place.
     """
     left_out = {option for name in varied for option in OPTIONS_OF[name]}
     kept = {
         key: value
         for key, value in run.options.items()
-        if not (key in left_out and _is_of_ours(run, key))
+        if not ((key in left_out or key in NO_NUMBER) and _is_of_ours(run, key))
+        and not (run.description.pool is not None and is_place(key, value))
         and (not key.startswith("trainer.") or key in TRAINER)
     }
     return json.dumps({**kept, "description": _facts(run, *varied)}, sort_keys=True, default=str)
@@ -120,11 +127,44 @@ def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
 
 
 def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:
-    """Group the runs that differ in seeds and the varied options only."""
+    """Group the runs on equal data that differ in seeds and the varied options only."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(setup(run, "seed", *varied), []).append(run)
-    return list(found.values())
+    return [same for group in found.values() for same in by_data(group)]
+
+
+def by_data(runs: Iterable[Run]) -> list[list[Run]]:
+    """Group the runs on equal data, whatever the seed chooses or draws of them.
+
+    Runs that do not know their data are with the others as long as these have the same.
+    """
+    found: dict[str | None, list[Run]] = {}
+    for run in (runs := list(runs)):
+        found.setdefault(run.description.pool, []).append(run)
+    return [runs] if len(found.keys() - {None}) < 2 else list(found.values())
+
+
+def told_apart(runs: Iterable[Run]) -> list[str]:
+    """Say which runs are not compared since their data differ, one sentence for each setup."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(setup(run, *OPTIONS_OF), []).append(run)
+    groups = [by_data(group) for group in found.values()]
+    return [
+        f"other data are not compared: {'; '.join(map(_of_data, group))}"
+        for group in groups
+        if len(group) > 1
+    ]
+
+
+def _of_data(runs: list[Run]) -> str:
+    """Name the first of some runs on the same data, count the others, and say which data."""
+    more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+    data = runs[0].description.data
+    where = f" from {data['source']}" if data.get("source") else ""
+    digest = (runs[0].description.pool or "unknown").rpartition("+")[2][:SHOWN]
+    return f"{runs[0].name} ({runs[0].id}){more} on {digest}{where}"
 
 
 def by_seed(runs: Iterable[Run]) -> list[list[Run]]:

@@ -17,6 +17,8 @@ from janus_pl.run.files import write_atomically
 
 FILE = "description.json"
 KEY = "description"  # in W&B's config and in checkpoints
+CHANGES = "changes"  # in the data: each change within a run, with its step and fingerprints
+UNKNOWN = "unknown"  # a fingerprint that nobody took
 
 Kind = Literal["network", "linear", "module"]
 MarginKind = Literal["normalized", "raw", "none"]
@@ -50,6 +52,8 @@ class Description:
         skipped: By name, the parameters that callbacks do not read, and why.
         seed: The seed of the weights (`seed_everything`); None if none was set.
         data_seed: The seed of the samples and their order; None if not known.
+        data: The facts of the data (`janus_pl.data.DataFacts`), in plain values: its fingerprint,
+            counts and source. `changes` lists the changes of data that a user allowed in mid-run.
         precision: The trainer's precision, such as `32-true`.
         device: The device, such as `cpu` or `NVIDIA H200`.
         processes: The number of processes.
@@ -75,6 +79,7 @@ class Description:
     skipped: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     data_seed: int | None = None
+    data: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
     device: str = "cpu"
     processes: int = 1
@@ -91,6 +96,16 @@ class Description:
         if self.optimizer == "SGD":
             return "GD" if self.whole else "SGD"
         return f"{FULL_BATCH} {self.optimizer}" if self.whole else self.optimizer
+
+    @property
+    def pool(self) -> str | None:
+        """The fingerprint of the data without what the seed decides; None if it is not known.
+
+        If the data changed within the run, the fingerprints before that are a part of it.
+        """
+        pool = self.data.get("pool", UNKNOWN)
+        before = [str(change["from"]) for change in self.data.get(CHANGES, ())]
+        return None if pool == UNKNOWN else "+".join([*before, pool])
 
     def to_plain(self) -> dict[str, Any]:
         """Return the fields and the dynamics in plain values."""
@@ -111,7 +126,29 @@ class Description:
             raise ValueError(f"not a description of a run ({error})") from error
 
 
+def task_of(module: object) -> str:
+    """Return the class path of a module."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
+
+
 def write_description(folder: Path, description: Description) -> None:
     """Write the description to a run's folder."""
     text = json.dumps(description.to_plain(), indent=2) + "\n"
     write_atomically(folder / FILE, lambda file: file.write(text.encode()))
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return the description in a run's folder, in plain values; empty if none can be read."""
+    try:
+        plain = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def pool_of(folder: Path) -> str | None:
+    """Return the fingerprint of a run's data without what the seed decides; None if unknown."""
+    try:
+        return Description.of(read_description(folder)).pool
+    except ValueError:
+        return None

@@ -24,7 +24,10 @@ from janus_pl.run.files import write_atomically
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
 # Options that change no number of a run: names, places and display.
-FREE = ("name", "group", "tags", "project", "run_dir", "ckpt_path", "allow_config_change")
+FREE = (
+    *("name", "group", "tags", "project", "run_dir"),
+    *("ckpt_path", "allow_config_change", "allow_data_change"),
+)
 FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "profiler")
 
 
@@ -96,6 +99,31 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
     ]
+
+
+def is_place(option: str, value: object) -> bool:
+    """Tell whether an option of the data says where they are; a fingerprint says what they are.
+
+    >>> [is_place("data.source", source) for source in ("/d/a.csv", "toy")]
+    [True, False]
+    """
+    part, _, name = option.partition(".")
+    is_file = isinstance(value, str) and Path(value).suffix in (".npz", ".csv")
+    return part == "data" and (name in ("root", "download") or (name == "source" and is_file))
+
+
+def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without the options that say where its data are.
+
+    >>> without_places({"data": {"class_path": "a.B", "init_args": {"root": "/d", "seed": 1}}})
+    {'data': {'class_path': 'a.B', 'init_args': {'seed': 1}}}
+    """
+    data = config.get("data")
+    given = data.get("init_args") if isinstance(data, Mapping) else None
+    if not isinstance(given, Mapping):
+        return dict(config)
+    kept = {k: v for k, v in given.items() if not is_place(f"data.{k}", v)}
+    return {**config, "data": {**config["data"], "init_args": kept}}
 
 
 def identity(config: Mapping[str, Any]) -> str:

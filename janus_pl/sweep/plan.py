@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from janus_pl.errors import UsageError
-from janus_pl.run.folder import identity
+from janus_pl.run.description import pool_of
+from janus_pl.run.folder import identity, without_places
 from janus_pl.sweep.file import SweepFile
 from janus_pl.sweep.macros import arguments
 
 WIDTH = 24  # characters of a value in a label
+DIGITS = 8  # of the data's fingerprint in an id
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class PlannedRun:
     """One run of a sweep.
 
     Attributes:
-        id: The id of the run; runs that compute the same numbers share it.
+        id: The id of the run; runs that compute the same numbers share it. It ends in the first
+            digits of the data's fingerprint, if that is known.
         label: The values that tell it from the other runs of the sweep.
         values: The values of the parameters.
         config: The resolved config.
@@ -30,6 +33,7 @@ class PlannedRun:
         folder: RUN_DIR/PROJECT/ID.
         values_file: The file with the values, which the run reads.
         log: The file of its output.
+        data: The fingerprint of its data without what the seed decides; None if it is not known.
     """
 
     id: str
@@ -40,6 +44,7 @@ class PlannedRun:
     folder: Path
     values_file: Path
     log: Path
+    data: str | None = None
 
     @property
     def max_epochs(self) -> int | None:
@@ -53,6 +58,7 @@ def plan(
     points: Sequence[Mapping[str, Any]],
     more: Sequence[str],
     resolve: Callable[[Sequence[str]], Mapping[str, Any]],
+    data_of: Callable[[Mapping[str, Any]], str | None] = lambda config: None,
 ) -> list[PlannedRun]:
     """Plan the runs of all points; if points compute the same numbers, plan the first.
 
@@ -63,9 +69,11 @@ def plan(
         points: The values of each run.
         more: Options of `fit` for every run, which win over the file.
         resolve: Returns the resolved config of a command line, `fit` first.
+        data_of: Returns the fingerprint of the data of the config that was resolved last, without
+            what the seed decides; None if it is not known.
 
     Raises:
-        UsageError: A run's config is wrong; the errors of `resolve` too.
+        UsageError: A run's config is wrong; the errors of `resolve` and `data_of` too.
     """
     labels = labels_of(points)
     planned: dict[str, PlannedRun] = {}
@@ -74,7 +82,8 @@ def plan(
         for values, label in zip(points, labels, strict=True):
             file.write_text(json.dumps(values))
             args = [*arguments(sweep.command, values, file), *more]
-            run = _planned(sweep, values, label, resolve(args), more)
+            config = resolve(args)
+            run = _planned(sweep, values, label, config, more, data_of(config))
             planned.setdefault(run.id, run)
     return list(planned.values())
 
@@ -85,6 +94,7 @@ def _planned(
     label: str,
     config: Mapping[str, Any],
     more: Sequence[str],
+    data: str | None,
 ) -> PlannedRun:
     if config["ckpt_path"] is not None:
         allowed = "null, for a run of a sweep goes on with its own checkpoint"
@@ -94,11 +104,38 @@ def _planned(
         raise UsageError("trainer.logger", config["trainer"]["logger"], allowed)
     project = Path(config["run_dir"]) / config["project"]
     run_id = identity(config)
+    if data is not None:
+        run_id = f"{identity(without_places(config))}-{data[:DIGITS]}"
     files = project / "sweeps" / sweep.name
     values_file = files / f"{run_id}.json"
     args = [*arguments(sweep.command, values, values_file), *more, "--ckpt_path", "last"]
     log = files / f"{run_id}.log"
-    return PlannedRun(run_id, label, values, config, args, project / run_id, values_file, log)
+    folder = project / run_id
+    return PlannedRun(run_id, label, values, config, args, folder, values_file, log, data)
+
+
+def check_data(runs: Sequence[PlannedRun], allowed: bool) -> None:
+    """Refuse runs that were begun on other data; they would be trained again beside the old ones.
+
+    Args:
+        runs: The runs.
+        allowed: Whether runs may be trained again on other data, each in a folder of its own.
+
+    Raises:
+        UsageError: A run of the same options has other data.
+    """
+    for run in runs:
+        if run.data is None:
+            continue
+        options = run.id.rpartition("-")[0]
+        beside = [] if allowed else sorted(run.folder.parent.glob(f"{options}-*"))
+        for folder in (run.folder, *beside):
+            seen = pool_of(folder)
+            if seen not in (None, run.data):
+                given = f"sha256 {run.data[:DIGITS]}"
+                other = "" if folder == run.folder else ", or --allow_data_change to train anew"
+                told = f"those of {folder}, sha256 {seen[:DIGITS]}{other}"
+                raise UsageError("data", given, told)
 
 
 def labels_of(points: Sequence[Mapping[str, Any]]) -> list[str]:

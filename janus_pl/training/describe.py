@@ -14,9 +14,11 @@ import torch
 from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader, IterableDataset
 
+from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.observables.update import momentum_of
-from janus_pl.run.description import Description
+from janus_pl.run.description import Description, task_of
+from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
 from janus_pl.version import __version__
 
@@ -33,13 +35,14 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
     optimizers = trainer.optimizers
     momentum = momentum_of(optimizers[0]) if optimizers else None
     measured: dict[str, Any] = {
-        "task": f"{type(module).__module__}.{type(module).__qualname__}",
+        "task": task_of(module),
         "margin": subject.margin,
         "optimizer": "+".join(type(each).__name__ for each in optimizers) or "none",
         "momentum": momentum,
         "layers": tuple(subject.layers()),
         "skipped": dict(subject.skipped()),
         "classes": _classes(trainer),
+        "data": data_of(trainer).to_plain(),
         "seed": _seed(),
         "precision": str(trainer.precision),
         "device": _device(trainer),
@@ -91,6 +94,20 @@ def _classes(trainer: Trainer) -> Mapping[str, int] | None:
     dataset = getattr(trainer.train_dataloader, "dataset", None)
     found = getattr(dataset, "class_to_idx", None)
     return {str(k): int(v) for k, v in found.items()} if isinstance(found, Mapping) else None
+
+
+def data_of(trainer: Trainer) -> DataFacts:
+    """Return the facts of the data module, or what somebody else's loader tells."""
+    facts = facts_of(getattr(trainer, "datamodule", None))
+    if facts != DataFacts():
+        return facts
+    count = _of_loader(trainer).get("num_train")
+    root = getattr(getattr(trainer.train_dataloader, "dataset", None), "root", None)
+    return DataFacts(
+        samples={} if count is None else {"train": {"all": count}},
+        classes=_classes(trainer),
+        source=os.path.abspath(root) if isinstance(root, str | os.PathLike) else None,
+    )
 
 
 def _seed() -> int | None:

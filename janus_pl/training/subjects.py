@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
-from janus_pl.run.description import KEY
+from janus_pl.data.fingerprint import SHOWN
+from janus_pl.run.description import CHANGES, KEY
 from janus_pl.run.logger import RunLogger, record_description
 from janus_pl.training.any_module import AnyModule
-from janus_pl.training.describe import measure
+from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
 from janus_pl.training.resume import ExactResume
+from janus_pl.training.same_data import changes_in, changes_since, facts_of
 from janus_pl.training.subject import Subject
 
 
@@ -51,18 +55,49 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
 
 
 class Describes(Callback):
-    """Measures the description of a run; puts it into the record and into each checkpoint."""
+    """Measures the description of a run; puts it into the record and into each checkpoint.
+
+    A checkpoint of other data is refused, by `fit` as by `validate`, `test` and `predict`.
+
+    Args:
+        allow_data_change: Whether the data of a checkpoint may be others. The record of a fit then
+            says from which step on.
+
+    Attributes:
+        changes: The changes of its data that the run has seen, up to this fit.
+        changed: Whether the checkpoint is of other data than those of now.
+    """
+
+    def __init__(self, allow_data_change: bool = False) -> None:
+        self.allow_data_change = allow_data_change
+        self.changes: list[dict[str, Any]] = []
+        self.changed = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self.changes, self.changed = [], False
         if stage == "fit":
             prepare(trainer, pl_module)
+
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        data = facts_of(getattr(trainer, "datamodule", None))
+        described, step, where = checkpoint.get(KEY), checkpoint["global_step"], trainer.ckpt_path
+        self.changes = changes_since(
+            described, data, step, self.allow_data_change, str(where), trainer.training
+        )
+        self.changed = len(self.changes) > len(changes_in(described))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         subject = subject_of(trainer, pl_module)
         subject.start()
-        subject.description = measure(trainer, subject, pl_module)
+        described = measure(trainer, subject, pl_module)
+        if self.changes:
+            described = replace(described, data={**described.data, CHANGES: self.changes})
+        subject.description = described
+        rank_zero_info(f"Data: {data_of(trainer).line()}")
         if trainer.is_global_zero:
-            record_description(trainer.loggers, subject.description)
+            record_description(trainer.loggers, described)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
@@ -70,6 +105,14 @@ class Describes(Callback):
         described = getattr(subject_of(trainer, pl_module), KEY, None)
         if described is not None:
             checkpoint[KEY] = described.to_plain()
+
+
+def changed_data(trainer: Trainer) -> str | None:
+    """Return the first digits of the data's fingerprint if the checkpoint is of other data."""
+    describes = _first(trainer, Describes)
+    data = facts_of(getattr(trainer, "datamodule", None))
+    changed = describes is not None and describes.changed
+    return data.sha256[:SHOWN] if changed else None
 
 
 def _first(trainer: Trainer, kind: type[Any]) -> Any:

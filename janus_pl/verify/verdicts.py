@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from janus_pl.records.families import SHOWN
+from janus_pl.records.families import told_apart as other_data
 from janus_pl.records.run import Run
 from janus_pl.verify.effects import Estimate
 from janus_pl.verify.subjects import Subjects, apart
@@ -45,7 +47,7 @@ class Missing:
 
 
 TOLD_OF_TRAINER = ("trainer.max_epochs", "trainer.precision")
-NOT_TOLD = ("", "seed", "root", "micro_batch_size", "on_divergence")
+NOT_TOLD = ("", "seed", "root", "download", "micro_batch_size", "on_divergence")
 
 Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
 
@@ -137,7 +139,8 @@ def judge(prediction: Prediction, runs: Sequence[Run]) -> list[Verdict]:
     if decided:
         return decided
     reasons = [result.run for result in results if isinstance(result, Missing)]
-    missing = "; ".join([*(dict.fromkeys(reasons) or [prediction.missing]), *strangers])
+    told = [*(dict.fromkeys(reasons) or [prediction.missing]), *strangers, *other_data(subjects)]
+    missing = "; ".join(told)
     return [
         Verdict(*_fixed(prediction), Outcome.UNTESTABLE, "", effects=[], runs=[], missing=missing)
     ]
@@ -150,12 +153,17 @@ def _apart(findings: Sequence[Finding]) -> list[str]:
     """
     shared = []
     for finding in findings:
-        first, *others = (run.options for run in finding.runs)
+        first, *others = ({**run.options, **_of_data(run)} for run in finding.runs)
         kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
         shared.append({k: v for k, v in kept.items() if _tells(k)})
     keys = dict.fromkeys(key for options in shared for key in options)
     apart = [k for k in keys if len({repr(options.get(k)) for options in shared}) > 1]
     return [", ".join(f"{_short(k)} {o[k]}" for k in apart if k in o) for o in shared]
+
+
+def _of_data(run: Run) -> dict[str, Any]:
+    pool = run.description.pool
+    return {} if pool is None else {"data.sha256": pool.rpartition("+")[2][:SHOWN]}
 
 
 def _short(key: str) -> str:

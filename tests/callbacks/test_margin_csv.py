@@ -41,14 +41,14 @@ def write(
 
 def read(path: Path) -> tuple[list[str], list[tuple[str, int, float]]]:
     header, *rows = csv.reader(path.read_text().splitlines())
-    return header, [(split, int(i), float(margin)) for split, i, margin in rows]
+    return header, [(split, int(i), float(margin)) for split, i, margin, *_ in rows]
 
 
 def test_every_sample_of_both_splits_is_a_row(tmp_path: Path) -> None:
     path = tmp_path / "margins.csv"
     write(MarginCSV(str(path)), [*[(0, m) for m in TRAIN], *[(1, m) for m in TEST]])
     header, rows = read(path)
-    assert header == ["split", "index", "margin"]
+    assert header == ["split", "index", "margin", "label", "file"]
     train, test = ([m for part in split for m in part.tolist()] for split in (TRAIN, TEST))
     assert rows == [
         *[("train", i, margin) for i, margin in enumerate(train)],
@@ -117,6 +117,33 @@ def test_several_processes_of_another_module_are_refused(tmp_path: Path) -> None
     with pytest.raises(UsageError, match=r"trainer.devices: got 2, allowed: 1 process"):
         write(MarginCSV(str(tmp_path / "m.csv")), [(0, TRAIN[0])], trainer_of(world_size=2))
     assert not list(tmp_path.iterdir())
+
+
+def test_each_margin_has_its_label_and_its_file(tmp_path: Path) -> None:
+    """Files are those of the samples in use; without a label of one number the cell is empty."""
+    callback, path = MarginCSV(str(tmp_path / "m.csv")), tmp_path / "m.csv"
+    named = {"train": ["train/a/1.png", "train/a/5.png", "train/b/, =2.png"]}
+    trainer = trainer_of(datamodule=SimpleNamespace(files=named))
+    callback.on_predict_start(trainer, LightningModule())
+    batches = [torch.tensor([-1.0, -1.0]), torch.tensor([1.0])]
+    for number, (margins, y) in enumerate(zip((TRAIN[1], TRAIN[0][:1]), batches, strict=True)):
+        batch = (torch.zeros(len(y), 2), y)
+        callback.on_predict_batch_end(trainer, LightningModule(), margins, batch, number, 0)
+    callback.on_predict_batch_end(trainer, LightningModule(), TEST[1], torch.ones(1), 0, 1)
+    callback.on_predict_end(trainer, LightningModule())
+    _, *rows = csv.reader(path.read_text().splitlines())
+    assert [row[3:] for row in rows] == [
+        *(["-1", "train/a/1.png"], ["-1", "train/a/5.png"], ["1", "train/b/, =2.png"]),
+        ["", ""],
+    ]
+    assert [float(row[2]) for row in rows[:3]] == [*TRAIN[1].tolist(), TRAIN[0][0].item()]
+
+
+def test_files_of_other_samples_are_not_named(tmp_path: Path) -> None:
+    trainer = trainer_of(datamodule=SimpleNamespace(files={"train": ["a.png"]}))
+    write(MarginCSV(str(tmp_path / "m.csv")), [(0, TRAIN[0])], trainer)
+    _, *rows = csv.reader((tmp_path / "m.csv").read_text().splitlines())
+    assert [row[4] for row in rows] == ["", "", ""]
 
 
 def test_predict_of_a_regressor_writes_the_margins_of_its_weights(tmp_path: Path, fit: Any) -> None:

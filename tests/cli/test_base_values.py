@@ -16,7 +16,7 @@ from janus_pl.cli.base_values import PAPERS
 from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.main import main
-from janus_pl.cli.sweep import resolver
+from janus_pl.cli.sweep import Resolver
 from janus_pl.data import CIFAR10Pair
 from janus_pl.deep.classifier import DeepReLUClassifier
 from janus_pl.sweep.file import load, points
@@ -173,7 +173,7 @@ def test_a_sweep_over_classes_has_each_ones_own_values() -> None:
     """One parser for all; the classes stand in the values' file, which is a config."""
     classes = [PAPER, "janus_pl.LinearRegressor", PAPER]
     data = {PAPER: "janus_pl.data.DigitsPair"}
-    resolve = resolver()
+    resolve = Resolver()
     found = []
     for name in classes:
         part = {"class_path": data.get(name, "janus_pl.data.LinearProblem")}
@@ -193,7 +193,7 @@ def test_a_sweep_file_over_classes() -> None:
     parameters = {"model": {"values": names}, "data": {"value": "janus_pl.data.DigitsPair"}}
     Path("some.yaml").write_text(yaml.safe_dump({**content, "parameters": parameters}))
     sweep = load("some.yaml")
-    runs = plan(sweep, points(sweep), [], resolver())
+    runs = plan(sweep, points(sweep), [], Resolver())
     rates = [run.config["model"]["init_args"]["learning_rate"] for run in runs]
     assert rates == [0.1, 0.03, 0.2]
 

@@ -226,7 +226,8 @@ def test_every_replica_is_held_against_its_own_limit() -> None:
 @pytest.mark.parametrize(
     ("change", "field"),
     [
-        ("--data.seed=1", "problem"),
+        ("--data.seed=1", "data: got 'sha256 "),
+        ("--data.seed=1 --allow_data_change", "problem (X, Y, W0)"),
         ("--data.batch_size=2", "data.batch_size"),
         ("--data.order=shuffle", "data.order"),
         ("--trainer.max_epochs=60", "trainer.max_epochs"),
@@ -239,7 +240,7 @@ def test_a_checkpoint_goes_on_with_its_own_problem_alone(
     line = ["batch_sizes", "--model.schedule=cosine", "--model.learning_rate=0.03"]
     assert fit(*line, "--trainer.max_epochs=30") == 0
     checkpoint = f"--ckpt_path={run_folder() / 'checkpoints' / 'last.ckpt'}"
-    options = ["--trainer.max_epochs=30", change, checkpoint, "--run_dir=again"]
+    options = ["--trainer.max_epochs=30", *change.split(), checkpoint, "--run_dir=again"]
     assert fit(*line, *options) == 2
     (error,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("error:"))
     assert error.startswith(f"error: {field}")

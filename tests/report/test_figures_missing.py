@@ -149,8 +149,8 @@ def test_a_run_that_lacks_a_key_is_left_out_and_named(tmp_path: Path) -> None:
     figures = drawn([whole, broken], tmp_path)
     assert values(figures["fig1a"], broken, "margin/hist") == []
     assert (
-        f"Left out, since other options of theirs differ or they lack what is shown: {broken.name}"
-        in (figures["fig1a"].caption)
+        "Left out, since options or data of theirs differ or they lack what is shown:"
+        f" {broken.name}" in (figures["fig1a"].caption)
     )
     assert values(figures["fig3"], broken, "velocity/conv1") != []
 

@@ -13,7 +13,7 @@ from sweep.driving import write_sweep
 
 from janus_pl.cli import sweep as command
 from janus_pl.cli.main import main
-from janus_pl.cli.sweep import resolver
+from janus_pl.cli.sweep import Resolver
 from janus_pl.errors import UsageError
 from janus_pl.run.folder import RunFolder
 from janus_pl.sweep.file import load, points
@@ -30,7 +30,8 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(**parameters: Any) -> list[PlannedRun]:
     write_sweep(Path(), **parameters)
     sweep = load("some.yaml")
-    return plan(sweep, points(sweep), [], resolver())
+    resolve = Resolver()
+    return plan(sweep, points(sweep), [], resolve, resolve.data_of)
 
 
 def id_of(**parameters: Any) -> str:
@@ -75,7 +76,7 @@ def test_points_of_the_same_numbers_are_one_run(capsys: pytest.CaptureFixture) -
 def test_what_a_run_is_told() -> None:
     write_sweep(Path(), **{"data.batch_size": ["full", 32], "name": None, "project": "p"})
     sweep = load("some.yaml")
-    first, second = plan(sweep, points(sweep), ["--run_dir", "moved"], resolver())
+    first, second = plan(sweep, points(sweep), ["--run_dir", "moved"], Resolver())
     assert first.folder == Path("moved/p") / first.id
     assert first.log == Path("moved/p/sweeps/some") / f"{first.id}.log"
     assert first.config["name"] is None

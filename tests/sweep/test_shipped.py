@@ -14,7 +14,7 @@ import yaml
 
 from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.main import main
-from janus_pl.cli.sweep import resolver
+from janus_pl.cli.sweep import Resolver
 from janus_pl.records.described import described
 from janus_pl.run.name import run_name, run_tags
 from janus_pl.sweep.file import load, points
@@ -91,7 +91,7 @@ def test_it_is_as_wandb_wants_it_and_says_what_it_is_for(name: str) -> None:
 def test_its_runs_have_a_group_tags_and_names_that_tell_them_apart(name: str) -> None:
     sweep = shipped(name)
     values = points(sweep)
-    runs = plan(sweep, values, [], resolver())
+    runs = plan(sweep, values, [], Resolver())
     spec = yaml.safe_load((CONFIGS / "sweeps" / name).read_text())
     sizes = [len(held.get("values", [None])) for held in spec["parameters"].values()]
     assert len(runs) == len(values) == math.prod(sizes)

@@ -93,7 +93,7 @@ def test_the_trend_is_kendall_s() -> None:
     [
         ({"lam": 2e-3}, "lambda"),
         ({"batch": 64}, "batch"),
-        ({"data": {"micro_batch_size": 4}}, "batch"),
+        ({"data": {"micro_batch_size": 4}}, None),
         ({"seed": 1}, None),
         ({"data_seed": 1}, None),
         ({"trainer": {"max_epochs": 77}}, "epochs"),

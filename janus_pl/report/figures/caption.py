@@ -29,7 +29,7 @@ def caption(
         named = ", ".join(f"{run.name} ({run.id})" for run in left_out[:NAMED])
         more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
         parts.append(
-            "Left out, since other options of theirs differ or they lack what is shown:"
+            "Left out, since options or data of theirs differ or they lack what is shown:"
             f" {named}{more}."
         )
     parts.append(f"The first of these runs again: {command(runs[0])}")
