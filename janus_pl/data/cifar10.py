@@ -11,13 +11,13 @@ from typing import Any, final
 
 import numpy as np
 
+from janus_pl.data.boundary import one_line
 from janus_pl.data.images import (
     ImagePair,
     RawPair,
     Split,
     check_two_classes,
     from_bytes,
-    one_line,
     signs,
 )
 from janus_pl.errors import UsageError

@@ -1,0 +1,63 @@
+"""X, Y and W0 of an .npz archive."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from janus_pl.errors import UsageError, check_memory
+
+Arrays = dict[str, NDArray[Any]]
+NAMES = ("X", "Y", "y", "W0", "layout")
+
+
+def read_npz(path: Path) -> tuple[Arrays, list[str]]:
+    """Return the arrays of an archive that a problem may have, and the names of the others.
+
+    Numbers are read without pickles. The size that an array claims is compared with what the
+    archive holds before it is asked for.
+
+    Raises:
+        ValueError: X or Y is missing or there twice, or an array claims more than there is.
+        Exception: The archive cannot be read.
+    """
+    with zipfile.ZipFile(path) as archive:
+        held = [name.removesuffix(".npy") for name in archive.namelist()]
+        found = {name for name in NAMES if name in held}
+        for name, spellings in (("X", {"X"}), ("Y", {"Y", "y"})):
+            if not spellings & found:
+                raise ValueError(f"it holds no {name}, but {', '.join(held) or 'nothing'}")
+        if {"Y", "y"} <= found:
+            raise ValueError("it holds both Y and y")
+        arrays = {name: _array(archive, name) for name in NAMES if name in found}
+    if "y" in arrays:
+        arrays["Y"] = arrays.pop("y")
+    return arrays, [name for name in held if name not in found]
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    info = archive.getinfo(f"{name}.npy")
+    with archive.open(info) as file:
+        shape, dtype = _header(file)
+        size = int(np.prod([1, *shape], dtype=object)) * dtype.itemsize
+        # The directory of the archive says its own size, which may be as wrong as the array's.
+        if not dtype.hasobject and size > info.file_size:
+            raise ValueError(f"{name} claims {size} bytes, of which it has {info.file_size}")
+        try:
+            check_memory(name, shape, size)
+        except UsageError as error:
+            raise ValueError(f"{name} has {error.allowed}") from error
+    with archive.open(info) as file:
+        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    version = np.lib.format.read_magic(file)
+    first = version == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return shape, dtype
