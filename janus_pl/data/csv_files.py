@@ -44,8 +44,8 @@ class Table:
         """Return the names of the columns of x and of y.
 
         Args:
-            x: Those of x; None for x1, ..., xd, or for all but those of y if these are given.
-            y: Those of y; None for y1, ..., ym, or y alone.
+            x: Those of x; None for x1, ..., xd (or x), or for all but those of y if y is given.
+            y: Those of y; None for y1, ..., ym (or y).
 
         Raises:
             ValueError: There are no such columns.
@@ -83,9 +83,10 @@ class Table:
         return table
 
     def _named(self, letter: str) -> list[str]:
-        """Return x1, ..., xd or y1, ..., ym as far as the header has them, or y alone."""
+        """Return x1, ..., xd or y1, ..., ym up to the last that the header has; or x or y alone."""
         found = [match for name in self.names if (match := NUMBERED.fullmatch(name))]
         numbers = [int(match[2]) for match in found if match[1] == letter]
-        if letter == "y" and not numbers and "y" in self.names:
-            return ["y"]
-        return [f"{letter}{k + 1}" for k in range(max(numbers, default=0))]
+        if not numbers and letter in self.names:
+            return [letter]
+        last = min(max(numbers, default=0), len(self.names))  # beyond, one is missing before
+        return [f"{letter}{k + 1}" for k in range(last)]

@@ -11,7 +11,7 @@ import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
-from janus_pl.data.boundary import named, refused
+from janus_pl.data.boundary import refused
 from janus_pl.data.image_files import Account, account, printable, suffixes, summary
 from janus_pl.data.images import (
     ImagePair,

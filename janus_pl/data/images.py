@@ -337,4 +337,3 @@ def check_two_classes(classes: Any, allowed: str) -> None:
     pair = isinstance(classes, tuple | list) and len(classes) == 2
     if not pair or classes[0] == classes[1]:
         raise UsageError("data.classes", classes, allowed)
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -59,6 +59,9 @@ class FileOptions(NamedTuple):
     y_columns: Names = None
 
 
+UNSET = FileOptions()
+
+
 def check_options(source: str, options: FileOptions) -> None:
     """Refuse options that the source has no use for, or that are none.
 
@@ -72,15 +75,17 @@ def check_options(source: str, options: FileOptions) -> None:
             raise UsageError(f"data.{name}", value, f"not set: it is of {suffix} files")
     if options.layout not in (None, *get_args(Layout)):
         raise UsageError("data.layout", options.layout, ", ".join(get_args(Layout)))
-    x, y = ([*(names or [])] for names in options[1:])
-    for name, value, names in (("x", options.x_columns, x), ("y", options.y_columns, y)):
-        texts = value is None or not isinstance(value, str) and all(isinstance(n, str) for n in x)
-        if not texts or value is not None and not names or len({*x, *y}) < len(x + y):
+    used: list[str] = []
+    for name, names in (("x_columns", options.x_columns), ("y_columns", options.y_columns)):
+        listed = [*names] if isinstance(names, list | tuple) else []
+        used += listed
+        good = all(isinstance(each, str) for each in used) and len({*used}) == len(used)
+        if names is not None and not (good and listed):
             allowed = "different names of columns, each in one of x_columns and y_columns"
-            raise UsageError(f"data.{name}_columns", value, allowed)
+            raise UsageError(f"data.{name}", names, allowed)
 
 
-def read_problem(path: str, options: FileOptions = FileOptions()) -> Given:
+def read_problem(path: str, options: FileOptions = UNSET) -> Given:
     """Read and check the X, Y and W0 of an .npz, or the X and Y of a .csv.
 
     Raises:
@@ -99,7 +104,15 @@ def read_problem(path: str, options: FileOptions = FileOptions()) -> Given:
         return given
 
 
-def check_asked(source: str, given: Given, asked: dict[str, int | None]) -> None:
+def told(source: str, given: Given, asked: Mapping[str, int | None]) -> str:
+    """Return in one line what was understood of a file, and the sizes that do not count."""
+    sizes = given.sizes
+    others = [f"{name} {n}" for name, n in asked.items() if n not in (None, sizes[name])]
+    decides = f"; it decides, not {', '.join(others)}" if others else ""
+    return f"data.source: {source!r} holds {given.told}{decides}"
+
+
+def check_asked(source: str, given: Given, asked: Mapping[str, int | None]) -> None:
     """Refuse options that ask for other than what is given.
 
     Raises:
@@ -170,23 +183,30 @@ def _arranged(x: Floats, y: Floats, w0: Floats | None, layout: Layout) -> Given 
     return Given(x, y, w0) if fits else None
 
 
-def _misfit(x: Floats, y: Floats, w0: Floats | None, layout: str | None) -> str:
-    if layout != "samples_first" and x.shape[1] == y.shape[-1] and w0 is not None:
-        sizes = len(np.atleast_2d(y)), len(x)
-        return f"W0 is {w0.shape}, but X and Y make it (m, d) = {sizes}"
-    read = f"read as {layout}" if layout else "neither features nor samples first"
-    return f"X (d, N) is {x.shape} and Y (m, N) is {y.shape}: N differs, {read}"
+def _misfit(x: Floats, y: Floats, w0: Floats | None, layout: Layout | None) -> str:
+    layouts = get_args(Layout) if layout is None else (layout,)
+    for each in layouts:
+        if w0 is not None and (given := _arranged(x, y, None, each)) is not None:
+            return f"W0 is {w0.shape}, but X and Y make it (m, d) = {len(given.y), len(given.x)}"
+    shapes = f"X (d, N) is {x.shape} and Y (m, N) is {y.shape}: N differs"
+    return f"{shapes}, read as {' or as '.join(layouts)}"
 
 
 def _equal(a: Given | None, b: Given | None) -> bool:
-    return a is not None and b is not None and all(
-        p is q or np.array_equal(p, q) for p, q in zip(a[:3], b[:3], strict=True)  # type: ignore[arg-type]
+    """Tell whether two readings of a file are one problem."""
+    if a is None or b is None:
+        return False
+    return all(
+        np.array_equal(np.asarray(p), np.asarray(q)) for p, q in zip(a[:3], b[:3], strict=True)
     )
 
 
 def _noted(array: NDArray[Any] | None) -> Layout | None:
     """Return the layout that a file notes itself, as `problem.npz` of a run does."""
-    return next((each for each in get_args(Layout) if array is not None and array == each), None)
+    noted = None if array is None else array.tolist()
+    if noted not in (None, *get_args(Layout)):
+        raise ValueError(f"its layout is {noted!r:.50}, neither {' nor '.join(get_args(Layout))}")
+    return noted
 
 
 def _real(name: str, given: ArrayLike, flat: bool = False) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ def read_npz(path: Path) -> tuple[Arrays, list[str]]:
                 raise ValueError(f"it holds no {name}, but {', '.join(held) or 'nothing'}")
         if {"Y", "y"} <= found:
             raise ValueError("it holds both Y and y")
+        for name in archive.namelist():
+            archive.open(name).close()  # each under the same name in both places of the archive
         arrays = {name: _array(archive, name) for name in NAMES if name in found}
     if "y" in arrays:
         arrays["Y"] = arrays.pop("y")
@@ -51,8 +54,8 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
             check_memory(name, shape, size)
         except UsageError as error:
             raise ValueError(f"{name} has {error.allowed}") from error
-    with archive.open(info) as file:
-        return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+    whole = io.BytesIO(archive.read(info))  # to its end, where the checksum is compared
+    return np.asarray(np.lib.format.read_array(whole, allow_pickle=False))
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

@@ -416,7 +416,7 @@ def problems(folder: Path) -> None:
     (folder / "folder.npz").mkdir()
     (folder / "words.csv").write_text("x1,y1\n1,2\n3,four\n")
     (folder / "header.csv").write_text("a,b\n1,2\n")
-    (folder / "swapped.csv").write_text("y1,x1\n1,2\n")
+    (folder / "swapped.csv").write_text("y2,x1\n1,2\n")
     (folder / "ragged.csv").write_text("x1,y1\n1,2,3\n")
     (folder / "empty.csv").write_text("")
     (folder / "only.csv").write_text("x1,y1\n")
