@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from janus_pl.errors import UsageError, check_memory
 
 Arrays = dict[str, NDArray[Any]]
+END = b"PK\x05\x06"  # of the record at the end of an archive
+MOST_END = 22 + 65535  # bytes of this record, with a comment
 NAMES = ("X", "Y", "y", "W0", "layout")
 
 
@@ -26,7 +29,8 @@ def read_npz(path: Path) -> tuple[Arrays, list[str]]:
         ValueError: X or Y is missing or there twice, or an array claims more than there is.
         Exception: The archive cannot be read.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+        _check_entries(file, archive)
         held = [name.removesuffix(".npy") for name in archive.namelist()]
         found = {name for name in NAMES if name in held}
         for name, spellings in (("X", {"X"}), ("Y", {"Y", "y"})):
@@ -47,15 +51,28 @@ def _array(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
     with archive.open(info) as file:
         shape, dtype = _header(file)
         size = int(np.prod([1, *shape], dtype=object)) * dtype.itemsize
-        # The directory of the archive says its own size, which may be as wrong as the array's.
-        if not dtype.hasobject and size > info.file_size:
-            raise ValueError(f"{name} claims {size} bytes, of which it has {info.file_size}")
+        there = info.file_size - file.tell()
+        if not dtype.hasobject and size != there:
+            raise ValueError(f"{name} claims {size} bytes and holds {there}")
         try:
             check_memory(name, shape, size)
         except UsageError as error:
             raise ValueError(f"{name} has {error.allowed}") from error
     whole = io.BytesIO(archive.read(info))  # to its end, where the checksum is compared
     return np.asarray(np.lib.format.read_array(whole, allow_pickle=False))
+
+
+def _check_entries(file: BinaryIO, archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose directory holds fewer entries than its end counts.
+
+    A damaged length of one entry hides those behind it, and zipfile does not look.
+    """
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - MOST_END))
+    end = file.read().rpartition(END)[2]
+    count, found = int.from_bytes(end[6:8], "little"), len(archive.infolist())
+    if count not in (found, 0xFFFF):  # of ZIP64, which counts elsewhere
+        raise ValueError(f"its directory holds {found} of {count} entries")
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], np.dtype[Any]]:

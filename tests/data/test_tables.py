@@ -239,7 +239,7 @@ def archive(path: Path, x: bytes, kind: int = zipfile.ZIP_STORED) -> str:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (header("(100000, 100000)"), "claims 80000000000 bytes, of which it has "),
+        (header("(100000, 100000)"), "claims 80000000000 bytes and holds 0"),
         (header("(-3, 5)"), "data.source"),
         (header("(3, 5)", "|O"), "allow_pickle"),
         (header("(3, 5)")[:40], "data.source"),
