@@ -11,6 +11,10 @@ LONGEST_REASON = 300  # characters of what a library says
 NAMED = 3  # names that a count is followed by
 
 
+class Unusable(ValueError):
+    """A file that is not read, with the reason in words."""
+
+
 @contextmanager
 def refused(field: str, value: object, allowed: str) -> Iterator[None]:
     """Turn every exception within into a UsageError that ends with the reason.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from janus_pl.data.boundary import one_line
+from janus_pl.data.boundary import Unusable, one_line
 from janus_pl.data.image_files import FORMATS
 
 if TYPE_CHECKING:
@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 
 PNG = b"\x89PNG\r\n\x1a\n"
 BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
-START, END, SCAN = 0xD8, 0xD9, 0xDA  # markers of JPEG
-RESTARTS = range(0xD0, 0xD8)
-
-
-class Unusable(ValueError):
-    """An image that is not read, with the reason."""
 
 
 def decode_image(file: Path, size: int) -> NDArray[np.uint8]:
@@ -46,7 +40,9 @@ def decode_image(file: Path, size: int) -> NDArray[np.uint8]:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         kind = image.format
         if kind in ("JPEG", "MPO"):
-            _check_jpeg(data)
+            from janus_pl.data.jpeg_stream import check_jpeg  # compiled code: a second
+
+            check_jpeg(data)
         # The first image of an MPO file is the photograph; the others are of its camera.
         if kind != "MPO" and getattr(image, "is_animated", False):
             raise Unusable(f"it holds {getattr(image, 'n_frames', 'several')} frames, not one")
@@ -99,27 +95,3 @@ def _rgb(image: Image.Image, depth: int) -> Image.Image:
     over = image.convert("RGBA")
     white = Image.new("RGBA", over.size, "white")
     return Image.alpha_composite(white, over).convert("RGB")
-
-
-def _check_jpeg(data: bytes) -> None:
-    """Refuse a JPEG without its end, or with restarts out of turn; libjpeg fills such gaps.
-
-    Raises:
-        Unusable: The stream is damaged.
-    """
-    place, turn = 2, 0
-    while True:
-        place = data.find(b"\xff", place)
-        marker = data[place + 1] if 0 <= place < len(data) - 1 else None
-        if marker is None:
-            raise Unusable("its stream has no end")
-        place += 1 if marker == 0xFF else 2
-        if marker == END:
-            return
-        if marker in RESTARTS:
-            if marker - RESTARTS[0] != turn:
-                raise Unusable("a part of its stream is missing")
-            turn = (turn + 1) % 8
-        elif marker not in (0, 1, 0xFF, START):
-            place += int.from_bytes(data[place : place + 2], "big")
-            turn = 0
