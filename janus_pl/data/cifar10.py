@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import http.client
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 
+from janus_pl.data.boundary import refused
+from janus_pl.data.cifar10_files import FOLDER, fetch, wrong_files
 from janus_pl.data.images import (
     ImagePair,
     RawPair,
     Split,
     check_two_classes,
     from_bytes,
-    one_line,
     signs,
 )
 from janus_pl.errors import UsageError
@@ -35,7 +34,6 @@ CIFAR10_PAIR = (1, 2)  # automobile, bird
 # to [0, 1]: 0.49139968 0.48215841 0.44653091 and 0.24703223 0.24348513 0.26158784, rounded.
 CIFAR10_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR10_STD = (0.2470, 0.2435, 0.2616)
-DOWNLOAD_TIMEOUT = 10.0  # seconds that a silent connection is waited for
 
 
 @final
@@ -71,47 +69,51 @@ class CIFAR10Pair(ImagePair):
         self.download = download
 
     def prepare_data(self) -> None:
-        """Download CIFAR-10 where it is missing."""
-        self._dataset(train=False, download=self.download)
+        """Download CIFAR-10 where there is nothing of it, and check what is there."""
+        with self._one_line():
+            if self.download:
+                fetch(Path(os.path.expanduser(self.root)))
+            self._check()
 
     def read(self) -> RawPair:
         first, second = self.classes
+        with self._one_line():
+            self._check()
+            train, test = self._split(train=True), self._split(train=False)
         return RawPair(
             (CIFAR10_CLASSES[first], CIFAR10_CLASSES[second]),
-            self._split(train=True),
-            self._split(train=False),
+            train,
+            test,
             np.array(CIFAR10_MEAN),
             np.array(CIFAR10_STD),
             os.path.abspath(os.path.expanduser(self.root)),
         )
 
     def _split(self, train: bool) -> Split:
-        dataset = self._dataset(train, download=False)
+        from torchvision.datasets import CIFAR10
+
+        dataset = CIFAR10(os.path.expanduser(self.root), train=train, download=False)
         targets = np.array(dataset.targets)
         picked = np.isin(targets, self.classes)
         pixels = dataset.data[picked]
         return Split(from_bytes(pixels), signs(targets[picked] == self.classes[1]), pixels)
 
-    def _dataset(self, train: bool, download: bool) -> Any:
-        from torchvision.datasets import CIFAR10
+    def _check(self) -> None:
+        """Refuse files that are missing or not those of CIFAR-10: they are never overwritten."""
+        folder = Path(os.path.expanduser(self.root)) / FOLDER
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder} is no folder")
+        wrong = wrong_files(folder)
+        if wrong:
+            listed = ", ".join(wrong)
+            allowed = f"a folder whose {FOLDER} is that of CIFAR-10; not so: {listed}"
+            raise UsageError("data.root", self.root, f"{allowed}; moved away, it is fetched anew")
 
-        root = os.path.expanduser(self.root)
-        existed = os.path.exists(root)
-        try:
-            with _socket_timeout(DOWNLOAD_TIMEOUT):
-                return CIFAR10(root, train=train, download=download)
-        # URLError and time-outs are OSErrors; torchvision reports bad files as RuntimeErrors.
-        except (OSError, RuntimeError, http.client.HTTPException) as error:
-            if not existed:  # torchvision makes the folder before it looks for the network
-                with suppress(OSError):
-                    os.rmdir(root)
-            raise UsageError(
-                "data.root",
-                self.root,
-                "a folder that holds cifar-10-batches-py, or a network to fetch it "
-                f"({one_line(error)}); without one, point --data janus_pl.data.ImageFolderPair "
-                "--data.root DIR at a folder of images, or use --data janus_pl.data.DigitsPair",
-            ) from error
+    def _one_line(self) -> AbstractContextManager[None]:
+        allowed = f"a folder that holds {FOLDER}, or a network to fetch it"
+        ways = "--data janus_pl.data.ImageFolderPair --data.root DIR for a folder of images, or"
+        other = f"without one: {ways} --data janus_pl.data.DigitsPair"
+        return refused("data.root", self.root, f"{allowed}; {other}")
 
 
 def _cifar10_indices(classes: tuple[int | str, int | str]) -> tuple[int, int]:
@@ -125,14 +127,3 @@ def _cifar10_indices(classes: tuple[int | str, int | str]) -> tuple[int, int]:
     if first == second:  # a name and its index
         raise UsageError("data.classes", classes, allowed)
     return first, second
-
-
-@contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torchvision opens its URLs without a time-out; this gives them one."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
+from janus_pl.data.boundary import refused
+from janus_pl.data.image_files import Account, account, printable, suffixes, summary
 from janus_pl.data.images import (
     ImagePair,
     RawPair,
@@ -17,20 +20,30 @@ from janus_pl.data.images import (
     channel_statistics,
     check_two_classes,
     from_bytes,
-    one_line,
     signs,
 )
+from janus_pl.data.pixels import decode_image, reason
 from janus_pl.errors import UsageError, check_integer, check_memory
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
-ClassFiles = tuple[list[Path], list[Path]]
+LISTED = 100  # damaged files that are named
+
+
+class Files(NamedTuple):
+    """The class names, and the files of both splits."""
+
+    names: tuple[str, str]
+    train: Account
+    test: Account
 
 
 @final
 class ImageFolderPair(ImagePair):
-    """Two classes of images from ROOT/train/CLASS and ROOT/test/CLASS (.jpg, .jpeg, .png).
+    """Two classes of images from ROOT/train/CLASS and ROOT/test/CLASS.
 
-    Images are read as RGB and, where their size differs, resized bilinearly to a square. They are
+    Images of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read as RGB, as a person
+    sees them: in the orientation of EXIF, scaled by their depth, transparency over white. If their
+    size differs, they are resized bilinearly to a square. Files that are not read are counted and
+    named; images that are damaged or move are refused, all of them in one line. They are
     standardized with the channel means and standard deviations of the whole training split of the
     two classes (also where `num_train` uses a part of it), then scaled to unit norm. Data order is
     the files of the first class by name, then those of the second.
@@ -66,97 +79,97 @@ class ImageFolderPair(ImagePair):
 
     def prepare_data(self) -> None:
         """Check that the folders are there and hold images."""
-        self._image_files()
+        self._account()
 
     def read(self) -> RawPair:
-        names, train_files, test_files = self._image_files()
-        train, test = self._split(train_files), self._split(test_files)
+        files = self._account()
+        self._warn_of(files)
+        with refused("data.root", self.root, "a folder of images"):
+            images = files.train.images + files.test.images
+            pixels, count = self._decode(images), len(files.train.images)
+            train = self._split(files.train, pixels[:count])
+            test = self._split(files.test, pixels[count:])
         mean, std = channel_statistics(train.images)
-        root = self._folder
-        found = {
-            split: sum(len(_visible(root / split / name)) for name in names)
-            for split in ("train", "test")
-        }
-        return RawPair(names, train, test, mean, std, os.path.abspath(root), found)
+        found = {"train": files.train.found, "test": files.test.found}
+        source = os.path.abspath(self._folder)
+        return RawPair(files.names, train, test, mean, std, source, found)
 
-    def _split(self, files: ClassFiles) -> Split:
-        first, second = files
-        pixels = self._decode(first + second)
-        labels = signs(np.arange(len(pixels)) >= len(first))
-        named = [file.relative_to(self._folder).as_posix() for file in first + second]
-        return Split(from_bytes(pixels), labels, pixels, named)
+    def _split(self, files: Account, pixels: NDArray[np.uint8]) -> Split:
+        labels = signs(np.arange(len(pixels)) >= len(files.first))
+        return Split(from_bytes(pixels), labels, pixels, [*map(self._name, files.images)])
 
     @property
     def _folder(self) -> Path:
         return Path(os.path.expanduser(self.root))
+
+    def _name(self, file: Path) -> str:
+        return printable(file.relative_to(self._folder))
+
+    def _warn_of(self, files: Files) -> None:
+        left = files.train.left + files.test.left
+        if left:
+            found = files.train.found + files.test.found
+            used = f"used {found - len(left)} of {found} files in {self.root!r}"
+            rank_zero_warn(f"data.root: {used}: {summary(left)}")
 
     def _decode(self, files: list[Path]) -> NDArray[np.uint8]:
         entries = len(files) * self.image_size**2 * 3
         check_memory("data.image_size", self.image_size, 5 * entries)  # as bytes and as float32
         pixels = np.empty((len(files), self.image_size, self.image_size, 3), np.uint8)
 
-        def decode(i: int) -> None:
+        def decode(i: int) -> str | None:
             try:
-                pixels[i] = _decode_image(files[i], self.image_size)
+                pixels[i] = decode_image(files[i], self.image_size)
             except Exception as error:  # decoders raise all sorts of errors on broken files
-                allowed = f"a folder of readable images; {_quoted(files[i])} is none"
-                raise UsageError(
-                    "data.root", self.root, f"{allowed} ({one_line(error)})"
-                ) from error
+                return f"{self._name(files[i])!r} ({reason(error)})"
+            return None
 
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(decode, range(len(files))):
-                pass
+            damaged = [*filter(None, pool.map(decode, range(len(files))))]
+        if damaged:
+            rest = len(damaged) - LISTED
+            listed = ", ".join(damaged[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+            allowed = f"a folder of readable images; {len(damaged)} of {len(files)} cannot be used"
+            raise UsageError("data.root", self.root, f"{allowed}: {listed}")
         return pixels
 
-    def _image_files(self) -> tuple[tuple[str, str], ClassFiles, ClassFiles]:
-        """The class names, and the image files of both classes in train/ and in test/."""
-        root = self._folder
-        for folder in (root, root / "train", root / "test"):
-            if not folder.is_dir():
-                allowed = f"a folder that holds train/ and test/; {_quoted(folder)} is no folder"
-                raise UsageError("data.root", self.root, allowed)
-        first, second = self._class_names(root / "train")
-        train = self._images(root / "train" / first), self._images(root / "train" / second)
-        test = self._images(root / "test" / first), self._images(root / "test" / second)
-        return (first, second), train, test
+    def _account(self) -> Files:
+        """Find the class names, and account for the files of both classes in train/ and test/."""
+        with refused("data.root", self.root, "a folder that holds train/ and test/"):
+            root = self._folder
+            for folder in (root, root / "train", root / "test"):
+                self._check_folder(folder, "a folder that holds train/ and test/")
+            names = self._class_names(root / "train")
+            splits = [self._split_account(split, names) for split in ("train", "test")]
+            return Files(names, *splits)
+
+    def _split_account(self, split: str, names: tuple[str, str]) -> Account:
+        folders = [self._folder / split / name for name in names]
+        for folder in folders:
+            self._check_folder(folder, "a folder whose train/ and test/ hold both classes")
+        files = account(self._folder, split, names, strangers=self.classes is None)
+        for folder, images in zip(folders, files[:2], strict=True):
+            if not images:
+                start = self._name(folder) + "/"
+                left = [each for each in files.left if each.file.startswith(start)]
+                allowed = f"a folder of images ({', '.join(suffixes())}); {_quoted(folder)} holds"
+                more = f", but {summary(left)}" if left else ""
+                raise UsageError("data.root", self.root, f"{allowed} none{more}")
+        return files
+
+    def _check_folder(self, folder: Path, allowed: str) -> None:
+        if not folder.is_dir():
+            raise UsageError("data.root", self.root, f"{allowed}; {_quoted(folder)} is no folder")
 
     def _class_names(self, train: Path) -> tuple[str, str]:
         known = sorted(p.name for p in train.iterdir() if p.is_dir() and p.name[0] != ".")
         names = known if self.classes is None else self.classes
         if len(names) != 2 or not set(names) <= set(known):
-            listed = ", ".join(known) or "none"
+            listed = ", ".join(map(printable, known)) or "none"
             allowed = f"the names of two of the folders in {_quoted(train)} ({listed})"
             raise UsageError("data.classes", self.classes, allowed)
         return names[0], names[1]
 
-    def _images(self, folder: Path) -> list[Path]:
-        if not folder.is_dir():
-            allowed = f"a folder whose train/ and test/ hold both classes; {_quoted(folder)} is no"
-            raise UsageError("data.root", self.root, f"{allowed} folder")
-        names = _visible(folder)
-        files = [folder / name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
-        if not files:
-            kinds = ", ".join(IMAGE_SUFFIXES)
-            allowed = f"a folder of images ({kinds}); {_quoted(folder)} holds none"
-            raise UsageError("data.root", self.root, allowed)
-        return files
-
-
-def _visible(folder: Path) -> list[str]:
-    """Return the names of a folder's files, sorted; names that begin with a dot are left out."""
-    return sorted(e.name for e in os.scandir(folder) if e.name[0] != "." and e.is_file())
-
-
-def _decode_image(file: Path, size: int) -> NDArray[np.uint8]:
-    from PIL import Image
-
-    with Image.open(file) as image:
-        rgb = image.convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
-
 
 def _quoted(path: Path) -> str:
-    return repr(str(path))
+    return repr(printable(path))

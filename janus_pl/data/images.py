@@ -1,7 +1,7 @@
 """Two-class image data, whatever their source: subset, standardization, minibatches.
 
 Every image is standardized channel by channel and then scaled to L2 norm 1 over its C*H*W entries
-(an image that is zero after standardization stays zero). The first class is coded -1, the second
+(an image that is zero after standardization is refused). The first class is coded -1, the second
 +1: with outputs (f_0, f_1) the scalar output is (f_1 - f_0)/2. There is no augmentation.
 """
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from janus_pl.data.fingerprint import DataFacts, fingerprint
+from janus_pl.data.image_checks import refuse_zero, warn_of_equal_images
 from janus_pl.data.loader import (
     Batch,
     BatchSize,
@@ -145,7 +146,8 @@ class ImagePair(LightningDataModule, ABC):
         """Read, standardize and scale the data, once, whatever the stage.
 
         Raises:
-            UsageError: batch_size or num_train asks for more samples than there are.
+            UsageError: batch_size or num_train asks for more samples than there are, or an image is
+                zero after standardization.
         """
         if self._loaded:
             return
@@ -159,10 +161,12 @@ class ImagePair(LightningDataModule, ABC):
         # Before `_to_tensors`, which works in the memory of the images.
         self.facts = facts_of_pair(raw, keep)
         self.files = _files(raw, keep)
+        warn_of_equal_images(raw, keep)
         self.class_names = raw.class_names
         self.image_size = raw.train.images.shape[1]
         self.train_x, self.train_y = _to_tensors(train, raw.mean, raw.std)
         self.test_x, self.test_y = _to_tensors(raw.test, raw.mean, raw.std)
+        refuse_zero({"train": self.train_x, "test": self.test_x}, self.files)
         self._loaded = True
 
     def train_dataloader(self) -> InMemoryBatches:
@@ -334,7 +338,3 @@ def check_two_classes(classes: Any, allowed: str) -> None:
     pair = isinstance(classes, tuple | list) and len(classes) == 2
     if not pair or classes[0] == classes[1]:
         raise UsageError("data.classes", classes, allowed)
-
-
-def one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())

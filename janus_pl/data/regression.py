@@ -12,11 +12,25 @@ from typing import Any, Literal, NamedTuple, final, get_args
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from janus_pl.data.fingerprint import DataFacts, fingerprint
-from janus_pl.data.linear_files import MOST, SOURCES, TOY, Floats, Given, check_asked, read_problem
+from janus_pl.data.linear_files import (
+    MOST,
+    SOURCES,
+    SUFFIXES,
+    TOY,
+    FileOptions,
+    Floats,
+    Given,
+    Layout,
+    check_asked,
+    check_options,
+    read_problem,
+    told,
+)
 from janus_pl.data.loader import (
     BatchSize,
     InMemoryBatches,
@@ -55,11 +69,12 @@ class LinearProblem(LightningDataModule):
     Args:
         source: Where X and Y come from. "gaussian": drawn from the seed, X standard normal. "toy":
             Appendix A, X = (e1, e2) in R^3, W0 as printed, Y = I/2 (the gradients are as printed).
-            Else a file: an .npz with X (d, N), Y (m, N) and perhaps W0 (m, d), or a .csv with the
-            header x1,...,xd,y1,...,ym and a sample a row.
-        num_train: N. Not set: 10, or what the toy or the file holds.
-        dim: d, components of x. Not set: 11, or what the toy or the file holds.
-        outputs: m, components of y. Not set: 11, or what the toy or the file holds.
+            Else a file, which decides N, d and m: an .npz with X (d, N), Y (m, N) and perhaps W0
+            (m, d), samples first also X (N, d) and Y (N, m), with y (N,) for m = 1; or a .csv with
+            a sample a row, its cells separated by commas, semicolons or tabs.
+        num_train: N. Not set: 10, or what the toy holds.
+        dim: d, components of x. Not set: 11, or what the toy holds.
+        outputs: m, components of y. Not set: 11, or what the toy holds.
         informative: y = A x from so many first components of x, A standard normal. Not set: y is
             standard normal, independent of x.
         empty: So many last components of x carry no data: zero rows of X, so that the null space
@@ -74,6 +89,10 @@ class LinearProblem(LightningDataModule):
         seed: Decides X, Y, W0 and the order of every epoch; an integer >= 0.
             Not set: 0, on the command line that of `seed_everything`.
         replicas: R problems at once; replica r is the problem of seed + r.
+        layout: Of an .npz: "features_first" or "samples_first". Not set: the one that fits.
+        x_columns: Names of the columns of a .csv that are x. Not set: x1, ..., xd (or x), or, with
+            y_columns, all others.
+        y_columns: Names of the columns of a .csv that are y. Not set: y1, ..., ym (or y).
 
     Raises:
         UsageError: An option is out of its range or contradicts the file, or the file is no good.
@@ -93,6 +112,9 @@ class LinearProblem(LightningDataModule):
         order: LinearOrder = "sequential",
         seed: int | None = None,
         replicas: int = 1,
+        layout: Layout | None = None,
+        x_columns: list[str] | None = None,
+        y_columns: list[str] | None = None,
     ) -> None:
         super().__init__()
         self._asked = {"num_train": num_train, "dim": dim, "outputs": outputs}
@@ -112,8 +134,10 @@ class LinearProblem(LightningDataModule):
             raise UsageError("data.source", source, SOURCES)
         if seed > MOST_SEED:
             raise UsageError("data.seed", seed, f"an integer from 0 to {MOST_SEED}")
-        if source not in ("gaussian", "toy") and Path(source).suffix not in (".npz", ".csv"):
+        if source not in ("gaussian", "toy") and Path(source).suffix.lower() not in SUFFIXES:
             raise UsageError("data.source", source, SOURCES)
+        self._file_options = FileOptions(layout, x_columns, y_columns)
+        check_options(source, self._file_options)
         self.source, self.seed, self.replicas = source, seed, replicas
         self.informative, self.empty, self.order = informative, empty, order
         self._asked_init, self.init_scale = init, init_scale
@@ -130,9 +154,12 @@ class LinearProblem(LightningDataModule):
     def setup(self, stage: str = "fit") -> None:
         """Settle N, d and m, and read the file, if there is one; once, whatever the stage."""
         if self.source != "gaussian" and self._given is None:
-            given = TOY if self.source == "toy" else read_problem(self.source)
+            toy = self.source == "toy"
+            given = TOY if toy else read_problem(self.source, self._file_options)
             self._settle(given)
             self._given = given
+            if not toy:
+                rank_zero_info(told(self.source, given, self._asked))
 
     def train_dataloader(self) -> Iterable[Any]:
         """`epochs_to_run()` of a module that has it and steps by itself, else minibatches.
@@ -160,27 +187,7 @@ class LinearProblem(LightningDataModule):
         The fingerprint is of the arrays of a file or of the toy, and of the recipe of what is
         drawn. The seed is a part of it if anything is drawn.
         """
-        given = self._given
-        drawn = self.init == "gaussian"
-        recipe: dict[str, Any] = {"init": self.init, "replicas": self.replicas}
-        recipe |= {"init_scale": float(self.init_scale)} if drawn else {}
-        if given is None:
-            recipe |= {"informative": self.informative, "empty": self.empty, "version": 1}
-            recipe |= {"sizes": [self.num_train, self.dim, self.outputs]}
-        else:
-            recipe |= {"x": given[0], "y": given[1]}
-            recipe |= {"w0": given[2]} if self.init == "given" else {}
-        pool = fingerprint(**recipe)
-        seeded = drawn or given is None
-        origin = {"gaussian": f"seed {self.seed}", "toy": "Appendix A"}
-        return DataFacts(
-            sha256=fingerprint(pool=pool, seed=self.seed) if seeded else pool,
-            pool=pool,
-            samples={"train": {"all": self.num_train}},
-            dim=self.dim,
-            outputs=self.outputs,
-            source=origin.get(self.source) or os.path.abspath(os.path.expanduser(self.source)),
-        )
+        return _facts(self, self._given)
 
     def w0(self) -> Floats:
         """The W to start from, (R, m, d)."""
@@ -276,10 +283,14 @@ class LinearProblem(LightningDataModule):
     def _settle(self, given: Given | None) -> None:
         """Fix N, d, m and the kind of W0."""
         held = {"num_train": 10, "dim": 11, "outputs": 11}
+        asked = self._asked
         if given is not None:
-            asked = {**self._asked, "informative": self.informative, "empty": self.empty}
-            held = check_asked(self.source, given, asked)
-        self.num_train, self.dim, self.outputs = (self._asked[k] or v for k, v in held.items())
+            check_asked(self.source, given, {"informative": self.informative, "empty": self.empty})
+            if given is TOY:
+                check_asked(self.source, given, asked)
+            # A file decides over the sizes of a config, which are of drawn problems.
+            held, asked = given.sizes, {}
+        self.num_train, self.dim, self.outputs = (asked.get(k) or v for k, v in held.items())
         has_w0 = given is not None and given[2] is not None
         self.init: Init = self._asked_init or ("given" if has_w0 else "gaussian")
         if self.init == "given" and not has_w0:
@@ -345,6 +356,29 @@ class LinearProblem(LightningDataModule):
             rows = np.zeros((stop - start, self.dim + self.outputs))
             self._fill(r, start, rows[:, : self.dim], rows[:, self.dim :])
         return np.asarray(np.linalg.qr(rows, mode="r"))  # numpy declares a tuple
+
+
+def _facts(data: LinearProblem, given: Given | None) -> DataFacts:
+    drawn = data.init == "gaussian"
+    recipe: dict[str, Any] = {"init": data.init, "replicas": data.replicas}
+    recipe |= {"init_scale": float(data.init_scale)} if drawn else {}
+    if given is None:
+        recipe |= {"informative": data.informative, "empty": data.empty, "version": 1}
+        recipe |= {"sizes": [data.num_train, data.dim, data.outputs]}
+    else:
+        recipe |= {"x": given[0], "y": given[1]}
+        recipe |= {"w0": given[2]} if data.init == "given" else {}
+    pool = fingerprint(**recipe)
+    seeded = drawn or given is None
+    origin = {"gaussian": f"seed {data.seed}", "toy": "Appendix A"}
+    return DataFacts(
+        sha256=fingerprint(pool=pool, seed=data.seed) if seeded else pool,
+        pool=pool,
+        samples={"train": {"all": data.num_train}},
+        dim=data.dim,
+        outputs=data.outputs,
+        source=origin.get(data.source) or os.path.abspath(os.path.expanduser(data.source)),
+    )
 
 
 def _draw(key: tuple[int, int], start: int, out: Floats) -> None:

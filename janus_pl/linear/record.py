@@ -153,7 +153,9 @@ def save_problem(folder: Path, data: LinearProblem) -> None:
     else:
         arrays["X"], arrays["Y"] = data.problem[:2]
     one = data.replicas == 1
-    save_arrays(folder / "problem.npz", **{k: a[0] if one else a for k, a in arrays.items()})
+    kept = {k: a[0] if one else a for k, a in arrays.items()}
+    # Where N = d = m, the shapes do not say it.
+    save_arrays(folder / "problem.npz", layout="features_first", **kept)
 
 
 def save_result(folder: Path, run: LinearTraining) -> None:

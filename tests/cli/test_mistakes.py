@@ -132,7 +132,7 @@ BAD_DEEP = [
     (f"{FOLDER} nowhere", "data.root", "nowhere"),
     (f"{FOLDER} lonely", "data.classes", "two"),
     (f"{FOLDER} empty", "data.root", "empty/train/b"),
-    (f"{FOLDER} broken", "data.root", "broken/train/b/2.jpg"),
+    (f"{FOLDER} broken", "data.root", "'train/b/2.jpg' (no image"),
     (f"{FOLDER} good --data.classes [a,c]", "data.classes", "a, b"),
     ("--config list.yaml", "--config", "keys"),
     ("--config scalar.yaml", "--config", "holds str"),
@@ -248,7 +248,7 @@ BAD_DEEP = [
     ("--data janus_pl.data.ImageFolderPair", "data.root", "a value"),
     (f"{FOLDER} notest", "data.root", "notest/test"),
     (f"{FOLDER} one_sided", "data.root", "one_sided/test/b"),
-    (f"{FOLDER} cut", "data.root", "cut/train/b/2.png"),
+    (f"{FOLDER} cut", "data.root", "'train/b/2.png'"),
     (f"{FOLDER} three", "data.classes", "a, b, c"),
     (f"{FOLDER} syntax.yaml", "data.root", "no folder"),
     (f"{FOLDER} good --data.image_size 0", "data.image_size", "1 up"),
@@ -383,7 +383,10 @@ def image_folders(folder: Path) -> None:
                 path = folder / kind / split / name
                 path.mkdir(parents=True)
                 if (kind, name) != ("empty", "b"):
-                    Image.new("RGB", (32, 32), (9, 200, 30)).save(path / "1.png")
+                    pixels = np.random.default_rng(len([*folder.rglob("*.png")]))
+                    Image.fromarray(pixels.integers(0, 256, (32, 32, 3), np.uint8)).save(
+                        path / "1.png"
+                    )
     for kind in ("broken", "notest", "one_sided", "cut"):
         shutil.copytree(folder / "good", folder / kind)
     (folder / "broken" / "train" / "b" / "2.jpg").write_bytes(b"no image")
@@ -416,7 +419,7 @@ def problems(folder: Path) -> None:
     (folder / "folder.npz").mkdir()
     (folder / "words.csv").write_text("x1,y1\n1,2\n3,four\n")
     (folder / "header.csv").write_text("a,b\n1,2\n")
-    (folder / "swapped.csv").write_text("y1,x1\n1,2\n")
+    (folder / "swapped.csv").write_text("y2,x1\n1,2\n")
     (folder / "ragged.csv").write_text("x1,y1\n1,2,3\n")
     (folder / "empty.csv").write_text("")
     (folder / "only.csv").write_text("x1,y1\n")

@@ -149,12 +149,13 @@ def test_the_size_of_images_counts(folder: Path) -> None:
 def test_the_facts_are_counts_classes_and_files(folder: Path) -> None:
     (folder / "train" / "dog" / "notes.txt").write_text("no image")
     (folder / "train" / "dog" / ".hidden.png").write_text("")
-    seen = of(folder, num_train=5)
+    with pytest.warns(UserWarning, match="used 14 of 16 files"):
+        seen = of(folder, num_train=5)
     assert seen.samples == {"train": {"cat": 3, "dog": 2}, "test": {"cat": 2, "dog": 3}}
-    assert seen.found == {"train": 10, "test": 5}
+    assert seen.found == {"train": 11, "test": 5}
     assert (seen.dim, seen.outputs, seen.shape) == (108, 1, (3, 6, 6))
     assert seen.line() == (
-        "5 of 10 files to train on, 5 to test on, cat (-1), dog (+1), 3x6x6,"
+        "5 of 11 files to train on, 5 to test on, cat (-1), dog (+1), 3x6x6,"
         f" sha256 {seen.sha256[:8]}, from {folder}"
     )
     assert json.loads(json.dumps(seen.to_plain()))["classes"] == {"cat": -1, "dog": 1}
@@ -195,8 +196,9 @@ class Gray(ImagePair):
     def read(self) -> RawPair:
         x = np.linspace(0, 1, 4 * 12, dtype=np.float32).reshape(4, 2, 2, 3)
         x[3, 1, 1, 2] += np.float32(self.shift)
-        split = Split(x, np.array([-1, 1, -1, 1], np.float32))
-        return RawPair(("a", "b"), split, split, np.zeros(3), np.ones(3))
+        labels = np.array([-1, 1, -1, 1], np.float32)
+        train, test = Split(x, labels), Split(x + np.float32(1), labels)
+        return RawPair(("a", "b"), train, test, np.zeros(3), np.ones(3))
 
 
 def test_a_reader_of_the_users_is_known_by_its_floats() -> None:

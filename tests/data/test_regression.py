@@ -410,7 +410,8 @@ FILES: list[tuple[str, Any, str]] = [
     ("a.npz", {"X": X, "Y": Y, "W0": np.ones((2, 2))}, "W0 is (2, 2), but X and Y make it (m, d)"),
     ("a.npz", {"X": HOLE, "Y": Y}, "X has nan in row 2, column 2"),
     ("a.npz", {"X": X, "Y": Y, "W0": [[1, -np.inf]]}, "W0 has -inf in row 1, column 2"),
-    ("a.npz", {"X": X, "Y": np.ones(3)}, "Y is an array of shape (3,)"),
+    ("a.npz", {"X": X, "Y": np.ones(4)}, "Y (m, N) is (4,): N differs, read as features_first or"),
+    ("a.npz", {"X": np.ones(3), "Y": Y}, "X is an array of shape (3,)"),
     ("a.npz", {"X": X, "Y": np.array([["a", "b", "c"]])}, "Y is an array of shape (1, 3)"),
     ("a.npz", {"X": X, "Y": np.array([[None] * 3])}, "allow_pickle"),
     ("a.npz", {"X": np.ones((2, 0)), "Y": np.ones((1, 0))}, "X is an array of shape (2, 0)"),
@@ -418,7 +419,7 @@ FILES: list[tuple[str, Any, str]] = [
     ("a.csv", "x1,x2\n1,2\n", "header"),
     ("a.csv", "x1,y1\n", "X is an array of shape (1, 0)"),
     ("a.csv", "1,2\n3,4\n", "header"),
-    ("a.csv", "x2,x1,y1\n1,2,3\n", "header"),
+    ("a.csv", "x3,x1,y1\n1,2,3\n", "header 'x3,x1,y1' is not x1,...,xd,y1,...,ym (or y)"),
     ("a.csv", "x1,y1\n1,2\n3,oops\n", "row 2, column y1 is 'oops'"),
     ("a.csv", "x1,y1\n1,2\ninf,4\n", "row 2, column x1 is 'inf'"),
     ("a.csv", "x1,y1\n1,2,3\n", "row 1 has 3 values, not 2"),
@@ -445,9 +446,6 @@ def test_options_that_contradict_the_file_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "p.npz", X=X, Y=Y)
     source = str(tmp_path / "p.npz")
     for option, value in (
-        ("num_train", 4),
-        ("dim", 3),
-        ("outputs", 2),
         ("informative", 1),
         ("empty", 1),
         ("batch_size", 4),

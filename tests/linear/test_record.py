@@ -208,7 +208,7 @@ def test_the_files_of_a_run_hold_problem_and_result(replicas: int, tmp_path: Pat
     save_problem(tmp_path, data)
     save_result(tmp_path, training)
     with np.load(tmp_path / "problem.npz") as problem, np.load(tmp_path / "final.npz") as final:
-        assert set(problem) == {"X", "Y", "W0"}
+        assert set(problem) == {"X", "Y", "W0", "layout"}
         for name, array in zip(("X", "Y", "W0"), data.problem, strict=True):
             assert np.array_equal(problem[name], array[0] if replicas == 1 else array)
         weight = training.weight.numpy()
@@ -226,7 +226,7 @@ def test_a_stream_too_large_to_hold_is_saved_by_its_recipe(
     data, _ = made_of(1, [0.1], [0.03], 1, order="online")
     save_problem(tmp_path, data)
     with np.load(tmp_path / "problem.npz") as problem:
-        assert set(problem) == {"W0"}
+        assert set(problem) == {"W0", "layout"}
     monkeypatch.setattr("janus_pl.data.regression.HELD", 8 * 10 * 7)
     save_problem(tmp_path, data)
     with np.load(tmp_path / "problem.npz") as problem:
