@@ -15,6 +15,7 @@ from torch import Tensor
 from janus_pl.errors import UsageError
 from janus_pl.run.files import write_atomically
 from janus_pl.run.folder import CHECKPOINTS, check_outside
+from janus_pl.run.text import cell, printable
 from janus_pl.training.subjects import changed_data, subject_of
 
 SPLITS = ("train", "test")
@@ -80,7 +81,7 @@ class MarginCSV(Callback):
         samples = [pair for part, labels in parts for pair in zip(part, labels, strict=True)]
         named = files if len(files) == len(samples) else [""] * len(samples)
         for i, ((margin, label), file) in enumerate(zip(samples, named, strict=True)):
-            yield split, i, margin, label, file
+            yield split, i, margin, label, cell(printable(file))
 
     def _path(self, trainer: Trainer) -> Path:
         if self.path is not None:

@@ -45,6 +45,7 @@ def record(root: Path) -> Iterator[Recorded]:
             signal.raise_signal(signal.SIGTERM)
 
     args = [*FIT, "--run_dir", str(root / "runs")]
+    wandb.teardown()  # else W&B has the environment of its first start
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "offline")
         with patch.context() as first:

@@ -61,6 +61,7 @@ def run(*args: str) -> str:
 
 @pytest.mark.parametrize("loggers", LOGGERS.values(), ids=LOGGERS)
 def test_whatever_the_loggers(loggers: list[str], expected: Any) -> None:
+    wandb.teardown()  # a logger of W&B's has the environment of W&B's first start
     assert main(fit_args(*loggers)) == 0
     folder = only_run()
     assert facts_of(folder) == expected

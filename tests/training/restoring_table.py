@@ -185,4 +185,8 @@ PROBLEM = [
     Row("data.order", "shuffle"),
     Row("data.seed", "5"),
     Row("data.replicas", "2"),
+    # Of files alone, which this problem is not from.
+    Row("data.layout", "samples_first"),
+    Row("data.x_columns", "[a]"),
+    Row("data.y_columns", "[b]"),
 ]
