@@ -7,10 +7,12 @@ pure function needs none of them.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from signal import default_int_handler
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,6 +38,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("ours")
+
+
+def pytest_configure() -> None:
+    """Let signals act as in a terminal: under `nohup` or `&` some of them are ignored."""
+    for signum, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, default_int_handler)):
+        if signal.getsignal(signum) == signal.SIG_IGN:
+            signal.signal(signum, usual)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
