@@ -38,3 +38,9 @@ def exit_code(folder: Path) -> int:
     """What the run told W&B when it ended."""
     (code,) = [r["exit"].get("exit_code", 0) for r in read_records(folder) if r["type"] == "exit"]
     return code
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The files below a folder, but for the logs that W&B's service writes after a run's end."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(path for path in files if path.parent.name != "logs")

@@ -17,7 +17,7 @@ import torch
 import wandb
 from data.test_fingerprint import CHANGES, add_image, image, swap_classes
 from PIL import Image
-from record_reader import read_rows
+from record_reader import files_of, read_rows
 
 from janus_pl.cli.main import main
 from janus_pl.training import same_data
@@ -76,7 +76,7 @@ def run_of(place: Path) -> Path:
 
 
 def content(place: Path) -> dict[str, bytes]:
-    return {str(f): f.read_bytes() for f in sorted(place.rglob("*")) if f.is_file()}
+    return {str(path): path.read_bytes() for path in files_of(place)}
 
 
 def error(capsys: pytest.CaptureFixture) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from record_reader import files_of
 
 CONFIG = """
 data:
@@ -94,8 +95,7 @@ def facts_of(folder: Path) -> dict[str, Any]:
 
 def content_of(folder: Path) -> dict[str, str]:
     """The SHA-256 of each file of a folder, by its name."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in files
+        for path in files_of(folder)
     }

@@ -13,7 +13,7 @@ import pytest
 import torch
 import wandb
 import yaml
-from record_reader import read_rows
+from record_reader import files_of, read_rows
 
 from janus_pl.cli.main import main
 from janus_pl.records.read import read
@@ -61,7 +61,7 @@ def folder_of(name: str) -> Path:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(p): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    return {str(path): path.read_bytes() for path in files_of(folder)}
 
 
 def new_folder() -> Path:
