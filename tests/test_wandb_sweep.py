@@ -88,7 +88,7 @@ def test_a_shipped_sweep_runs_under_the_real_agent(environment: dict[str, str]) 
     assert codes == {"good": 0, "diverged": 3, "wrong": 2, "zero": 0}
     records = read(["runs"])
     assert {run.id for run in records.runs} == {"good", "zero"}
-    assert [skipped.path.stem for skipped in records.skipped] == ["run-diverged"]
+    assert [skipped.path.parent.name for skipped in records.skipped] == ["diverged"]
     assert not Path("runs/janus_pl/wrong").exists()
     for run in records.runs:
         assert run.group == "fig1"

@@ -309,13 +309,13 @@ class JanusCLI(ConfigReader):
         options.ckpt_path = found.path
         strategy = self._get(self.config, "trainer.strategy")
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
-        if training and found.content is not None:
-            seed = self._get(self.config, "seed_everything")
-            check_restored(
-                *(self.trainer, self.model, self.datamodule, found.content),
-                *(seed, self.resumed.goes_on),
-            )
         if self.trainer.local_rank == 0:  # the process that has read the data
+            if training and found.content is not None:
+                seed = self._get(self.config, "seed_everything")
+                check_restored(
+                    *(self.trainer, self.model, self.datamodule, found.content),
+                    *(seed, self.resumed.goes_on),
+                )
             place = options.ckpt_path or self.resumed.folder
             allowed = options.allow_data_change
             check_checkpoint_data(place, self.model, self.datamodule, allowed, training)
