@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import partial, wraps
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
@@ -58,6 +58,7 @@ def fit_time(config: str, *args: str, started: bool = True) -> float:
     seconds = []
     fit = Trainer.fit
 
+    @wraps(fit)  # the command line takes its options from the signature
     def timed(trainer: Trainer, *a: Any, **k: Any) -> None:
         if started:
             _ = trainer.logger.experiment  # type: ignore[union-attr]
