@@ -198,7 +198,7 @@ class LayerObserver(Observer):
         """The layers that can answer this callback; a glob has to match one of them.
 
         Raises:
-            UsageError: There is none.
+            UsageError: No layer can answer.
         """
         return subject.layers()
 

@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from janus_pl.cli import help as texts
 from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
+    Sound,
     check_callbacks,
     check_parts,
     check_restored,
@@ -38,6 +39,7 @@ from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.run import history
 from janus_pl.run.account import with_environment
+from janus_pl.run.description import KEY, read_description
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
@@ -45,7 +47,7 @@ from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.lightning import set_run_id
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.room import check_room_for_checkpoint
-from janus_pl.training.same_data import check_checkpoint_data
+from janus_pl.training.same_data import check_data
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
 from janus_pl.training.subjects import Describes
 
@@ -316,9 +318,7 @@ class JanusCLI(ConfigReader):
                     *(self.trainer, self.model, self.datamodule, found.content),
                     *(seed, self.resumed.goes_on),
                 )
-            place = options.ckpt_path or self.resumed.folder
-            allowed = options.allow_data_change
-            check_checkpoint_data(place, self.model, self.datamodule, allowed, training)
+            self._check_data(found, training)
         if training:
             check_room_for_checkpoint(self.trainer, self.model)
         if training and found.path is not None and found.content is not None:
@@ -327,6 +327,18 @@ class JanusCLI(ConfigReader):
             rank_zero_info("No --ckpt_path was given: these are the weights at initialization.")
 
     before_fit = before_validate = before_test = before_predict = _check
+
+    def _check_data(self, found: Sound, training: bool) -> None:
+        """Refuse other data than those of the checkpoint, or of the run that has none yet."""
+        folder = self.resumed.folder
+        described: Any = None
+        if found.content is not None:
+            described = found.content.get(KEY)
+        elif folder is not None:
+            described = read_description(folder)
+        allowed = self._get(self.config, "allow_data_change")
+        parts = self.model, self.datamodule, allowed, training
+        check_data(described, found.path or folder, *parts)
 
     def _note_changes(self, path: Path, checkpoint: dict[str, Any]) -> None:
         """Say and note what changes at the checkpoint."""

@@ -29,7 +29,7 @@ TOLD = "JANUS_PL_GOES_ON"  # tells the processes started by the first one which 
 
 
 class Resumed(NamedTuple):
-    """The folder of the run to go on with and its checkpoint; both None if there is none.
+    """The folder of the run to go on with, and its checkpoint; both None without such a run.
 
     A run that was started from another run's checkpoint, and has none of its own, starts from that
     one once more.

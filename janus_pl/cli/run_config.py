@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from lightning.pytorch.loggers import WandbLogger
 
 from janus_pl.run import history
 from janus_pl.run.folder import config_of
-from janus_pl.run.logger import RunLogger
+from janus_pl.run.logger import RunLogger, sending_by
 from janus_pl.run.record import RunRecord, record_of
 
 
@@ -63,7 +62,7 @@ class SaveRunConfig(SaveConfigCallback):
         noted = {history.KEY: lines} if lines else {}
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                with logger.sending() if isinstance(logger, RunLogger) else nullcontext():
+                with sending_by(logger):
                     logger.experiment.config.update(plain | noted, allow_val_change=True)
 
     def _text(self, resumed: Path | None = None) -> str:

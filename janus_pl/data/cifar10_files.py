@@ -61,7 +61,7 @@ def _is_there(root: Path) -> bool:
 
 
 def _make(root: Path) -> list[Path]:
-    """Make a folder; return those that were missing, the deepest first."""
+    """Make a folder and return the folders that this made, the deepest first."""
     missing = [folder for folder in (root, *root.parents) if not folder.exists()]
     root.mkdir(parents=True, exist_ok=True)
     return missing

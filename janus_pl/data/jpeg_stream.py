@@ -102,7 +102,7 @@ def _check_scan(
     chosen = [(head[i], head[i + 1]) for i in range(1, 1 + 2 * head[0], 2)]
     units, blocks = _blocks(frame, [number for number, _ in chosen])
     wanted = [n for _, pair in chosen for n in (pair >> 4, 16 + (pair & 15))]
-    if not {*wanted} <= tables.keys():  # those that the standard prints
+    if not {*wanted} <= tables.keys():  # the tables that the standard prints
         return
     codes = lookups(*(tables[n] for n in wanted))
     order = np.repeat(np.arange(len(blocks)), blocks)
@@ -118,7 +118,7 @@ def _check_scan(
 
 def _says(left: int) -> str:
     if left == BROKEN:
-        return "a code that is none"
+        return "a code that no table has"
     return f"{left} bytes too many" if left > 0 else f"{-left} bits too few"
 
 

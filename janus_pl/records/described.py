@@ -16,7 +16,7 @@ UNKNOWN = "unknown"  # the optimizer of a run that nobody described
 
 
 def described(config: Mapping[str, Any]) -> Description:
-    """Return the description in a recorded config; if there is none, derive it.
+    """Return the description in a recorded config; without one, derive it from the options.
 
     A description that cannot be read makes a `module` by an unknown optimizer, so that nothing is
     said about the run.

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from janus_pl.records.run import Run
+from janus_pl.run.description import SHOWN, UNKNOWN
 from janus_pl.run.folder import is_place
 
 CONVERGED_ERROR = 0.01  # on the training set; the paper's value for converged GD (Fig. 2b)
@@ -29,7 +30,6 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
 }
 # Options of ours that change no number: what a run does if it diverges, and how much memory it has.
 NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
-SHOWN = 8  # hex digits of a fingerprint in a sentence
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -173,8 +173,13 @@ def _of_data(runs: list[Run]) -> str:
     more = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
     data = runs[0].description.data
     where = f" from {data['source']}" if data.get("source") else ""
-    digest = (runs[0].description.pool or "unknown").rpartition("+")[2][:SHOWN]
-    return f"{runs[0].name} ({runs[0].id}){more} on {digest}{where}"
+    return f"{runs[0].name} ({runs[0].id}){more} on {digest_of(runs[0]) or UNKNOWN}{where}"
+
+
+def digest_of(run: Run) -> str | None:
+    """Return the first digits of the fingerprint of a run's newest data; None if not known."""
+    pool = run.description.pool
+    return None if pool is None else pool.rpartition("+")[2][:SHOWN]
 
 
 def by_seed(runs: Iterable[Run]) -> list[list[Run]]:

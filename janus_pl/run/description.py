@@ -8,6 +8,7 @@ and verdicts say what the description says.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -18,7 +19,9 @@ from janus_pl.run.files import write_atomically
 FILE = "description.json"
 KEY = "description"  # in W&B's config and in checkpoints
 CHANGES = "changes"  # in the data: each change within a run, with its step and fingerprints
-UNKNOWN = "unknown"  # a fingerprint that nobody took
+# `data/fingerprint.py` has these two as well: neither folder may import the other.
+UNKNOWN = "unknown"  # the fingerprint of data that nobody has hashed
+SHOWN = 8  # hex digits of a fingerprint in a line
 
 Kind = Literal["network", "linear", "module"]
 MarginKind = Literal["normalized", "raw", "none"]
@@ -124,6 +127,15 @@ class Description:
             return cls(**known | {"layers": tuple(known.get("layers", ()))})
         except TypeError as error:
             raise ValueError(f"not a description of a run ({error})") from error
+
+
+def seed_in_force() -> int | None:
+    """Return the seed that Lightning's `seed_everything` was last called with; None if it was not.
+
+    Lightning keeps it in an environment variable, which its processes share.
+    """
+    given = os.environ.get("PL_GLOBAL_SEED", "")
+    return int(given) if given.isdecimal() else None
 
 
 def task_of(module: object) -> str:

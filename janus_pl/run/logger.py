@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,14 @@ class RunLogger(WandbLogger):
     def wandb_folder(self) -> Path:
         """W&B's own directory of this run, which `wandb leet` opens and `wandb sync` uploads."""
         return Path(self.experiment.settings.sync_dir)
+
+
+def sending_by(logger: Logger) -> AbstractContextManager[None]:
+    """Return a block in which something is handed to a logger's run, whose service may have died.
+
+    The service of a logger that is not ours is watched by nobody.
+    """
+    return logger.sending() if isinstance(logger, RunLogger) else nullcontext()
 
 
 def known_as(loggers: Sequence[Logger], description: Description) -> dict[str, str | None]:

@@ -20,11 +20,11 @@ from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_info
 
 from janus_pl.errors import Exit
-from janus_pl.run.description import Description, write_description
+from janus_pl.run.description import Description, seed_in_force, write_description
 from janus_pl.run.files import write_atomically
 from janus_pl.run.folder import CHECKPOINTS, CONFIG, check_outside
 from janus_pl.run.journal import Journal
-from janus_pl.run.logger import RunLogger, end, take
+from janus_pl.run.logger import RunLogger, end, sending_by, take
 from janus_pl.run.rows import Value, log_to, split_row
 
 _ended: set[Path] = set()  # folders of this process's scripts; a later fit does not write there
@@ -78,7 +78,7 @@ class RunRecord(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.open(trainer)
         if self._of_script and self.journal is not None:
-            self.write_config(trainer, config_of(trainer, pl_module))
+            self.write_config(trainer, script_config(trainer, pl_module))
 
     def open(self, trainer: Trainer) -> None:
         """Make and lock the folder, and let the checkpoints lie in it; twice is as once."""
@@ -125,8 +125,10 @@ class RunRecord(Callback):
         self.write_config_text(yaml.safe_dump(dict(config), sort_keys=False))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
-                known = logger.experiment.config
-                logger.experiment.config.update({k: v for k, v in config.items() if k not in known})
+                with sending_by(logger):
+                    known = logger.experiment.config
+                    more = {k: v for k, v in config.items() if k not in known}
+                    logger.experiment.config.update(more)
 
     def write_config_text(self, text: str) -> None:
         """Write the text of a config to the folder."""
@@ -188,12 +190,11 @@ def folder_of(trainer: Trainer) -> Path | None:
     return Path(first.save_dir or trainer.default_root_dir) / str(first.name) / version
 
 
-def config_of(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
+def script_config(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
     """Return the config of a script's fit, as far as it has plain values."""
     data = trainer.datamodule  # type: ignore[attr-defined]
-    seed = os.environ.get("PL_GLOBAL_SEED", "")
     return {
-        "seed_everything": int(seed) if seed.isdecimal() else None,
+        "seed_everything": seed_in_force(),
         "model": _options_of(module),
         "data": None if data is None else _options_of(data),
         "trainer": {"max_epochs": trainer.max_epochs, "max_steps": trainer.max_steps},

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from janus_pl.errors import UsageError
-from janus_pl.run.description import pool_of
+from janus_pl.run.description import SHOWN, pool_of
 from janus_pl.run.folder import identity, without_places
 from janus_pl.sweep.file import SweepFile
 from janus_pl.sweep.macros import arguments
 
 WIDTH = 24  # characters of a value in a label
-DIGITS = 8  # of the data's fingerprint in an id
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _planned(
     project = Path(config["run_dir"]) / config["project"]
     run_id = identity(config)
     if data is not None:
-        run_id = f"{identity(without_places(config))}-{data[:DIGITS]}"
+        run_id = f"{identity(without_places(config))}-{data[:SHOWN]}"
     files = project / "sweeps" / sweep.name
     values_file = files / f"{run_id}.json"
     args = [*arguments(sweep.command, values, values_file), *more, "--ckpt_path", "last"]
@@ -132,9 +131,9 @@ def check_data(runs: Sequence[PlannedRun], allowed: bool) -> None:
         for folder in (run.folder, *beside):
             seen = pool_of(folder)
             if seen not in (None, run.data):
-                given = f"sha256 {run.data[:DIGITS]}"
+                given = f"sha256 {run.data[:SHOWN]}"
                 other = "" if folder == run.folder else ", or --allow_data_change to train anew"
-                told = f"those of {folder}, sha256 {seen[:DIGITS]}{other}"
+                told = f"those of {folder}, sha256 {seen[:SHOWN]}{other}"
                 raise UsageError("data", given, told)
 
 

@@ -247,7 +247,7 @@ class AnyModule(Subject):
             _margins(*self._outputs(self._two_samples()))
         except NotOffered:
             return
-        except Exception as error:
+        except Exception as error:  # somebody else's code may raise anything; it is the reason
             why = " ".join(str(error).split())
             self._no_forward = f"its forward does not take its samples ({why[:200]})"
         else:

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.observables.update import momentum_of
-from janus_pl.run.description import Description, task_of
+from janus_pl.run.description import Description, seed_in_force, task_of
 from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
 from janus_pl.version import __version__
@@ -43,7 +43,7 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "skipped": dict(subject.skipped()),
         "classes": _classes(trainer),
         "data": data_of(trainer).to_plain(),
-        "seed": _seed(),
+        "seed": seed_in_force(),
         "precision": str(trainer.precision),
         "device": _device(trainer),
         "processes": trainer.world_size,
@@ -108,12 +108,6 @@ def data_of(trainer: Trainer) -> DataFacts:
         classes=_classes(trainer),
         source=os.path.abspath(root) if isinstance(root, str | os.PathLike) else None,
     )
-
-
-def _seed() -> int | None:
-    """Return the seed that Lightning's `seed_everything` was last called with."""
-    given = os.environ.get("PL_GLOBAL_SEED", "")
-    return int(given) if given.isdecimal() else None
 
 
 def _device(trainer: Trainer) -> str:

@@ -61,7 +61,7 @@ def last_dense(module: nn.Module) -> nn.Linear:
     """Return the last `nn.Linear` of a module, in the order of registration.
 
     Raises:
-        NotOffered: There is none.
+        NotOffered: The module has no `nn.Linear`.
     """
     dense = [part for part in module.modules() if isinstance(part, nn.Linear)]
     if not dense:

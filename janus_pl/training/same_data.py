@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
 from janus_pl.data.fingerprint import UNKNOWN, DataFacts, shown
 from janus_pl.errors import UsageError
-from janus_pl.run.description import CHANGES, KEY, read_description, task_of
+from janus_pl.run.description import CHANGES, task_of
 
 FLAG = "--allow_data_change"
 
@@ -23,7 +21,7 @@ def facts_of(data: object) -> DataFacts:
 
 
 def data_in(described: object) -> Mapping[str, Any]:
-    """Return the facts of the data in a plain description; none if there are none."""
+    """Return the facts of the data in a plain description; empty if it has no data."""
     data = described.get("data") if isinstance(described, Mapping) else None
     return data if isinstance(data, Mapping) else {}
 
@@ -67,16 +65,17 @@ def changes_since(
     return [*changes, {"step": step, "from": then["sha256"], "to": now.sha256}]
 
 
-def check_checkpoint_data(
-    path: str | Path | None, module: object, data: object, allowed: bool, training: bool
+def check_data(
+    described: object, where: object, module: object, data: object, allowed: bool, training: bool
 ) -> None:
     """Refuse a checkpoint of other data before a run is made.
 
     The checkpoint of another module has other faults, which whoever loads it names.
 
     Args:
-        path: The checkpoint's file, or the folder of a run that has no checkpoint yet; None if
-            there is neither.
+        described: The description in the checkpoint, or in the folder of a run that has no
+            checkpoint yet, plain; None if there is none.
+        where: The checkpoint or the folder, for the message.
         module: The module that is to take the checkpoint.
         data: The data module, after its setup.
         allowed: Whether the data may differ.
@@ -85,12 +84,8 @@ def check_checkpoint_data(
     Raises:
         UsageError: The data differ and may not.
     """
-    if path is None:
-        return
-    path = Path(path)
-    described = read_description(path) if path.is_dir() else _description_in(path)
-    if described.get("task") == task_of(module):
-        _check(described, facts_of(data), allowed, str(path), training)
+    if isinstance(described, Mapping) and described.get("task") == task_of(module):
+        _check(described, facts_of(data), allowed, str(where), training)
 
 
 def _differ(described: object, now: DataFacts) -> bool:
@@ -109,13 +104,3 @@ def _check(described: object, now: DataFacts, allowed: bool, where: str, trainin
         raise UsageError(
             "data", given, f"those of {where}, {then}{'' if fixed else f', or {FLAG}'}"
         )
-
-
-def _description_in(path: Path) -> Mapping[str, Any]:
-    """Return the description in a checkpoint; its tensors are not read."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # of another format; whoever loads it says what is wrong with it
-        return {}
-    described = checkpoint.get(KEY) if isinstance(checkpoint, dict) else None
-    return described if isinstance(described, dict) else {}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from janus_pl.records.families import SHOWN
+from janus_pl.records.families import digest_of
 from janus_pl.records.families import told_apart as other_data
 from janus_pl.records.run import Run
 from janus_pl.verify.effects import Estimate
@@ -162,8 +162,8 @@ def _apart(findings: Sequence[Finding]) -> list[str]:
 
 
 def _of_data(run: Run) -> dict[str, Any]:
-    pool = run.description.pool
-    return {} if pool is None else {"data.sha256": pool.rpartition("+")[2][:SHOWN]}
+    digest = digest_of(run)
+    return {} if digest is None else {"data.sha256": digest}
 
 
 def _short(key: str) -> str:

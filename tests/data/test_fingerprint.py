@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from janus_pl.data import DataFacts, DigitsPair, ImageFolderPair, LinearProblem, fingerprint
+from janus_pl.data.fingerprint import SHOWN, UNKNOWN
 from janus_pl.data.images import ImagePair, RawPair, Split
+from janus_pl.run import description
 
 PINNED = "4218df0c2f14d10bdc810b3ea9684bf52509f31b81ea92c308e5ebcffd9d1f2c"  # digits 3 and 8
 COUNTS = {"train": {"cat": 5, "dog": 4}, "test": {"cat": 2, "dog": 3}}
@@ -272,3 +274,8 @@ def test_real_images_have_one_fingerprint(real_images: Path) -> None:
     assert seen.samples["train"] == {"automobile": 50, "bird": 50}
     assert seen.source == str(real_images.absolute())
     assert seen.sha256 != seen.pool
+
+
+def test_two_folders_of_one_floor_have_the_same_words_for_a_fingerprint() -> None:
+    """`run` and `data` may not import each other."""
+    assert (UNKNOWN, SHOWN) == (description.UNKNOWN, description.SHOWN)

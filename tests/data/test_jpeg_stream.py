@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data.awkward_files import truth, written
 from data.mutations import mutated
-from data.test_awkward_images import truth, written
 from PIL import Image
 
 from janus_pl.data.boundary import Unusable

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from data.awkward_files import noise, orientation, truth, written
 from data.mutations import mutated
-from data.test_awkward_images import noise, orientation, pair, read, truth, written
+from data.test_awkward_images import pair, read
 from PIL import Image
 
 from janus_pl.data.csv_files import Table

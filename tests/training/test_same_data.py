@@ -16,7 +16,7 @@ from janus_pl.data import DigitsPair, LinearProblem
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import UsageError
 from janus_pl.run.description import Description, read_description, write_description
-from janus_pl.training.same_data import changes_since, check_checkpoint_data
+from janus_pl.training.same_data import changes_since, check_data
 from janus_pl.training.subjects import Describes
 
 A, B = DataFacts(sha256="a" * 64, source="/a"), DataFacts(sha256="b" * 64, source="/b")
@@ -74,22 +74,21 @@ def test_a_folder_without_a_checkpoint_is_compared_by_its_description(tmp_path: 
     task = f"{BoringModel.__module__}.BoringModel"
     data = A.to_plain()
     write_description(tmp_path, Description(task, "module", "raw", "SGD", False, (), data=data))
-    check_checkpoint_data(tmp_path, module, OfA(), False, True)
-    check_checkpoint_data(tmp_path, module, OfB(), True, True)
-    check_checkpoint_data(None, module, OfB(), False, True)
+    said = read_description(tmp_path)
+    check_data(said, tmp_path, module, OfA(), False, True)
+    check_data(said, tmp_path, module, OfB(), True, True)
+    check_data(None, None, module, OfB(), False, True)
+    check_data(said, tmp_path, OfA(), OfB(), False, True)  # a checkpoint of another module
     with pytest.raises(UsageError, match="allow_data_change"):
-        check_checkpoint_data(tmp_path, module, OfB(), False, True)
+        check_data(said, tmp_path, module, OfB(), False, True)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b'{"description": 3}'])
-def test_a_file_that_is_no_checkpoint_is_left_to_whoever_loads_it(
-    content: bytes, tmp_path: Path
-) -> None:
-    file = tmp_path / "x.ckpt"
-    file.write_bytes(content)
-    check_checkpoint_data(file, BoringModel(), OfB(), False, True)
+def test_a_description_that_is_none_says_nothing_of_data(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "description.json").write_bytes(content)
-    assert read_description(tmp_path) in ({}, {"description": 3})
+    said = read_description(tmp_path)
+    assert said in ({}, {"description": 3})
+    check_data(said, tmp_path, BoringModel(), OfB(), False, True)
 
 
 # A script of one's own
