@@ -26,7 +26,7 @@ class Row:
     def __init__(self) -> None:
         self.values: dict[str, Value] = {}
         self.numbers: dict[str, float] = {}
-        self._axes: Mapping[str, float] | None = None
+        self._axes: dict[str, float] | None = None
 
     @property
     def waits(self) -> bool:
@@ -49,7 +49,7 @@ class Row:
             trainer: The trainer of the run.
             axes: The `epoch`, `trainer/global_step` and `eta_t`.
         """
-        self._axes = axes
+        self._axes = dict(axes)
         row = {**self.values, **axes}
         self.numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
         tensors = torch.tensor([*self.numbers.values()], dtype=torch.float64)
@@ -72,7 +72,7 @@ class Row:
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore the row from a checkpoint."""
-        self.values, self._axes = row_of(state["row"]), state["axes"]
+        self.values, self._axes = row_of(state["row"]), state["axes"] and dict(state["axes"])
 
 
 def write_whole(trainer: Trainer, row: Mapping[str, Value]) -> None:

@@ -107,6 +107,7 @@ def test_a_row_that_waits_or_has_begun_goes_on_in_another_task(
     task.row.values["later"] = 3.0
     if complete:
         task.row._axes["epoch"] = 99  # type: ignore[index]
+        assert AXES["epoch"] == 3, "what somebody has given does not change"
     assert repr(state) == shown, "a checkpoint is a copy"
     other = Task()
     other.row.values["old"] = 1.0
