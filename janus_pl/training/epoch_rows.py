@@ -24,6 +24,8 @@ class EpochRows(Callback):
         subject: The answers for the module of this fit; None between two fits.
     """
 
+    place = 2  # after the callbacks that look
+
     def __init__(self) -> None:
         self.subject: AnyModule | None = None
         self._in_step = False

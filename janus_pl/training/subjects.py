@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from janus_pl.run.description import KEY
 from janus_pl.run.logger import RunLogger, record_description
 from janus_pl.training.any_module import AnyModule
+from janus_pl.training.checks import check_rows
 from janus_pl.training.describe import measure
 from janus_pl.training.epoch_rows import EpochRows
 from janus_pl.training.resume import ExactResume
@@ -32,13 +34,29 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     """Add the callbacks that a fit needs besides those that look; call it in `setup`.
 
     They measure the run, and for somebody else's module they write its rows and let a resumed run
-    go on with its record.
+    go on with its record. Callbacks that look come after those that may change the weights, so that
+    a row is of one set of weights.
+
+    Raises:
+        UsageError: An option would mix two sets of weights, or half precision, in a row.
     """
+    check_rows(trainer)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
-    if isinstance(module, Subject):
-        return
+    if not isinstance(module, Subject):
+        _prepare_rows(trainer, module)
+    # A new list: Lightning is iterating over the old one.
+    trainer.callbacks = sorted(callbacks, key=_place)  # type: ignore[attr-defined]
+
+
+def _place(callback: Callback) -> int:
+    """Return the place of a callback: those that change weights, look, write rows, and save."""
+    return 3 if isinstance(callback, Checkpoint) else getattr(callback, "place", 0)
+
+
+def _prepare_rows(trainer: Trainer, module: LightningModule) -> None:
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, ExactResume) is None:
         own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
         callbacks.append(ExactResume(goes_on=any(logger.resumed for logger in own)))
@@ -52,6 +70,8 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
 
 class Describes(Callback):
     """Measures the description of a run; puts it into the record and into each checkpoint."""
+
+    place = 2
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
