@@ -27,7 +27,7 @@ from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError, check_name, check_number
 from janus_pl.observables.margins import output_margins
 from janus_pl.training.checks import check_rows
-from janus_pl.training.clock import epochs_of, is_last_epoch
+from janus_pl.training.clock import epochs_of, epochs_reached, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.training.guard import UpdateGuard
 from janus_pl.training.held import HeldWeights
@@ -236,12 +236,11 @@ class DeepReLUClassifier(Answers):
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
         if bad:
             raise self._divergence(int(sound))
-        epoch = self.completed()
         if is_last_epoch(self.trainer):
             self.training_pass()
         means = {"train/loss_running": loss, "train/error_running": error}
         self.row.put({**means, "learning_rate": self._epoch.learning_rate})
-        self._complete_row(epoch)
+        self._complete_row(epochs_reached(self.trainer))
         # Early stopping decides later; if it stops the run, callbacks add to this row once more.
         if self.trainer.early_stopping_callbacks:
             self._of_row = HeldWeights(self)
@@ -254,7 +253,7 @@ class DeepReLUClassifier(Answers):
     def on_train_end(self) -> None:
         if self.row.waits:
             if self._of_row is None or self.ranks.agree(self._of_row.unchanged()):
-                self._complete_row(self.completed())
+                self._complete_row(epochs_reached(self.trainer))
             else:
                 self.row.back()
             self.row.write(self.trainer)
@@ -300,7 +299,7 @@ class DeepReLUClassifier(Answers):
             self._pass = None
         return self._pass
 
-    def _complete_row(self, epoch: int) -> None:
+    def _complete_row(self, epoch: float) -> None:
         """Complete the row with the scale and, if there was a training pass, with its numbers."""
         self._check_validated()
         seen = self._current_pass()
@@ -324,6 +323,6 @@ class DeepReLUClassifier(Answers):
         axes = self._axes(epoch)
         return diverged(trainer, message, sound + 1, axes, self.on_divergence)
 
-    def _axes(self, epoch: int) -> dict[str, float]:
+    def _axes(self, epoch: float) -> dict[str, float]:
         step, eta_t = self.trainer.global_step, self._epoch.eta_t
         return {"epoch": epoch, "trainer/global_step": step, "eta_t": eta_t}

@@ -201,5 +201,6 @@ def facts_of(
         "steps_per_epoch": data.steps_per_epoch,
         "data_seed": data.seed,
         "precision": "64-true",
+        "observed": "float64",
         "device": device.type,
     }

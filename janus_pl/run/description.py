@@ -51,6 +51,8 @@ class Description:
         seed: The seed of the weights (`seed_everything`); None if none was set.
         data_seed: The seed of the samples and their order; None if not known.
         precision: The trainer's precision, such as `32-true`.
+        observed: The dtype that margins, ranks and all other looks at the weights are computed in,
+            without TF32; None in records of before.
         device: The device, such as `cpu` or `NVIDIA H200`.
         processes: The number of processes.
         versions: The versions of the packages behind the numbers.
@@ -76,6 +78,7 @@ class Description:
     seed: int | None = None
     data_seed: int | None = None
     precision: str = "32-true"
+    observed: str | None = None
     device: str = "cpu"
     processes: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)

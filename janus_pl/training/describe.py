@@ -42,6 +42,7 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "classes": _classes(trainer),
         "seed": _seed(),
         "precision": str(trainer.precision),
+        "observed": "float64" if trainer.precision == "64-true" else "float32",
         "device": _device(trainer),
         "processes": trainer.world_size,
         "versions": _versions(),

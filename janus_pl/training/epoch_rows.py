@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.rows import AXES
 from janus_pl.training.any_module import AnyModule
+from janus_pl.training.clock import epochs_reached
 from janus_pl.training.lightning import epoch_metrics
 
 
@@ -104,7 +105,7 @@ class EpochRows(Callback):
 
     def _complete(self, trainer: Trainer) -> None:
         subject = self.row_subject
-        times = (subject.completed(), trainer.global_step, subject.eta_t)
+        times = (epochs_reached(trainer), trainer.global_step, subject.eta_t)
         subject.row.complete(trainer, dict(zip(AXES, times, strict=True)))
 
     def _take(self, metrics: Mapping[str, float]) -> bool:

@@ -36,11 +36,7 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     They measure the run, and for somebody else's module they write its rows and let a resumed run
     go on with its record. Callbacks that look come after those that may change the weights, so that
     a row is of one set of weights.
-
-    Raises:
-        UsageError: An option would mix two sets of weights, or half precision, in a row.
     """
-    check_rows(trainer)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
@@ -75,6 +71,7 @@ class Describes(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
+            check_rows(trainer)
             prepare(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
