@@ -23,7 +23,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from janus_pl.linear.kernels import run_replicas
-from janus_pl.linear.watch import Watch
+from janus_pl.linear.watch import Moments, Watch
 
 BatchSize = int | Literal["full"]
 DecayConvention = Literal["paper", "appendix_a"]
@@ -32,6 +32,8 @@ Indices = NDArray[np.int64]
 
 # Multiplies lambda: 1 - 2 eta (lambda/2) is 1 - eta lambda to the last bit.
 LAMBDA_FACTOR: dict[DecayConvention, float] = {"paper": 1.0, "appendix_a": 0.5}
+
+NOTHING = (3, 0), (0, 0), (3, 0)  # the arrays of `Moments` for no sums
 
 
 def reference_epoch(
@@ -73,6 +75,8 @@ def run_epochs(
     decay_convention: DecayConvention = "paper",
     watch: Watch | None = None,
     threads: int | None = None,
+    moments: Moments | None = None,
+    images: torch.Tensor | None = None,
 ) -> Indices:
     """Run E epochs on R replicas, in place on w, in compiled code.
 
@@ -92,6 +96,8 @@ def run_epochs(
         decay_convention: "paper" decays by 1 - 2 eta lambda, "appendix_a" by 1 - eta lambda.
         watch: A watch that gathers the speed, velocity and noise of the steps.
         threads: The number of threads that share the replicas. None: as many as PyTorch uses.
+        moments: The sums over all steps, of W and of its predictions.
+        images: The samples as `moments` sees them (`Moments.images`), if they are known.
 
     Returns:
         The epoch of the call, from 0, after which W was first not finite, or -1; shape (R,).
@@ -119,7 +125,12 @@ def run_epochs(
     else:
         looks = (watch.until, watch.stride, *(a.detach().numpy() for a in watch.arrays))
         watch.taken += len(rates) * math.ceil(order.shape[2] / batch)
-    shared = w, rows, targets, order, batch, rates, scale, decay, looks, diverged
+    if moments is None:
+        every = (np.zeros((replicas, 0, 0)), *[np.zeros((replicas, *shape)) for shape in NOTHING])
+    else:
+        every = tuple(a.detach().numpy() for a in moments.arrays(torch.from_numpy(rows), images))
+        moments.steps += len(rates) * math.ceil(order.shape[2] / batch)
+    shared = w, rows, targets, order, batch, rates, scale, decay, looks, every, diverged
     threads = min(replicas, threads or torch.get_num_threads())
     if threads == 1:
         run_replicas(0, replicas, *shared)

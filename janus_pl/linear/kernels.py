@@ -18,39 +18,56 @@ STEPS, SPEED, VELOCITY, SPREAD, PROBE_SPREAD = range(5)
 
 
 @njit(cache=True, nogil=True)
-def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, diverged):
-    """Run replicas first to last - 1 through all epochs; arrays of `watch` have a leading (R,)."""
+def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, moments, diverged):
+    """Run replicas first to last - 1 through all epochs.
+
+    Arrays of `watch` and `moments` have a leading (R,). Without moments, theirs have no column.
+    """
     until, stride, probes, sums, start, drift, before, slope = watch
+    images, w_sums, outputs, output_sums = moments
     for r in range(first, last):
         looks = probes[r], sums[r], start[r], drift[r], before[r], slope[r]
+        of_w = w_sums[r, 0], w_sums[r, 1], w_sums[r, 2]
+        of_outputs = output_sums[r, 0], output_sums[r, 1], output_sums[r, 2]
+        every = images[r], outputs[r], w[r].reshape(w[r].size), *of_w, *of_outputs
         orders = order[min(r, order.shape[0] - 1)]
         diverged[r] = _run_replica(
-            w[r], x[r], y[r], orders, batch, rates, scale[r], lam[r], until, stride, looks
+            w[r], x[r], y[r], orders, batch, rates, scale[r], lam[r], until, stride, looks, every
         )
 
 
 @njit(cache=True, nogil=True)
-def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks):
+def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks, every):
     work = np.empty(w.shape[1])
     for e in range(rates.shape[0]):
         index = order[min(e, order.shape[0] - 1)]
         if batch == 1:
-            until = _epoch_of_singles(w, x, y, index, rates[e], scale, lam, until, stride, looks)
+            until = _epoch_of_singles(
+                w, x, y, index, rates[e], scale, lam, until, stride, looks, every
+            )
         else:
-            until = _epoch(w, x, y, index, batch, rates[e], scale, lam, until, stride, looks, work)
+            until = _epoch(
+                w, x, y, index, batch, rates[e], scale, lam, until, stride, looks, every, work
+            )
         if not _all_finite(w):
             return e
     return -1
 
 
 @njit(cache=True, nogil=True)
-def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
+def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks, every):
     """Do the same as `_epoch` at B = 1, to the last bit and twice as fast."""
+    images, outputs, values, origin, moved, square, first, shifted, squared = every
+    flat = outputs.reshape(outputs.size)
+    watched = images.shape[1] > 0
     for step in range(index.shape[0]):
         if until == 0:
             _look(w, x, y, index[step : step + 1], lam, looks)
             until = stride
         until -= 1
+        if watched:
+            _gather(values, origin, moved, square)
+            _gather(flat, first, shifted, squared)
         xi = x[index[step]]
         yi = y[index[step]]
         eta = scale * rates[min(step, rates.shape[0] - 1)]
@@ -60,25 +77,38 @@ def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
             residual = -yi[a]
             for k in range(row.shape[0]):
                 residual += row[k] * xi[k]
+            if watched:
+                _follow(outputs, a, keep, 2 * eta * residual, images, index[step])
             for k in range(row.shape[0]):
                 row[k] = keep * row[k] - 2 * eta * (residual * xi[k])
     return until
 
 
 @njit(cache=True, nogil=True)
-def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work):
+def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every, work):
+    images, outputs, values, origin, moved, square, first, shifted, squared = every
+    flat = outputs.reshape(outputs.size)
+    watched = images.shape[1] > 0
+    residuals = np.empty(batch)
     for begin in range(0, index.shape[0], batch):
         chosen = index[begin : begin + batch]
         if until == 0:
             _look(w, x, y, chosen, lam, looks)
             until = stride
         until -= 1
+        if watched:
+            _gather(values, origin, moved, square)
+            _gather(flat, first, shifted, squared)
         eta = scale * rates[min(begin // batch, rates.shape[0] - 1)]
         keep = 1 - 2 * eta * lam
         rate = 2 * eta / chosen.shape[0]
         for a in range(w.shape[0]):
             row = w[a]
-            _slope_of_row(row, x, y, chosen, a, work)
+            _slope_of_row(row, x, y, chosen, a, work, residuals)
+            if watched:
+                _follow(outputs, a, keep, rate * residuals[0], images, chosen[0])
+                for b in range(1, chosen.shape[0]):
+                    _follow(outputs, a, 1.0, rate * residuals[b], images, chosen[b])
             # W is rounded once a step, not once a sample: at rest every step rounds alike, and
             # W_perp, which forgets only at the rate eta lambda, would gather the errors.
             for k in range(row.shape[0]):
@@ -86,15 +116,33 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work)
     return until
 
 
+# Inlined, since a call counts references to its arrays, which costs more than the sums.
+@njit(cache=True, nogil=True, inline="always")
+def _gather(values, origin, moved, square):
+    """Add values less their origin, and the squares of that, to the sums."""
+    for k in range(values.shape[0]):
+        deviation = values[k] - origin[k]
+        moved[k] += deviation
+        square[k] += deviation * deviation
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _follow(outputs, a, keep, step, images, i):
+    """Take the step of sample i on row a of W L, as W itself does."""
+    for k in range(outputs.shape[1]):
+        outputs[a, k] = keep * outputs[a, k] - step * images[i, k]
+
+
 @njit(cache=True, nogil=True)
-def _slope_of_row(row, x, y, chosen, a, out):
-    """Write sum_{i in S} (W x_i - y_i)_a x_i to `out`."""
+def _slope_of_row(row, x, y, chosen, a, out, residuals):
+    """Write sum_{i in S} (W x_i - y_i)_a x_i to `out`, and (W x_i - y_i)_a to `residuals`."""
     out[:] = 0.0
     for b in range(chosen.shape[0]):
         xb = x[chosen[b]]
         residual = -y[chosen[b], a]
         for k in range(row.shape[0]):
             residual += row[k] * xb[k]
+        residuals[b] = residual
         for k in range(row.shape[0]):
             out[k] += residual * xb[k]
 
@@ -107,8 +155,9 @@ def _look(w, x, y, chosen, lam, looks):
         start[:] = w
     before[:] = w
     speed = norm = along = size = spread = 0.0
+    residuals = np.empty(chosen.shape[0])
     for a in range(w.shape[0]):
-        _slope_of_row(w[a], x, y, chosen, a, slope[a])
+        _slope_of_row(w[a], x, y, chosen, a, slope[a], residuals)
         for k in range(w.shape[1]):
             slope[a, k] *= 2 / chosen.shape[0]
             speed += (slope[a, k] + 2 * lam * w[a, k]) ** 2

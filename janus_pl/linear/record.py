@@ -13,7 +13,7 @@ from torch import Tensor
 from janus_pl.data.regression import LinearProblem
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.landscape import noise
-from janus_pl.linear.replicas import LinearTraining, Snapshot, Window, pooled, window
+from janus_pl.linear.replicas import LinearTraining, Snapshot, Window, pooled
 from janus_pl.run.files import save_arrays
 from janus_pl.run.rows import Table, Value
 
@@ -35,10 +35,10 @@ class LinearRecord:
 
     def take(self) -> None:
         """Keep a snapshot of this moment for a row."""
-        run, snapshot = self.run, self.run.snapshot()
+        snapshot = self.run.snapshot()
         self._seen.append(snapshot)
-        if snapshot.watch is not None and snapshot.done > run.plan.total * 8 // 10:
-            self._windows.append((snapshot.done, window(snapshot.watch)))
+        if snapshot.window is not None:
+            self._windows.append((snapshot.done, snapshot.window))
 
     def rows(self) -> list[dict[str, float]]:
         """Return the rows since the last call; the row of this moment comes last."""
