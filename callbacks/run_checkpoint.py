@@ -78,8 +78,8 @@ class RunCheckpoint(ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step if self._starts_saved else 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # ModelCheckpoint would save the last only where it is the best. The last epoch is saved here
-        # and not in `on_train_end`, where a callback may have changed the weights of its row.
+        # ModelCheckpoint would save the last only where it is the best. The last epoch is saved
+        # here and not in `on_train_end`: a callback may change the weights of its row there.
         if (trainer.current_epoch + 1) % self._every_n_epochs == 0 or is_last_epoch(trainer):
             self.save(trainer)
 

@@ -36,8 +36,9 @@ class HeldOut(nn.Module):
     def results(self, split: str) -> dict[str, float]:
         """Return `SPLIT/loss` and `SPLIT/error`, and start anew."""
         loss, error = float(self.loss.compute()), 1 - float(self.accuracy.compute())
-        self.loss.reset()
-        self.accuracy.reset()
+        with torch.inference_mode(False):  # a fit after `validate` could not add to its tensors
+            self.loss.reset()
+            self.accuracy.reset()
         return {f"{split}/loss": loss, f"{split}/error": error}
 
 

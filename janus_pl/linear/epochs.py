@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -33,7 +33,7 @@ Indices = NDArray[np.int64]
 # Multiplies lambda: 1 - 2 eta (lambda/2) is 1 - eta lambda to the last bit.
 LAMBDA_FACTOR: dict[DecayConvention, float] = {"paper": 1.0, "appendix_a": 0.5}
 
-NOTHING = (3, 0), (0, 0), (3, 0)  # the arrays of `Moments` for no sums
+NOTHING = (0, 0), (3, 0), (0, 0), (3, 0)  # the arrays of `Moments` for no sums
 
 
 def reference_epoch(
@@ -119,17 +119,9 @@ def run_epochs(
     decay = LAMBDA_FACTOR[decay_convention] * np.broadcast_to(lam, replicas)
     diverged = np.full(replicas, -1)
     rows, targets = (np.ascontiguousarray(np.swapaxes(a, 1, 2), np.float64) for a in (x, y))
-    if watch is None:
-        nothing = np.zeros((replicas, 0, 0))
-        looks = (np.iinfo(np.int64).max, 1, nothing, np.zeros((replicas, 5)), *[nothing] * 4)
-    else:
-        looks = (watch.until, watch.stride, *(a.detach().numpy() for a in watch.arrays))
-        watch.taken += len(rates) * math.ceil(order.shape[2] / batch)
-    if moments is None:
-        every = (np.zeros((replicas, 0, 0)), *[np.zeros((replicas, *shape)) for shape in NOTHING])
-    else:
-        every = tuple(a.detach().numpy() for a in moments.arrays(torch.from_numpy(rows), images))
-        moments.steps += len(rates) * math.ceil(order.shape[2] / batch)
+    steps = len(rates) * math.ceil(order.shape[2] / batch)
+    looks = _looks(watch, replicas, steps)
+    every = _every(moments, rows, images, steps)
     shared = w, rows, targets, order, batch, rates, scale, decay, looks, every, diverged
     threads = min(replicas, threads or torch.get_num_threads())
     if threads == 1:
@@ -139,8 +131,9 @@ def run_epochs(
         borders = [replicas * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda a, b: run_replicas(a, b, *shared), borders[:-1], borders[1:]))
-    if watch is not None:
-        watch.sums[torch.from_numpy(diverged >= 0)] = torch.nan  # some steps were watched before
+    lost = torch.from_numpy(diverged >= 0)  # some of their steps were watched before
+    for sums in (*((watch.sums,) if watch else ()), *(moments.sums if moments else ())):
+        sums[lost] = torch.nan
     return diverged
 
 
@@ -176,6 +169,26 @@ def _check(w: Floats, x: Floats, y: Floats, order: Indices, batch: int, rates: F
         raise ValueError(f"order holds indices outside 0 to {x.shape[2] - 1}")
     if per_epoch not in (1, math.ceil(n / batch)):
         raise ValueError(f"eta {rates.shape} is neither (epochs,) nor (epochs, steps an epoch)")
+
+
+def _looks(watch: Watch | None, replicas: int, steps: int) -> tuple[Any, ...]:
+    """Return a watch as compiled code reads it, before so many steps."""
+    if watch is None:
+        nothing = np.zeros((replicas, 0, 0))
+        return (np.iinfo(np.int64).max, 1, nothing, np.zeros((replicas, 5)), *[nothing] * 4)
+    looks = (watch.until, watch.stride, *(a.detach().numpy() for a in watch.arrays))
+    watch.taken += steps
+    return looks
+
+
+def _every(
+    moments: Moments | None, rows: Floats, images: torch.Tensor | None, steps: int
+) -> tuple[Floats, ...]:
+    """Return the arrays of the sums over all steps; without moments, arrays of no column."""
+    if moments is None:
+        return tuple(np.zeros((len(rows), *shape)) for shape in NOTHING)
+    moments.steps += steps
+    return tuple(a.detach().numpy() for a in moments.arrays(torch.from_numpy(rows), images))
 
 
 def _check_watch(watch: Watch, w: Floats) -> None:

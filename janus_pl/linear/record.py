@@ -44,6 +44,8 @@ class LinearRecord:
         """Return the rows since the last call; the row of this moment comes last."""
         if not self._seen or self._seen[-1].done < self.run.plan.done:
             self.take()
+        # A callback may have changed W since the snapshot, and the row's looks are of this moment.
+        self._seen[-1] = self._seen[-1]._replace(weight=self.run.weight.clone())
         return self.rows_before()
 
     def rows_before(self) -> list[dict[str, float]]:

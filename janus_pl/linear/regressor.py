@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -147,8 +148,11 @@ class LinearRegressor(JanusTask):
             else:
                 x, y = (a[:, :, chosen] for a in data.problem[:2])
             batch = [torch.from_numpy(a[0].T).to(self.device) for a in (x, y)]
-            margins.append(self.margins_of(batch))
-        return torch.cat(margins)
+            margins.append(self.margins_of(batch)[batch[1].any(1)])
+        found = torch.cat(margins)
+        if left := n - len(found):
+            self._say_without(left)
+        return found
 
     def completed(self) -> int:
         return self.replicas.plan.done
@@ -170,6 +174,7 @@ class LinearRegressor(JanusTask):
 
     def setup(self, stage: str) -> None:
         self.row.forget()
+        self.without_margin = 0
         self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
             self.check_run(self.trainer, self.data)
@@ -279,6 +284,15 @@ class LinearRegressor(JanusTask):
             raise UsageError("--ckpt_path", given, f"(R, m, d) = {tuple(self.weight.shape)}")
 
     # Parts
+
+    def _say_without(self, left: int) -> None:
+        """Say once in a fit that samples with y = 0 have no margin."""
+        if not self.without_margin:
+            rank_zero_warn(
+                f"{left} of {self.data.num_train} samples have y = 0 and no margin; margin/* is of"
+                f" the other {self.data.num_train - left}, margin/count on each row"
+            )
+        self.without_margin = left
 
     def _complete_row(self) -> None:
         """Write the rows before that of this moment; complete that one, which callbacks began."""

@@ -248,7 +248,8 @@ class LinearTraining:
         self.watch = self._new_watch()
         counted = self.plan.done >= self.plan.total * 8 // 10
         self.moments = Moments(self.weight, self.probes) if counted else None
-        if counted and not self.in_steps and self._images is None and self.compiled:
+        held = self.compiled and not self.in_steps and self._images is None
+        if self.moments is not None and held:
             self._images = self.moments.images(self._x.mT)
 
     def _new_watch(self) -> Watch:
@@ -276,12 +277,18 @@ class LinearTraining:
             w, rows, targets = (a.numpy() for a in (self.weight, x, y))
             lam, eta = self.lam.numpy(), self.eta.numpy()
             images = None if self.in_steps else self._images
-            sums = {"watch": self.watch, "moments": self.moments, "images": images}
-            steps = w, rows, targets, order, batch, rates, lam, eta, convention
-            return torch.from_numpy(run_epochs(*steps, **sums))
+            lost = run_epochs(
+                *(w, rows, targets, order, batch, rates, lam, eta, convention, self.watch),
+                moments=self.moments,
+                images=images,
+            )
+            return torch.from_numpy(lost)
         index = None if order is None else self._tensor(order)
-        steps = self.weight, x, y, index, batch, rates, self.lam, self.eta, convention
-        return run_epochs_torch(*steps, self.watch, self.moments)
+        return run_epochs_torch(
+            *(self.weight, x, y, index, batch, rates, self.lam, self.eta, convention),
+            self.watch,
+            self.moments,
+        )
 
 
 def window(moments: Moments) -> Window:

@@ -132,6 +132,11 @@ class Moments:
         return torch.stack([a @ b for a, b in zip(rows, self.columns, strict=True)])
 
     @property
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """The arrays that gather the sums, of W and of W L."""
+        return self._w, self._outputs
+
+    @property
     def mean(self) -> Tensor:
         """The mean of W over the steps, (R, m, d)."""
         return (self._w[:, 0] + self._w[:, 1] / self.steps).view(self._shape)

@@ -19,7 +19,7 @@ def epochs_reached(trainer: Trainer) -> float:
     9 an epoch are 1.556 epochs.
     """
     epochs, batches = epochs_of(trainer), trainer.num_training_batches
-    done = trainer.fit_loop.epoch_loop.batch_progress.current.processed
+    done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
     if math.isfinite(batches) and 0 < done < batches:
         return epochs - 1 + done / batches
     return epochs

@@ -59,14 +59,28 @@ def test_the_moments_are_those_of_every_step(batch: int, probes: int, compiled: 
             args = w, x, y, order[None, part], batch, rates[part], LAM
             run_epochs(*args, moments=moments)
         else:
-            tensors = [torch.from_numpy(a) for a in (w, x, y, order[None, part])]
-            run_epochs_torch(*tensors, batch, rates[part], LAM, moments=moments)
+            tensors: Any = [torch.from_numpy(a) for a in (w, x, y, order[None, part])]
+            a, b, c, index = tensors
+            run_epochs_torch(a, b, c, index, batch, rates[part], LAM, moments=moments)
     assert moments.steps == 7 * -(-N // batch)
     found = moments.mean, moments.variance, moments.probe_variance
     for value, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(value.numpy(), other, rtol=1e-11)
     less = truth(every_step(w, x, y, batch, rates, order)[:, ::2], z)
     assert np.abs(found[1].numpy() / less[1] - 1).max() > 1e-3, "of every other step it is another"
+
+
+def test_a_replica_that_diverges_has_no_moments_and_the_others_have_theirs() -> None:
+    x, y, w = problem()
+    alone, z = w[1:].copy(), torch.from_numpy(np.ascontiguousarray(x.swapaxes(1, 2)))
+    both, one = Moments(torch.from_numpy(w), z), Moments(torch.from_numpy(alone), z[1:])
+    scale = np.array([1e200, 1.0])
+    lost = run_epochs(w, x, y, None, 4, [0.02] * 5, LAM, scale, moments=both)
+    run_epochs(alone, x[1:], y[1:], None, 4, [0.02] * 5, LAM, moments=one)
+    assert lost[0] >= 0 > lost[1]
+    assert both.variance[0].isnan() and both.probe_variance[0].isnan()
+    assert both.variance[1] == one.variance[0] > 0  # bitwise its own single run
+    assert both.probe_variance[1] == one.probe_variance[0]
 
 
 def test_moments_change_no_step() -> None:
@@ -81,7 +95,9 @@ def test_moments_change_no_step() -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 4, "full"])
-def test_the_last_tenths_are_of_all_their_steps(batch: Any) -> None:
+def test_the_last_tenths_are_of_all_their_steps(
+    batch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A run of 4,000 epochs, whose looks see a small part of the steps."""
     from janus_pl.linear.record import LinearRecord
 
@@ -102,12 +118,12 @@ def test_the_last_tenths_are_of_all_their_steps(batch: Any) -> None:
             kept.append(steps)
         return take(piece, rates)
 
-    training._take_steps = keep  # type: ignore[method-assign]
+    monkeypatch.setattr(training, "_take_steps", keep)
     for _ in training.plan.looks:
         for piece in training.plan:
             if training.run(piece):
                 record.take()
-    row = record.last_row()
+    row: Any = record.last_row()
     steps = np.concatenate(kept)
     half = len(steps) // 2
     for name, part in (("tenth_before", steps[:half]), ("last_tenth", steps[half:])):

@@ -14,13 +14,13 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import (
-    BatchSizeFinder,
     EarlyStopping,
     EMAWeightAveraging,
     LearningRateFinder,
     StochasticWeightAveraging,
 )
-from lightning.pytorch.tuner import Tuner
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch.nn import functional as F
 
 import janus_pl.training.row
@@ -30,7 +30,12 @@ from janus_pl.data import InMemoryBatches
 from janus_pl.errors import UsageError
 
 STRIDES = (2, 1, 1, 1)
-HOOKS = ("on_train_start", "on_train_epoch_start", "on_train_batch_end", "on_validation_end")
+HOOKS: tuple[str, ...] = (
+    "on_train_start",
+    "on_train_epoch_start",
+    "on_train_batch_end",
+    "on_validation_end",
+)
 HOOKS += ("on_train_epoch_end", "on_train_end")
 
 
@@ -43,6 +48,8 @@ class Changes(Callback):
 
     @torch.no_grad()
     def change(self, trainer: Any, module: Any, *_: Any) -> None:
+        if trainer.state.fn != "fit":
+            return
         weight = module.network.weight_layers()["conv2"].parametrizations.weight.original1
         if self.way == "data":
             weight.data[0] *= 1.5
@@ -61,7 +68,9 @@ class Changes(Callback):
 def weights_of(task: Any) -> tuple[list[Any], float]:
     """The weights W_k and the scalar in front, float64, read from the state alone."""
     layers = task.network.weight_layers().values()
-    return [layer.weight.detach().double().clone() for layer in layers], float(task.network.rho.detach())
+    return [layer.weight.detach().double().clone() for layer in layers], float(
+        task.network.rho.detach()
+    )
 
 
 def truth(weights: Any, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
@@ -82,7 +91,8 @@ def truth(weights: Any, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
         "train/loss": float((f - codes).square().mean()),
         "train/error": (margins <= 0).mean(),
     }
-    for name, weight in zip(("conv1", "conv2", "conv3", "conv4", "fc1", "fc2"), weights[0]):
+    names = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
+    for name, weight in zip(names, weights[0], strict=True):
         sigma = np.linalg.svd(weight.flatten(1).numpy(), compute_uv=False)
         numbers[f"stable_rank/{name}"] = (sigma**2).sum() / sigma[0] ** 2
     # d rho/dt = 2 nu/rho - lambda rho with nu = mean((1 - y f) y f) less the common mode.
@@ -99,7 +109,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Any]]:
     written: list[tuple[dict[str, Any], Any]] = []
 
     def keep(trainer: Trainer, row: Any) -> None:
-        if trainer.callbacks:  # a tuner takes the callbacks away while it tries
+        if not any(isinstance(logger, DummyLogger) for logger in trainer.loggers):  # of a tuner
             written.append((dict(row), weights_of(trainer.lightning_module)))
 
     monkeypatch.setattr(janus_pl.training.row, "write_row", keep)
@@ -134,13 +144,14 @@ def trainer_of(folder: Path, callbacks: Any, epochs: int = 3, **options: Any) ->
     return Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        logger=False,
+        logger=CSVLogger(folder),  # a tuner puts a dummy in its place while it tries
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=any(isinstance(c, RunCheckpoint) for c in callbacks),
         default_root_dir=folder,
         num_sanity_val_steps=0,
+        log_every_n_steps=1,
         **options,
     )
 
@@ -174,3 +185,77 @@ def test_each_number_of_a_row_is_of_the_weights_of_the_row(
     # The oracle finds numbers of the weights of another row.
     mixed = [(held[k][0], held[k - 1][1]) for k in range(1, len(held))]
     assert len(wrong(mixed, train, val)) > 10 * len(mixed)
+
+
+@pytest.mark.parametrize("size", [8, "full"], ids=["SGD", "GD"])
+def test_the_last_row_and_the_last_checkpoint_are_of_the_same_weights(
+    size: Any, held: Any, small_task: Any, small_loader: Any, tmp_path: Path
+) -> None:
+    """Early stopping ends the run, and then a callback changes the weights in `on_train_end`."""
+    task = small_task(weight_decay=0.01, init_scale=0.3).double()
+    train, val = loaders(small_loader, size)
+    stop = EarlyStopping("train/loss_running", patience=1, min_delta=1e9)
+    rare = [MarginHistogram(100), LayerRank(2)]
+    callbacks = [*rare, Changes("on_train_end", "data"), stop, RunCheckpoint(100)]
+    trainer = trainer_of(tmp_path, callbacks, epochs=9)
+    trainer.fit(task, train, val)
+    (file,) = tmp_path.glob("**/last.ckpt")
+    saved = small_task(weight_decay=0.01, init_scale=0.3).double()
+    saved.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
+    assert [row["epoch"] for row, _ in held] == [0, 1, 2]
+    last = held[-1][0]
+    assert {"stable_rank/fc1", "val/loss", "rho"} <= set(last)
+    assert wrong([(last, weights_of(saved))], train, val) == []
+    assert len(wrong([(last, weights_of(task))], train, val)) >= 3, "the task's are others by now"
+
+
+@pytest.mark.parametrize(
+    "average", [StochasticWeightAveraging(0.1), EMAWeightAveraging()], ids=["SWA", "EMA"]
+)
+@pytest.mark.parametrize("watched", [True, False])
+def test_averages_of_weights_are_refused_in_one_line(
+    average: Any, watched: bool, fit: Any, small_task: Any, small_loader: Any, rows: Any
+) -> None:
+    callbacks = [average, *(looks() if watched else ())]
+    with pytest.raises(UsageError, match=f"trainer.callbacks.*{type(average).__name__}") as error:
+        fit(small_task(), small_loader(), callbacks=callbacks)
+    assert "\n" not in str(error.value)
+    assert rows == []
+
+
+@pytest.mark.parametrize("precision", ["16-true", "bf16-true"])
+def test_weights_of_half_precision_are_refused_in_one_line(
+    precision: Any, fit: Any, small_task: Any, small_loader: Any, rows: Any
+) -> None:
+    with pytest.raises(UsageError, match=f"trainer.precision.*{precision}.*bf16-mixed"):
+        fit(small_task(), small_loader(), callbacks=looks(), precision=precision)
+    assert rows == []
+
+
+@pytest.mark.parametrize("size", [8, "full"], ids=["SGD", "GD"])
+def test_looks_under_bf16_are_in_float32(
+    size: Any, held: Any, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    train, val = (small_loader(batch_size=b) for b in (size, 5))
+    task = small_task(weight_decay=0.01, init_scale=0.3)
+    fit(task, train, 2, looks(), val_loader=val, precision="bf16-mixed")
+    for row, weights in held:
+        expected = truth(weights, train.x, train.y)
+        if row["epoch"]:
+            expected |= {"val/loss": expected["train/loss"]}
+        for key, value in expected.items():
+            assert row[key] == pytest.approx(value, rel=2e-5, abs=1e-9), key
+            # bfloat16 has 8 bits.
+    running = [row["train/loss_running"] for row, _ in held[1:]]
+    assert all(abs(a / held[0][0]["train/loss"] - 1) < 0.1 for a in running)
+
+
+@pytest.mark.parametrize(("steps", "epoch"), [(14, 14 / 9), (18, 2), (9, 1), (4, 4 / 9)])
+def test_a_run_that_ends_within_an_epoch_says_the_share(
+    steps: int, epoch: float, fit: Any, small_task: Any, small_loader: Any, rows: Any
+) -> None:
+    loader = small_loader(n=18, batch_size=2)
+    fit(small_task(), loader, -1, [MarginHistogram(5)], max_steps=steps)
+    assert rows[-1]["epoch"] == pytest.approx(epoch, rel=1e-12)
+    assert rows[-1]["trainer/global_step"] == rows[-1]["measured_step"] == steps
+    assert rows[-1]["eta_t"] == pytest.approx(0.03 * steps)
