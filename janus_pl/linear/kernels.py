@@ -29,7 +29,8 @@ def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, m
         looks = probes[r], sums[r], start[r], drift[r], before[r], slope[r]
         of_w = w_sums[r, 0], w_sums[r, 1], w_sums[r, 2]
         of_outputs = output_sums[r, 0], output_sums[r, 1], output_sums[r, 2]
-        every = images[r], outputs[r], w[r].reshape(w[r].size), *of_w, *of_outputs
+        values, flat = w[r].reshape(w[r].size), outputs[r].reshape(outputs[r].size)
+        every = images[r], outputs[r], values, *of_w, flat, *of_outputs
         orders = order[min(r, order.shape[0] - 1)]
         diverged[r] = _run_replica(
             w[r], x[r], y[r], orders, batch, rates, scale[r], lam[r], until, stride, looks, every
@@ -38,7 +39,7 @@ def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, m
 
 @njit(cache=True, nogil=True)
 def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks, every):
-    work = np.empty(w.shape[1])
+    work = np.empty(w.shape[1]), np.empty(batch)
     for e in range(rates.shape[0]):
         index = order[min(e, order.shape[0] - 1)]
         if batch == 1:
@@ -57,8 +58,7 @@ def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks,
 @njit(cache=True, nogil=True)
 def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks, every):
     """Do the same as `_epoch` at B = 1, to the last bit and twice as fast."""
-    images, outputs, values, origin, moved, square, first, shifted, squared = every
-    flat = outputs.reshape(outputs.size)
+    images, outputs, values, origin, moved, square, flat, first, shifted, squared = every
     watched = images.shape[1] > 0
     for step in range(index.shape[0]):
         if until == 0:
@@ -86,10 +86,9 @@ def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks, e
 
 @njit(cache=True, nogil=True)
 def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every, work):
-    images, outputs, values, origin, moved, square, first, shifted, squared = every
-    flat = outputs.reshape(outputs.size)
+    images, outputs, values, origin, moved, square, flat, first, shifted, squared = every
     watched = images.shape[1] > 0
-    residuals = np.empty(batch)
+    slope_of_row, residuals = work
     for begin in range(0, index.shape[0], batch):
         chosen = index[begin : begin + batch]
         if until == 0:
@@ -104,7 +103,7 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every
         rate = 2 * eta / chosen.shape[0]
         for a in range(w.shape[0]):
             row = w[a]
-            _slope_of_row(row, x, y, chosen, a, work, residuals)
+            _slope_of_row(row, x, y, chosen, a, slope_of_row, residuals)
             if watched:
                 _follow(outputs, a, keep, rate * residuals[0], images, chosen[0])
                 for b in range(1, chosen.shape[0]):
@@ -112,7 +111,7 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every
             # W is rounded once a step, not once a sample: at rest every step rounds alike, and
             # W_perp, which forgets only at the rate eta lambda, would gather the errors.
             for k in range(row.shape[0]):
-                row[k] = keep * row[k] - rate * work[k]
+                row[k] = keep * row[k] - rate * slope_of_row[k]
     return until
 
 
