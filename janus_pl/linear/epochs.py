@@ -33,7 +33,7 @@ Indices = NDArray[np.int64]
 # Multiplies lambda: 1 - 2 eta (lambda/2) is 1 - eta lambda to the last bit.
 LAMBDA_FACTOR: dict[DecayConvention, float] = {"paper": 1.0, "appendix_a": 0.5}
 
-NOTHING = (0, 0), (3, 0), (0, 0), (3, 0)  # the arrays of `Moments` for no sums
+NOTHING = (0, 0), (3, 0), (0, 0), (2, 0)  # the arrays of `Moments` for no sums
 
 
 def reference_epoch(

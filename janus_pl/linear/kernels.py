@@ -28,13 +28,18 @@ def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, m
     for r in range(first, last):
         looks = probes[r], sums[r], start[r], drift[r], before[r], slope[r]
         of_w = w_sums[r, 0], w_sums[r, 1], w_sums[r, 2]
-        of_outputs = output_sums[r, 0], output_sums[r, 1], output_sums[r, 2]
         values, flat = w[r].reshape(w[r].size), outputs[r].reshape(outputs[r].size)
-        every = images[r], outputs[r], values, *of_w, flat, *of_outputs
+        every = images[r], outputs[r], values, *of_w, flat, output_sums[r, 0], output_sums[r, 1]
         orders = order[min(r, order.shape[0] - 1)]
-        diverged[r] = _run_replica(
-            w[r], x[r], y[r], orders, batch, rates, scale[r], lam[r], until, stride, looks, every
-        )
+        steps = w[r], x[r], y[r], orders
+        if batch == 1 and images.shape[2] > 0:
+            diverged[r] = _run_summed_singles(
+                *steps, rates, scale[r], lam[r], until, stride, looks, every
+            )
+        else:
+            diverged[r] = _run_replica(
+                *steps, batch, rates, scale[r], lam[r], until, stride, looks, every
+            )
 
 
 @njit(cache=True, nogil=True)
@@ -43,9 +48,7 @@ def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks,
     for e in range(rates.shape[0]):
         index = order[min(e, order.shape[0] - 1)]
         if batch == 1:
-            until = _epoch_of_singles(
-                w, x, y, index, rates[e], scale, lam, until, stride, looks, every
-            )
+            until = _epoch_of_singles(w, x, y, index, rates[e], scale, lam, until, stride, looks)
         else:
             until = _epoch(
                 w, x, y, index, batch, rates[e], scale, lam, until, stride, looks, every, work
@@ -56,18 +59,13 @@ def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks,
 
 
 @njit(cache=True, nogil=True)
-def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks, every):
+def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
     """Do the same as `_epoch` at B = 1, to the last bit and twice as fast."""
-    images, outputs, values, origin, moved, square, flat, first, shifted, squared = every
-    watched = images.shape[1] > 0
     for step in range(index.shape[0]):
         if until == 0:
             _look(w, x, y, index[step : step + 1], lam, looks)
             until = stride
         until -= 1
-        if watched:
-            _gather(values, origin, moved, square)
-            _gather(flat, first, shifted, squared)
         xi = x[index[step]]
         yi = y[index[step]]
         eta = scale * rates[min(step, rates.shape[0] - 1)]
@@ -77,16 +75,42 @@ def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks, e
             residual = -yi[a]
             for k in range(row.shape[0]):
                 residual += row[k] * xi[k]
-            if watched:
-                _follow(outputs, a, keep, 2 * eta * residual, images, index[step])
             for k in range(row.shape[0]):
                 row[k] = keep * row[k] - 2 * eta * (residual * xi[k])
     return until
 
 
 @njit(cache=True, nogil=True)
+def _run_summed_singles(w, x, y, order, rates, scale, lam, until, stride, looks, every):
+    """Do the same as `_run_replica` at B = 1, with the sums over all steps, which slow it down."""
+    images, outputs, values, origin, moved, square, flat, first, squared = every
+    for e in range(rates.shape[0]):
+        index = order[min(e, order.shape[0] - 1)]
+        for step in range(index.shape[0]):
+            i = index[step]
+            if until == 0:
+                _look(w, x, y, index[step : step + 1], lam, looks)
+                until = stride
+            until -= 1
+            _gather(values, origin, moved, square)
+            _gather_squares(flat, first, squared)
+            eta = scale * rates[e, min(step, rates.shape[1] - 1)]
+            keep = 1 - 2 * eta * lam
+            for a in range(w.shape[0]):
+                residual = -y[i, a]
+                for k in range(w.shape[1]):
+                    residual += w[a, k] * x[i, k]
+                _follow(outputs, a, keep, 2 * eta * residual, images, i)
+                for k in range(w.shape[1]):
+                    w[a, k] = keep * w[a, k] - 2 * eta * (residual * x[i, k])
+        if not _all_finite(w):
+            return e
+    return -1
+
+
+@njit(cache=True, nogil=True)
 def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every, work):
-    images, outputs, values, origin, moved, square, flat, first, shifted, squared = every
+    images, outputs, values, origin, moved, square, flat, first, squared = every
     watched = images.shape[1] > 0
     slope_of_row, residuals = work
     for begin in range(0, index.shape[0], batch):
@@ -97,7 +121,7 @@ def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every
         until -= 1
         if watched:
             _gather(values, origin, moved, square)
-            _gather(flat, first, shifted, squared)
+            _gather_squares(flat, first, squared)
         eta = scale * rates[min(begin // batch, rates.shape[0] - 1)]
         keep = 1 - 2 * eta * lam
         rate = 2 * eta / chosen.shape[0]
@@ -122,6 +146,14 @@ def _gather(values, origin, moved, square):
     for k in range(values.shape[0]):
         deviation = values[k] - origin[k]
         moved[k] += deviation
+        square[k] += deviation * deviation
+
+
+@njit(cache=True, nogil=True, inline="always")
+def _gather_squares(values, origin, square):
+    """Add the squares of values less their origin; the sum of W L is that of W, times L."""
+    for k in range(values.shape[0]):
+        deviation = values[k] - origin[k]
         square[k] += deviation * deviation
 
 

@@ -105,8 +105,12 @@ class Moments:
         narrow = probes.shape[1] <= probes.shape[2]
         parts = probes if narrow else [torch.linalg.qr(part, mode="r")[1] for part in probes]
         self.columns = torch.stack([part.mT for part in parts]).contiguous()
-        self.outputs = torch.stack([a @ b for a, b in zip(w, self.columns, strict=True)])
-        self._w, self._outputs = (self._sums(origin) for origin in (w, self.outputs))
+        self.outputs = self._seen_by(w)
+        # Origin, sum and sum of squares of each entry. The sum of W L is that of W, times L.
+        self._w, self._outputs = (
+            torch.stack((flat, *[torch.zeros_like(flat)] * sums), dim=1)
+            for flat, sums in ((w.flatten(1), 2), (self.outputs.flatten(1), 1))
+        )
         self.steps, self._shape = 0, w.shape
 
     def arrays(self, rows: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -121,15 +125,16 @@ class Moments:
 
     def add(self, w: Tensor) -> None:
         """Add W before a step, (R, m, d), in PyTorch; compiled code does the same by itself."""
-        for sums, values in ((self._w, w), (self._outputs, w @ self.columns)):
-            deviation = values.flatten(1) - sums[:, 0]
-            sums[:, 1] += deviation
-            sums[:, 2] += deviation.square()
+        deviation = w.flatten(1) - self._w[:, 0]
+        self._w[:, 1] += deviation
+        self._w[:, 2] += deviation.square()
+        outputs = (w @ self.columns).flatten(1)
+        self._outputs[:, 1] += (outputs - self._outputs[:, 0]).square()
         self.steps += 1
 
     def images(self, rows: Tensor) -> Tensor:
         """Return x_i^T L of samples (R, N, d); shape (R, N, r)."""
-        return torch.stack([a @ b for a, b in zip(rows, self.columns, strict=True)])
+        return self._seen_by(rows)
 
     @property
     def sums(self) -> tuple[Tensor, Tensor]:
@@ -139,25 +144,26 @@ class Moments:
     @property
     def mean(self) -> Tensor:
         """The mean of W over the steps, (R, m, d)."""
-        return (self._w[:, 0] + self._w[:, 1] / self.steps).view(self._shape)
+        return self._w[:, 0].view(self._shape) + self._moved
 
     @property
     def variance(self) -> Tensor:
         """The mean over the steps of ||W - mean W||^2, (R,)."""
-        return self._variance(self._w)
+        spread = self._w[:, 2].sum(1) / self.steps
+        return (spread - self._moved.square().sum((1, 2))).clamp(min=0)
 
     @property
     def probe_variance(self) -> Tensor:
         """The same variance for W z, as a mean over the probes z, (R,)."""
-        return self._variance(self._outputs) / self.probes
+        spread = self._outputs[:, 1].sum(1) / self.steps
+        drift = self._seen_by(self._moved).square().sum((1, 2))
+        return (spread - drift).clamp(min=0) / self.probes
 
-    @staticmethod
-    def _sums(origin: Tensor) -> Tensor:
-        """Return the origin, the sum and the sum of squares of each entry, (R, 3, entries)."""
-        flat = origin.flatten(1)
-        return torch.stack((flat, torch.zeros_like(flat), torch.zeros_like(flat)), dim=1)
+    @property
+    def _moved(self) -> Tensor:
+        """The mean of W less the W of the start, (R, m, d)."""
+        return (self._w[:, 1] / self.steps).view(self._shape)
 
-    def _variance(self, sums: Tensor) -> Tensor:
-        moved, square = sums[:, 1] / self.steps, sums[:, 2] / self.steps
-        spread = square.sum(1) - moved.square().sum(1)
-        return spread.clamp(min=0)
+    def _seen_by(self, rows: Tensor) -> Tensor:
+        """Return rows times L, one replica at a time; (R, n, d) to (R, n, r)."""
+        return torch.stack([a @ b for a, b in zip(rows, self.columns, strict=True)])
