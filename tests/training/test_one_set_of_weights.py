@@ -259,3 +259,29 @@ def test_a_run_that_ends_within_an_epoch_says_the_share(
     assert rows[-1]["epoch"] == pytest.approx(epoch, rel=1e-12)
     assert rows[-1]["trainer/global_step"] == rows[-1]["measured_step"] == steps
     assert rows[-1]["eta_t"] == pytest.approx(0.03 * steps)
+
+
+@pytest.mark.parametrize("normalization", ["per_layer", "none"])
+def test_the_flows_of_the_norms_under_gd_are_of_one_moment(
+    normalization: str, held: Any, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    """d rho_k/dt = 2 nu/rho_k - lambda rho_k, nu and rho_k of the same weights."""
+    train, _ = loaders(small_loader, "full")
+    task = small_task(
+        weight_decay=0.01, init_scale=0.5, learning_rate=0.3, normalization=normalization
+    ).double()
+    fit(task, train, 3, looks())
+
+    def flows(weights: Any) -> list[float]:
+        # Of a network whose front scalar is 1, 2 nu - lambda is rho_dot of `truth`.
+        assert abs(weights[1]) == 1
+        nu = (truth(weights, train.x, train.y)["equilibrium/rho_dot"] + 0.01) / 2
+        norms = [float(w.norm()) for w in weights[0]]
+        return [2 * nu / norm - 0.01 * norm for norm in norms]
+
+    keys = [key for key in held[0][0] if key.startswith("equilibrium/rho_dot/")]
+    assert len(keys) == 6
+    for row, weights in held:
+        assert [row[key] for key in keys] == pytest.approx(flows(weights), rel=1e-9)
+    late, early = held[-1][0], held[-2][1]
+    assert [late[key] for key in keys] != pytest.approx(flows(early), rel=1e-6)
