@@ -14,6 +14,7 @@ from torch import Tensor
 from janus_pl.errors import UsageError, check_integer
 from janus_pl.run.rows import Value
 from janus_pl.training.clock import is_last_epoch
+from janus_pl.training.precision import full_precision
 from janus_pl.training.subject import NotOffered, Subject
 from janus_pl.training.subjects import prepare, subject_of
 
@@ -58,6 +59,9 @@ class Observer(Callback, ABC):
     records log-spaced epochs by itself (of a stream: steps), and of those the due ones are looked
     at.
 
+    It looks after all other callbacks had their turn, in float32 or better, whatever the precision
+    of the training.
+
     A question that the module cannot answer is said once in a fit, and then the callback records
     nothing.
 
@@ -67,6 +71,8 @@ class Observer(Callback, ABC):
     Raises:
         UsageError: n is no integer from 0 up.
     """
+
+    place = 1  # after the callbacks that may change the weights
 
     def __init__(self, every_n_epochs: int) -> None:
         check_integer(f"callbacks.{type(self).__name__}.every_n_epochs", every_n_epochs, 0)
@@ -159,7 +165,8 @@ class Observer(Callback, ABC):
             return
         subject = subject_of(trainer, module)
         try:
-            subject.put(self.observe(trainer, subject))
+            with full_precision(module.device):
+                subject.put(self.observe(trainer, subject))
         except NotOffered as reason:
             self.refuse(subject, reason)
 

@@ -12,7 +12,7 @@ from callbacks._observer import BINS, Observer
 from janus_pl.errors import check_integer
 from janus_pl.observables.margins import margin_histogram, margin_statistics
 from janus_pl.run.rows import Histogram, Value
-from janus_pl.training.subject import Subject
+from janus_pl.training.subject import NotOffered, Subject
 
 
 class MarginHistogram(Observer):
@@ -21,9 +21,12 @@ class MarginHistogram(Observer):
     Keys: `margin/mean` (mu), `margin/std` (sqrt(M - mu^2)), `margin/min`, and `margin/hist`, whose
     counts sum to N. With unit-norm V_k these are small numbers, 1e-8 for random weights.
 
-    A pass over the training set costs about a third of an SGD epoch, hence the cadence. Full-batch
-    GD takes its margins from the training forward, at no cost, so before the update:
-    `measured_step` in the record is the number of steps behind the weights that were measured.
+    A sample of linear regression with y = 0 has no margin. If there are such samples, the numbers
+    are of the others, and `margin/count` is their number.
+
+    A pass over the training set costs about a third of an SGD epoch, hence the cadence. A look
+    comes after the step, under full-batch GD too: `measured_step` is `trainer/global_step`. Records
+    of before took GD's margins from the training forward, one step earlier.
 
     Any other LightningModule whose batches are (x, y) is served with the margins of its raw
     outputs: (f_y - max of the others)/2 for class indices y, and y f for a single output. They are
@@ -42,11 +45,15 @@ class MarginHistogram(Observer):
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         margins = subject.margins().double().cpu()  # the one wait for the device
+        if not len(margins):
+            raise NotOffered("no sample has a margin, for every y is 0")
         if not np.isfinite(margins.numpy()).all():
             return {}
         kind = "margin" if subject.margin == "normalized" else "margin_raw"
         mean, std, least, _ = torch.stack(margin_statistics(margins)).tolist()
+        count = {f"{kind}/count": len(margins)} if subject.without_margin else {}
         return {
+            **count,
             f"{kind}/mean": mean,
             f"{kind}/std": std,
             f"{kind}/min": least,

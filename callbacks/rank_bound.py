@@ -75,6 +75,8 @@ class RankBound(LayerObserver):
             buffer would hold gradients from before the window.
     """
 
+    place = 0  # where the list has it, for it counts from the start of a batch to its end
+
     def __init__(
         self,
         every_n_epochs: int = 1,

@@ -14,6 +14,7 @@ from torch import Tensor, tensor
 
 from janus_pl.errors import UsageError, check_integer
 from janus_pl.run.record import is_in
+from janus_pl.training.clock import is_last_epoch
 
 PATHS = ("best_model_path", "kth_best_model_path", "last_model_path")
 LOSSES = ("train/loss_running", "train/loss")
@@ -93,8 +94,9 @@ class RunCheckpoint(ModelCheckpoint):
         self._last_global_step_saved = trainer.global_step if self._starts_saved else 0
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        # ModelCheckpoint would save the last only where it is the best.
-        if (trainer.current_epoch + 1) % self._every_n_epochs == 0:
+        # ModelCheckpoint would save the last only where it is the best. The last epoch is saved
+        # here and not in `on_train_end`: a callback may change the weights of its row there.
+        if (trainer.current_epoch + 1) % self._every_n_epochs == 0 or is_last_epoch(trainer):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.data.loader import Batch
 from janus_pl.deep.answers import Answers
 from janus_pl.deep.checks import batches_of, check_restored, check_run, fixed_options
 from janus_pl.deep.epoch import Epoch, TrainingPass
@@ -26,10 +26,12 @@ from janus_pl.deep.optimizers import OptimizerFactory, build_optimizer
 from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError, check_name, check_number
 from janus_pl.observables.margins import output_margins
-from janus_pl.training.clock import epochs_of, is_last_epoch
+from janus_pl.training.clock import epochs_of, epochs_reached, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.training.guard import UpdateGuard
+from janus_pl.training.held import HeldWeights
 from janus_pl.training.optimizers import is_sgd
+from janus_pl.training.precision import full_precision
 from janus_pl.training.ranks import Ranks, backward_alone
 from janus_pl.training.samples import training_samples
 from janus_pl.training.schedules import Schedule, build_scheduler, check_schedule
@@ -121,8 +123,8 @@ class DeepReLUClassifier(Answers):
         self.make_optimizer = optimizer
         self._equilibrium = Equilibrium(self.parametrization, loss, weight_decay, decay)
         self._epoch = Epoch()
-        self._whole_batch = False
         self._pass: TrainingPass | None = None
+        self._of_row: HeldWeights | None = None  # of a row that early stopping holds back
         check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
 
     # The contract of JanusTask
@@ -162,17 +164,19 @@ class DeepReLUClassifier(Answers):
 
     @torch.no_grad()
     def training_pass(self) -> TrainingPass:
-        """Return margins, loss and error over the whole training set, computed once for each step.
+        """Return margins, loss and error over the whole training set, once for the same weights.
 
         Several processes share the work, so each has to ask.
         """
-        step = self.trainer.global_step
-        if self._pass is None or self._pass.step < step - self._whole_batch:
-            with parametrize.cached():
+        if (seen := self._current_pass()) is None:
+            with full_precision(self.device), parametrize.cached():
                 forwards = [(self.outputs_of(x), y) for x, y in training_samples(self.trainer)]
-            outputs, y = (torch.cat(parts) for parts in zip(*forwards, strict=True))
-            self._pass = self._seen(outputs, self.losses(outputs, y), y, step)
-        return self._pass
+                outputs, y = (torch.cat(parts) for parts in zip(*forwards, strict=True))
+                scales = self.scale(), self.parametrization.learned_scale()
+                held = HeldWeights(self.network)
+                seen = TrainingPass.of(outputs, self.losses(outputs, y), y, *scales, held)
+            self._pass = seen
+        return seen
 
     # Training
 
@@ -194,10 +198,6 @@ class DeepReLUClassifier(Answers):
             parts = [torch.stack(parts).sum()]
             gradients = [p.grad for p in self.guard.parameters if p.grad is not None]
             self.ranks.add_up([*gradients, *parts])  # a step's one collective beside the guard's
-        if self._whole_batch:
-            together = self._epoch.together()
-            outputs, losses, y = (self.ranks.gather(part, count) for part in together)
-            self._pass = self._seen(outputs, losses, y, self.trainer.global_step)
         self._epoch.eta_t += self._epoch.learning_rate
         self.guard.step(self._epoch.optimizer, *parts)
         self.parametrization.after_step()
@@ -208,15 +208,13 @@ class DeepReLUClassifier(Answers):
         self.ranks = Ranks(self.trainer)
         self.splits_epochs = self.ranks.size == 1  # else each process holds a part of an epoch
         self.row.forget()
-        self._pass = None
+        self._pass = self._of_row = self._validated = None
         self._epoch.forwards.clear()
         self._epoch.eta_t = 0.0
 
     def on_train_start(self) -> None:
         trained = trained_parameters(self, self.parametrization.weights)
         self.guard = UpdateGuard(trained, self.trainer.global_step)
-        loader = self.trainer.train_dataloader
-        self._whole_batch = isinstance(loader, InMemoryBatches) and loader.whole
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         self._epoch.optimizer = optimizer
@@ -228,6 +226,7 @@ class DeepReLUClassifier(Answers):
     def on_train_epoch_start(self) -> None:
         self.row.write(self.trainer)
         self._epoch.forwards.clear()
+        self._pass = None
 
     def on_train_epoch_end(self) -> None:
         running = self._epoch.running(self.ranks)
@@ -235,14 +234,15 @@ class DeepReLUClassifier(Answers):
         bad, sound, loss, error = torch.cat((self.guard.state(), running)).tolist()
         if bad:
             raise self._divergence(int(sound))
-        epoch = self.completed()
         if is_last_epoch(self.trainer):
             self.training_pass()
         means = {"train/loss_running": loss, "train/error_running": error}
         self.row.put({**means, "learning_rate": self._epoch.learning_rate})
-        self._complete_row(epoch)
+        self._complete_row(epochs_reached(self.trainer))
         # Early stopping decides later; if it stops the run, callbacks add to this row once more.
-        if not self.trainer.early_stopping_callbacks:
+        if self.trainer.early_stopping_callbacks:
+            self._of_row = HeldWeights(self)
+        else:
             self.row.write(self.trainer)
         scheduler = self.lr_schedulers()
         assert isinstance(scheduler, LRScheduler)
@@ -250,7 +250,10 @@ class DeepReLUClassifier(Answers):
 
     def on_train_end(self) -> None:
         if self.row.waits:
-            self._complete_row(self.completed())
+            if self._of_row is None or self.ranks.agree(self._of_row.unchanged()):
+                self._complete_row(epochs_reached(self.trainer))
+            else:
+                self.row.back()
             self.row.write(self.trainer)
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
@@ -304,22 +307,22 @@ class DeepReLUClassifier(Answers):
         x, y = self.ranks.own(x), self.ranks.own(y)
         return gradients_of(lambda: self.losses(self(x), y).sum(), self.parametrization.weights)
 
-    def _seen(self, outputs: Tensor, losses: Tensor, y: Tensor, step: int) -> TrainingPass:
-        learned = self.parametrization.learned_scale()
-        return TrainingPass.of(outputs, losses, y, self.scale(), learned, step)
+    def _current_pass(self) -> TrainingPass | None:
+        """Return the pass over the training set that was made by the weights of this moment."""
+        if self._pass is not None and not self.ranks.agree(self._pass.weights.unchanged()):
+            self._pass = None
+        return self._pass
 
-    def _complete_row(self, epoch: int) -> None:
+    def _complete_row(self, epoch: float) -> None:
         """Complete the row with the scale and, if there was a training pass, with its numbers."""
-        step = self.trainer.global_step
-        seen = self._pass if self._pass and self._pass.step >= step - self._whole_batch else None
+        self._check_validated()
         numbers = {"rho": self.scale(), "rho_learned": self.parametrization.learned_scale()}
-        if seen:
-            numbers = {"rho": seen.rho, "rho_learned": seen.rho_learned}
+        if seen := self._current_pass():
             numbers |= {"train/loss": seen.loss, "train/error": seen.error}
             if is_sgd(self.trainer.optimizers[0]):
                 residual = self._equilibrium.residual(seen)
                 numbers |= {f"equilibrium/{k}": v for k, v in residual.items()}
-            self.row.put({"measured_step": seen.step})
+            self.row.put({"measured_step": self.trainer.global_step})
         # One transfer, since each makes the host wait.
         values = torch.stack([value.double() for value in numbers.values()]).tolist()
         self.row.put(dict(zip(numbers, values, strict=True)))
@@ -332,6 +335,6 @@ class DeepReLUClassifier(Answers):
         axes = self._axes(epoch)
         return diverged(trainer, message, sound + 1, axes, self.on_divergence)
 
-    def _axes(self, epoch: int) -> dict[str, float]:
-        step, eta_t = self.trainer.global_step, self._epoch.eta_t
-        return {"epoch": epoch, "trainer/global_step": step, "eta_t": eta_t}
+    def _axes(self, epoch: float) -> dict[str, float]:
+        step = self.trainer.global_step
+        return {"epoch": epoch, "trainer/global_step": step, "eta_t": self._epoch.eta_t}

@@ -9,6 +9,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
 from janus_pl.observables.margins import output_margins
+from janus_pl.training.held import HeldWeights
 from janus_pl.training.ranks import Ranks
 
 
@@ -23,8 +24,7 @@ class TrainingPass(NamedTuple):
             margin sees; shape ().
         rho: The scale, the product of the Frobenius norms; shape ().
         rho_learned: The part of rho that is learned; shape ().
-        step: The optimizer steps behind these weights. Full-batch GD measures in its training
-            forward pass, before the update: one less than the steps taken.
+        weights: The weights that saw it.
     """
 
     margins: Tensor
@@ -33,17 +33,23 @@ class TrainingPass(NamedTuple):
     common_mode: Tensor
     rho: Tensor
     rho_learned: Tensor
-    step: int
+    weights: HeldWeights
 
     @classmethod
     def of(
-        cls, outputs: Tensor, losses: Tensor, y: Tensor, rho: Tensor, rho_learned: Tensor, step: int
+        cls,
+        outputs: Tensor,
+        losses: Tensor,
+        y: Tensor,
+        rho: Tensor,
+        rho_learned: Tensor,
+        weights: HeldWeights,
     ) -> TrainingPass:
         """Summarize the outputs (N, 2), losses (N,) and labels (N,) of all samples."""
         margins = output_margins(outputs, y) / rho
         error = (margins <= 0).to(margins).mean()
         common_mode = outputs.mean(dim=1).square().mean()
-        return cls(margins, losses.mean(), error, common_mode, rho, rho_learned.clone(), step)
+        return cls(margins, losses.mean(), error, common_mode, rho, rho_learned.clone(), weights)
 
 
 class Epoch:

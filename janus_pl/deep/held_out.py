@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import BinaryAccuracy
@@ -10,6 +11,8 @@ from torchmetrics.classification import BinaryAccuracy
 from janus_pl.data.loader import Batch
 from janus_pl.deep.losses import Loss
 from janus_pl.observables.margins import output_margins
+from janus_pl.training.held import HeldWeights
+from janus_pl.training.precision import full_precision
 from janus_pl.training.task import JanusTask
 
 
@@ -33,8 +36,9 @@ class HeldOut(nn.Module):
     def results(self, split: str) -> dict[str, float]:
         """Return `SPLIT/loss` and `SPLIT/error`, and start anew."""
         loss, error = float(self.loss.compute()), 1 - float(self.accuracy.compute())
-        self.loss.reset()
-        self.accuracy.reset()
+        with torch.inference_mode(False):  # a fit after `validate` could not add to its tensors
+            self.loss.reset()
+            self.accuracy.reset()
         return {f"{split}/loss": loss, f"{split}/error": error}
 
 
@@ -51,12 +55,15 @@ class HoldsOut(JanusTask):
     def __init__(self) -> None:
         super().__init__()
         self.held_out = HeldOut()
+        self._validated: HeldWeights | None = None
 
     def outputs_of(self, x: Tensor) -> Tensor:
         """Return the outputs (n, 2) of samples x (n, ...), gathered from all processes."""
         return self.ranks.gather(self(self.ranks.own(x)), len(x))
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        if batch_idx == 0 and self.trainer.state.fn == "fit":
+            self._validated = HeldWeights(self)
         self._hold_out(batch)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
@@ -64,7 +71,9 @@ class HoldsOut(JanusTask):
 
     def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         x, y = batch[:2]
-        return self.ranks.gather(self.margins_of((self.ranks.own(x), self.ranks.own(y))), len(y))
+        with full_precision(self.device):
+            margins = self.margins_of((self.ranks.own(x), self.ranks.own(y)))
+        return self.ranks.gather(margins, len(y))
 
     def on_validation_epoch_end(self) -> None:
         self._end("val")
@@ -74,8 +83,20 @@ class HoldsOut(JanusTask):
 
     def _hold_out(self, batch: Batch) -> None:
         x, y = batch[:2]
-        outputs = self.outputs_of(x)
-        self.held_out.add(outputs, self.losses(outputs, y), y)
+        with full_precision(self.device):
+            outputs = self.outputs_of(x)
+            self.held_out.add(outputs, self.losses(outputs, y), y)
+
+    def _check_validated(self) -> None:
+        """Leave `val/*` out of the row if the weights changed after the validation; say so."""
+        held, self._validated = self._validated, None
+        if held is not None and not self.ranks.agree(held.unchanged()):
+            dropped = self.row.leave_out("val/")
+            if dropped:
+                rank_zero_warn(
+                    f"{', '.join(dropped)} of epoch {self.completed()} left out: a callback changed"
+                    " the weights after the validation, and a row is of one set of weights"
+                )
 
     def _end(self, split: str) -> None:
         results = self.held_out.results(split)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from janus_pl.linear.epochs import LAMBDA_FACTOR, BatchSize, DecayConvention
 from janus_pl.linear.kernels import PROBE_SPREAD, SPEED, SPREAD, STEPS, VELOCITY
-from janus_pl.linear.watch import Watch
+from janus_pl.linear.watch import Moments, Watch
 
 
 def run_epochs_torch(
@@ -25,6 +25,7 @@ def run_epochs_torch(
     eta_scale: float | Tensor = 1.0,
     decay_convention: DecayConvention = "paper",
     watch: Watch | None = None,
+    moments: Moments | None = None,
 ) -> Tensor:
     """Do the same as `run_epochs` in batched PyTorch without autograd, on the device of w.
 
@@ -52,6 +53,8 @@ def run_epochs_torch(
                 if watch.until == 0:
                     _look(watch, w, slope, decay)
                 watch.taken += 1
+            if moments is not None:
+                moments.add(w)
             step_eta = float(rates[e, min(step, rates.shape[1] - 1)]) * scale
             w.mul_(1 - 2 * step_eta * decay).sub_(slope.mul_(step_eta))
         lost = (diverged < 0) & ~torch.isfinite(w).all(2).all(1)

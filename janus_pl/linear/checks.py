@@ -172,3 +172,11 @@ def _check_numbers(field: str, value: Any, allowed: str) -> None:
             raise UsageError(field, number, f"a finite number {allowed}{names}, or a list of them")
     if not numbers:
         raise UsageError(field, value, "at least one number")
+
+
+def warn_of_zero_targets(left: int, n: int) -> None:
+    """Say that samples with y = 0, `left` of n, have no margin."""
+    rank_zero_warn(
+        f"{left} of {n} samples have y = 0 and no margin; margin/* is of the other {n - left},"
+        " margin/count on each row"
+    )

@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 from janus_pl.linear.kernels import run_replicas
-from janus_pl.linear.watch import Watch
+from janus_pl.linear.watch import Moments, Watch
 
 BatchSize = int | Literal["full"]
 DecayConvention = Literal["paper", "appendix_a"]
@@ -32,6 +32,8 @@ Indices = NDArray[np.int64]
 
 # Multiplies lambda: 1 - 2 eta (lambda/2) is 1 - eta lambda to the last bit.
 LAMBDA_FACTOR: dict[DecayConvention, float] = {"paper": 1.0, "appendix_a": 0.5}
+
+NOTHING = (0, 0), (3, 0), (0, 0), (2, 0)  # the arrays of `Moments` for no sums
 
 
 def reference_epoch(
@@ -73,6 +75,8 @@ def run_epochs(
     decay_convention: DecayConvention = "paper",
     watch: Watch | None = None,
     threads: int | None = None,
+    moments: Moments | None = None,
+    images: torch.Tensor | None = None,
 ) -> Indices:
     """Run E epochs on R replicas, in place on w, in compiled code.
 
@@ -92,6 +96,8 @@ def run_epochs(
         decay_convention: "paper" decays by 1 - 2 eta lambda, "appendix_a" by 1 - eta lambda.
         watch: A watch that gathers the speed, velocity and noise of the steps.
         threads: The number of threads that share the replicas. None: as many as PyTorch uses.
+        moments: The sums over all steps, of W and of its predictions.
+        images: The samples as `moments` sees them (`Moments.images`), if they are known.
 
     Returns:
         The epoch of the call, from 0, after which W was first not finite, or -1; shape (R,).
@@ -113,13 +119,10 @@ def run_epochs(
     decay = LAMBDA_FACTOR[decay_convention] * np.broadcast_to(lam, replicas)
     diverged = np.full(replicas, -1)
     rows, targets = (np.ascontiguousarray(np.swapaxes(a, 1, 2), np.float64) for a in (x, y))
-    if watch is None:
-        nothing = np.zeros((replicas, 0, 0))
-        looks = (np.iinfo(np.int64).max, 1, nothing, np.zeros((replicas, 5)), *[nothing] * 4)
-    else:
-        looks = (watch.until, watch.stride, *(a.detach().numpy() for a in watch.arrays))
-        watch.taken += len(rates) * math.ceil(order.shape[2] / batch)
-    shared = w, rows, targets, order, batch, rates, scale, decay, looks, diverged
+    steps = len(rates) * math.ceil(order.shape[2] / batch)
+    looks = _looks(watch, replicas, steps)
+    every = _every(moments, rows, images, steps)
+    shared = w, rows, targets, order, batch, rates, scale, decay, looks, every, diverged
     threads = min(replicas, threads or torch.get_num_threads())
     if threads == 1:
         run_replicas(0, replicas, *shared)
@@ -128,8 +131,9 @@ def run_epochs(
         borders = [replicas * i // threads for i in range(threads + 1)]
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(lambda a, b: run_replicas(a, b, *shared), borders[:-1], borders[1:]))
-    if watch is not None:
-        watch.sums[torch.from_numpy(diverged >= 0)] = torch.nan  # some steps were watched before
+    lost = torch.from_numpy(diverged >= 0)  # some of their steps were watched before
+    for sums in (*((watch.sums,) if watch else ()), *(moments.sums if moments else ())):
+        sums[lost] = torch.nan
     return diverged
 
 
@@ -165,6 +169,26 @@ def _check(w: Floats, x: Floats, y: Floats, order: Indices, batch: int, rates: F
         raise ValueError(f"order holds indices outside 0 to {x.shape[2] - 1}")
     if per_epoch not in (1, math.ceil(n / batch)):
         raise ValueError(f"eta {rates.shape} is neither (epochs,) nor (epochs, steps an epoch)")
+
+
+def _looks(watch: Watch | None, replicas: int, steps: int) -> tuple[Any, ...]:
+    """Return a watch as compiled code reads it, before so many steps."""
+    if watch is None:
+        nothing = np.zeros((replicas, 0, 0))
+        return (np.iinfo(np.int64).max, 1, nothing, np.zeros((replicas, 5)), *[nothing] * 4)
+    looks = (watch.until, watch.stride, *(a.detach().numpy() for a in watch.arrays))
+    watch.taken += steps
+    return looks
+
+
+def _every(
+    moments: Moments | None, rows: Floats, images: torch.Tensor | None, steps: int
+) -> tuple[Floats, ...]:
+    """Return the arrays of the sums over all steps; without moments, arrays of no column."""
+    if moments is None:
+        return tuple(np.zeros((len(rows), *shape)) for shape in NOTHING)
+    moments.steps += steps
+    return tuple(a.detach().numpy() for a in moments.arrays(torch.from_numpy(rows), images))
 
 
 def _check_watch(watch: Watch, w: Floats) -> None:

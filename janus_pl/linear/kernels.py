@@ -31,27 +31,46 @@ def _compiled(function):
         return njit(nogil=True)(function)
 
 
+# Inlined, since a call counts references to its arrays, which costs more than the sums.
+_inlined = njit(nogil=True, inline="always")
+
+
 @_compiled
-def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, diverged):
-    """Run replicas first to last - 1 through all epochs; arrays of `watch` have a leading (R,)."""
+def run_replicas(first, last, w, x, y, order, batch, rates, scale, lam, watch, moments, diverged):
+    """Run replicas first to last - 1 through all epochs.
+
+    Arrays of `watch` and `moments` have a leading (R,). Without moments, theirs have no column.
+    """
     until, stride, probes, sums, start, drift, before, slope = watch
+    images, w_sums, outputs, output_sums = moments
     for r in range(first, last):
         looks = probes[r], sums[r], start[r], drift[r], before[r], slope[r]
+        of_w = w_sums[r, 0], w_sums[r, 1], w_sums[r, 2]
+        values, flat = w[r].reshape(w[r].size), outputs[r].reshape(outputs[r].size)
+        every = images[r], outputs[r], values, *of_w, flat, output_sums[r, 0], output_sums[r, 1]
         orders = order[min(r, order.shape[0] - 1)]
-        diverged[r] = _run_replica(
-            w[r], x[r], y[r], orders, batch, rates, scale[r], lam[r], until, stride, looks
-        )
+        steps = w[r], x[r], y[r], orders
+        if batch == 1 and images.shape[2] > 0:
+            diverged[r] = _run_summed_singles(
+                *steps, rates, scale[r], lam[r], until, stride, looks, every
+            )
+        else:
+            diverged[r] = _run_replica(
+                *steps, batch, rates, scale[r], lam[r], until, stride, looks, every
+            )
 
 
 @_compiled
-def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks):
-    work = np.empty(w.shape[1])
+def _run_replica(w, x, y, order, batch, rates, scale, lam, until, stride, looks, every):
+    work = np.empty(w.shape[1]), np.empty(batch)
     for e in range(rates.shape[0]):
         index = order[min(e, order.shape[0] - 1)]
         if batch == 1:
             until = _epoch_of_singles(w, x, y, index, rates[e], scale, lam, until, stride, looks)
         else:
-            until = _epoch(w, x, y, index, batch, rates[e], scale, lam, until, stride, looks, work)
+            until = _epoch(
+                w, x, y, index, batch, rates[e], scale, lam, until, stride, looks, every, work
+            )
         if not _all_finite(w):
             return e
     return -1
@@ -80,35 +99,98 @@ def _epoch_of_singles(w, x, y, index, rates, scale, lam, until, stride, looks):
 
 
 @_compiled
-def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, work):
+def _run_summed_singles(w, x, y, order, rates, scale, lam, until, stride, looks, every):
+    """Do the same as `_run_replica` at B = 1, with the sums over all steps, which slow it down."""
+    images, outputs, values, origin, moved, square, flat, first, squared = every
+    for e in range(rates.shape[0]):
+        index = order[min(e, order.shape[0] - 1)]
+        for step in range(index.shape[0]):
+            i = index[step]
+            if until == 0:
+                _look(w, x, y, index[step : step + 1], lam, looks)
+                until = stride
+            until -= 1
+            _gather(values, origin, moved, square)
+            _gather_squares(flat, first, squared)
+            eta = scale * rates[e, min(step, rates.shape[1] - 1)]
+            keep = 1 - 2 * eta * lam
+            for a in range(w.shape[0]):
+                residual = -y[i, a]
+                for k in range(w.shape[1]):
+                    residual += w[a, k] * x[i, k]
+                _follow(outputs, a, keep, 2 * eta * residual, images, i)
+                for k in range(w.shape[1]):
+                    w[a, k] = keep * w[a, k] - 2 * eta * (residual * x[i, k])
+        if not _all_finite(w):
+            return e
+    return -1
+
+
+@_compiled
+def _epoch(w, x, y, index, batch, rates, scale, lam, until, stride, looks, every, work):
+    images, outputs, values, origin, moved, square, flat, first, squared = every
+    watched = images.shape[1] > 0
+    slope_of_row, residuals = work
     for begin in range(0, index.shape[0], batch):
         chosen = index[begin : begin + batch]
         if until == 0:
             _look(w, x, y, chosen, lam, looks)
             until = stride
         until -= 1
+        if watched:
+            _gather(values, origin, moved, square)
+            _gather_squares(flat, first, squared)
         eta = scale * rates[min(begin // batch, rates.shape[0] - 1)]
         keep = 1 - 2 * eta * lam
         rate = 2 * eta / chosen.shape[0]
         for a in range(w.shape[0]):
             row = w[a]
-            _slope_of_row(row, x, y, chosen, a, work)
+            _slope_of_row(row, x, y, chosen, a, slope_of_row, residuals)
+            if watched:
+                _follow(outputs, a, keep, rate * residuals[0], images, chosen[0])
+                for b in range(1, chosen.shape[0]):
+                    _follow(outputs, a, 1.0, rate * residuals[b], images, chosen[b])
             # W is rounded once a step, not once a sample: at rest every step rounds alike, and
             # W_perp, which forgets only at the rate eta lambda, would gather the errors.
             for k in range(row.shape[0]):
-                row[k] = keep * row[k] - rate * work[k]
+                row[k] = keep * row[k] - rate * slope_of_row[k]
     return until
 
 
+@_inlined
+def _gather(values, origin, moved, square):
+    """Add values less their origin, and the squares of that, to the sums."""
+    for k in range(values.shape[0]):
+        deviation = values[k] - origin[k]
+        moved[k] += deviation
+        square[k] += deviation * deviation
+
+
+@_inlined
+def _gather_squares(values, origin, square):
+    """Add the squares of values less their origin; the sum of W L is that of W, times L."""
+    for k in range(values.shape[0]):
+        deviation = values[k] - origin[k]
+        square[k] += deviation * deviation
+
+
+@_inlined
+def _follow(outputs, a, keep, step, images, i):
+    """Take the step of sample i on row a of W L, as W itself does."""
+    for k in range(outputs.shape[1]):
+        outputs[a, k] = keep * outputs[a, k] - step * images[i, k]
+
+
 @_compiled
-def _slope_of_row(row, x, y, chosen, a, out):
-    """Write sum_{i in S} (W x_i - y_i)_a x_i to `out`."""
+def _slope_of_row(row, x, y, chosen, a, out, residuals):
+    """Write sum_{i in S} (W x_i - y_i)_a x_i to `out`, and (W x_i - y_i)_a to `residuals`."""
     out[:] = 0.0
     for b in range(chosen.shape[0]):
         xb = x[chosen[b]]
         residual = -y[chosen[b], a]
         for k in range(row.shape[0]):
             residual += row[k] * xb[k]
+        residuals[b] = residual
         for k in range(row.shape[0]):
             out[k] += residual * xb[k]
 
@@ -121,8 +203,9 @@ def _look(w, x, y, chosen, lam, looks):
         start[:] = w
     before[:] = w
     speed = norm = along = size = spread = 0.0
+    residuals = np.empty(chosen.shape[0])
     for a in range(w.shape[0]):
-        _slope_of_row(w[a], x, y, chosen, a, slope[a])
+        _slope_of_row(w[a], x, y, chosen, a, slope[a], residuals)
         for k in range(w.shape[1]):
             slope[a, k] *= 2 / chosen.shape[0]
             speed += (slope[a, k] + 2 * lam * w[a, k]) ** 2

@@ -13,7 +13,7 @@ from torch import Tensor
 from janus_pl.data.regression import LinearProblem
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.landscape import noise
-from janus_pl.linear.replicas import LinearTraining, Snapshot, Window, pooled, window
+from janus_pl.linear.replicas import LinearTraining, Snapshot, Window, pooled
 from janus_pl.run.files import save_arrays
 from janus_pl.run.rows import Table, Value
 
@@ -35,15 +35,17 @@ class LinearRecord:
 
     def take(self) -> None:
         """Keep a snapshot of this moment for a row."""
-        run, snapshot = self.run, self.run.snapshot()
+        snapshot = self.run.snapshot()
         self._seen.append(snapshot)
-        if snapshot.watch is not None and snapshot.done > run.plan.total * 8 // 10:
-            self._windows.append((snapshot.done, window(snapshot.watch)))
+        if snapshot.window is not None:
+            self._windows.append((snapshot.done, snapshot.window))
 
     def rows(self) -> list[dict[str, float]]:
         """Return the rows since the last call; the row of this moment comes last."""
         if not self._seen or self._seen[-1].done < self.run.plan.done:
             self.take()
+        # A callback may have changed W since the snapshot, and the row's looks are of this moment.
+        self._seen[-1] = self._seen[-1]._replace(weight=self.run.weight.clone())
         return self.rows_before()
 
     def rows_before(self) -> list[dict[str, float]]:
@@ -203,5 +205,6 @@ def facts_of(
         "steps_per_epoch": data.steps_per_epoch,
         "data_seed": data.seed,
         "precision": "64-true",
+        "observed": "float64",
         "device": device.type,
     }

@@ -22,6 +22,7 @@ from janus_pl.linear.checks import (
     check_run,
     listed,
     warn_of_instability,
+    warn_of_zero_targets,
 )
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.record import LinearRecord, facts_of, save_problem, save_result
@@ -148,8 +149,13 @@ class LinearRegressor(JanusTask):
             else:
                 x, y = (a[:, :, chosen] for a in data.problem[:2])
             batch = [torch.from_numpy(a[0].T).to(self.device) for a in (x, y)]
-            margins.append(self.margins_of(batch))
-        return torch.cat(margins)
+            margins.append(self.margins_of(batch)[batch[1].any(1)])
+        found = torch.cat(margins)
+        left = n - len(found)
+        if left and not self.without_margin:  # once in a fit
+            warn_of_zero_targets(left, n)
+        self.without_margin = left
+        return found
 
     def completed(self) -> int:
         return self.replicas.plan.done
@@ -172,6 +178,7 @@ class LinearRegressor(JanusTask):
     def setup(self, stage: str) -> None:
         super().setup(stage)
         self.row.forget()
+        self.without_margin = 0
         self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
         if stage == "fit":
             self.check_run(self.trainer, self.data)

@@ -25,6 +25,7 @@ from janus_pl.linear import (
 )
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.landscape import Landscape
+from janus_pl.linear.watch import Moments
 from janus_pl.theory import decay_factor
 from janus_pl.training.restoring import check_options
 from janus_pl.training.schedules import ScheduleName, multipliers
@@ -57,10 +58,11 @@ class Snapshot(NamedTuple):
     eta_t: Tensor
     learning_rate: Tensor
     watch: Watch | None
+    window: Window | None
 
 
 class Window(NamedTuple):
-    """The steps between two rows: their number, the mean of W, the variances of W and W x.
+    """All steps between two rows: their number, the mean of W, the variances of W and W x.
 
     Shapes: mean (R, m, d), variances (R,).
     """
@@ -94,6 +96,7 @@ class LinearTraining:
         seed, lam, eta: The seed, lambda and first learning rate of each replica, (R,).
         eta_t: The sum of the learning rates of all steps, (R,).
         log_decay: The log of the product of |1 - 2 eta lambda| over all steps, (R,).
+        moments: The sums over all steps since the last record; None before the last fifth.
         diverged: The unit of time after which W was first not finite; -1 if it is finite; (R,).
     """
 
@@ -137,7 +140,8 @@ class LinearTraining:
             size = max(1, min(size, SAMPLES_AT_ONCE // self._batch))
         records, looks = (log_spaced(total, n) for n in (records_per_decade, looks_per_decade))
         self.plan = Plan(total, records, looks, size, stretch)
-        self.watch = self._new_watch()
+        self._images: Tensor | None = None
+        self._begin()
 
     @property
     def learning_rate(self) -> Tensor:
@@ -153,7 +157,7 @@ class LinearTraining:
         """Take the steps of a piece; tell whether it ends at a record."""
         ends = piece.last == self.plan.record
         if self.watch.taken >= self.watch.steps:
-            self.watch = self._new_watch()
+            self._begin()
         self.sound = self.weight.clone()
         m = self.multipliers(*piece)
         lost = self._take_steps(piece, m[None] if self.in_steps else m[:, None])
@@ -170,7 +174,8 @@ class LinearTraining:
         """Return the state of the replicas for a record."""
         watch = self.watch if self.watch.taken else None
         state = self.weight.clone(), self.log_decay.clone(), self.eta_t.clone()
-        return Snapshot(self.plan.done, *state, self.learning_rate, watch)
+        found = window(self.moments) if watch is not None and self.moments is not None else None
+        return Snapshot(self.plan.done, *state, self.learning_rate, watch, found)
 
     def epochs(self, done: int) -> float:
         """Return units of time in epochs; a whole stream is one epoch."""
@@ -200,7 +205,7 @@ class LinearTraining:
         self.plan.done = state["done"]
         self.eta_t.copy_(state["eta_t"])
         self.log_decay.copy_(state["log_decay"])
-        self.watch = self._new_watch()
+        self._begin()
 
     @property
     def _batch(self) -> int:
@@ -230,6 +235,15 @@ class LinearTraining:
         rows = (self._tensor(a.swapaxes(1, 2)) for a in few)
         return next(rows).mT, next(rows).mT
 
+    def _begin(self) -> None:
+        """Begin to watch the steps up to the next record, and in the last fifth all of them."""
+        self.watch = self._new_watch()
+        counted = self.plan.done >= self.plan.total * 8 // 10
+        self.moments = Moments(self.weight, self.probes) if counted else None
+        held = self.compiled and not self.in_steps and self._images is None
+        if self.moments is not None and held:
+            self._images = self.moments.images(self._x.mT)
+
     def _new_watch(self) -> Watch:
         units = self.plan.record - self.plan.done
         steps = max(1, units * self.steps_per_unit)
@@ -254,18 +268,24 @@ class LinearTraining:
         if self.compiled:
             w, rows, targets = (a.numpy() for a in (self.weight, x, y))
             lam, eta = self.lam.numpy(), self.eta.numpy()
-            return torch.from_numpy(
-                run_epochs(w, rows, targets, order, batch, rates, lam, eta, convention, self.watch)
+            images = None if self.in_steps else self._images
+            lost = run_epochs(
+                *(w, rows, targets, order, batch, rates, lam, eta, convention, self.watch),
+                moments=self.moments,
+                images=images,
             )
+            return torch.from_numpy(lost)
         index = None if order is None else self._tensor(order)
         return run_epochs_torch(
-            self.weight, x, y, index, batch, rates, self.lam, self.eta, convention, self.watch
+            *(self.weight, x, y, index, batch, rates, self.lam, self.eta, convention),
+            self.watch,
+            self.moments,
         )
 
 
-def window(watch: Watch) -> Window:
-    """Return the window of steps that a watch looked at."""
-    return Window(watch.steps, watch.mean, watch.variance, watch.probe_variance)
+def window(moments: Moments) -> Window:
+    """Return the window of steps that moments are of."""
+    return Window(moments.steps, moments.mean, moments.variance, moments.probe_variance)
 
 
 def pooled(windows: Sequence[Window], probes: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,6 +58,8 @@ class Description:
         data: The facts of the data (`janus_pl.data.DataFacts`), in plain values: its fingerprint,
             counts and source. `changes` lists the changes of data that a user allowed in mid-run.
         precision: The trainer's precision, such as `32-true`.
+        observed: The dtype that margins, ranks and all other looks at the weights are computed in,
+            without TF32; None in records of before.
         device: The device, such as `cpu` or `NVIDIA H200`.
         processes: The number of processes.
         versions: The versions of the packages behind the numbers.
@@ -84,6 +86,7 @@ class Description:
     data_seed: int | None = None
     data: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
+    observed: str | None = None
     device: str = "cpu"
     processes: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -45,6 +45,7 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "data": data_of(trainer).to_plain(),
         "seed": seed_in_force(),
         "precision": str(trainer.precision),
+        "observed": "float64" if trainer.precision == "64-true" else "float32",
         "device": _device(trainer),
         "processes": trainer.world_size,
         "versions": _versions(),

@@ -13,6 +13,7 @@ from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import record_of
 from janus_pl.run.rows import AXES
 from janus_pl.training.any_module import AnyModule
+from janus_pl.training.clock import epochs_reached
 from janus_pl.training.lightning import epoch_metrics
 
 
@@ -25,6 +26,8 @@ class EpochRows(Callback):
     Attributes:
         subject: The answers for the module of this fit; None between two fits.
     """
+
+    place = 2  # after the callbacks that look
 
     def __init__(self) -> None:
         self.subject: AnyModule | None = None
@@ -107,7 +110,7 @@ class EpochRows(Callback):
 
     def _complete(self, trainer: Trainer) -> None:
         subject = self.row_subject
-        times = (subject.completed(), trainer.global_step, subject.eta_t)
+        times = (epochs_reached(trainer), trainer.global_step, subject.eta_t)
         subject.row.complete(trainer, dict(zip(AXES, times, strict=True)))
 
     def _take(self, metrics: Mapping[str, float]) -> bool:

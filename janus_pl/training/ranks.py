@@ -28,6 +28,7 @@ class Ranks:
     def __init__(self, trainer: Trainer | None = None) -> None:
         self.rank = 0 if trainer is None else trainer.global_rank
         self.size = 1 if trainer is None else trainer.world_size
+        self._trainer = trainer
 
     def own(self, samples: Tensor) -> Tensor:
         """Return this process's share of samples (n, ...), a view."""
@@ -53,6 +54,14 @@ class Ranks:
         whole[self.rank :: self.size] = share
         torch.distributed.all_reduce(whole)  # every entry is a number plus zeros: exact
         return whole
+
+    def agree(self, answer: bool) -> bool:
+        """Return whether every process answers yes, so that all of them go the same way."""
+        if self._trainer is None or self.size == 1:
+            return answer
+        votes = torch.full((), float(answer), device=self._trainer.strategy.root_device)
+        self.add_up([votes])
+        return bool(votes == self.size)
 
 
 def backward_alone(strategy: Strategy) -> AbstractContextManager[None]:

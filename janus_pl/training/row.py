@@ -27,6 +27,7 @@ class Row:
         self.values: dict[str, Value] = {}
         self.numbers: dict[str, float] = {}
         self._axes: dict[str, float] | None = None
+        self._completed: dict[str, Value] = {}
 
     @property
     def waits(self) -> bool:
@@ -36,6 +37,17 @@ class Row:
     def put(self, values: Mapping[str, Value]) -> None:
         """Add values; a key that is there already takes the new value."""
         self.values.update(values)
+
+    def leave_out(self, prefix: str) -> list[str]:
+        """Drop the values whose keys begin so, and return these keys."""
+        keys = [key for key in self.values if key.startswith(prefix)]
+        for key in keys:
+            del self.values[key]
+        return keys
+
+    def back(self) -> None:
+        """Drop what was added after the row was completed, for it is of other weights."""
+        self.values = dict(self._completed)
 
     def complete(self, trainer: Trainer, axes: Mapping[str, float]) -> None:
         """Close the row, except for callbacks that still run after it.
@@ -49,7 +61,7 @@ class Row:
             trainer: The trainer of the run.
             axes: The `epoch`, `trainer/global_step` and `eta_t`.
         """
-        self._axes = dict(axes)
+        self._axes, self._completed = dict(axes), dict(self.values)
         row = {**self.values, **axes}
         self.numbers = {k: float(v) for k, v in row.items() if isinstance(v, int | float)}
         tensors = torch.tensor([*self.numbers.values()], dtype=torch.float64)

@@ -73,6 +73,7 @@ class Subject(ABC):
         margin: The kind of its margins: `normalized`, `raw` or `none`.
         shares_samples: Whether the processes of a run share its samples, and each of them has the
             results of all samples. If not, each process looks by itself.
+        without_margin: The number of samples that `margins` left out, for they have none.
         planned: The length of the run in the units of `completed`, if a progress bar should show
             the whole run and not an epoch; else None.
     """
@@ -81,6 +82,7 @@ class Subject(ABC):
     row: Row
     margin: MarginKind = "none"
     shares_samples: bool = True
+    without_margin: int = 0
     planned: int | None = None
 
     def start(self) -> None:
@@ -125,7 +127,7 @@ class Subject(ABC):
     def margins(self) -> Tensor:
         """Return the margins of all N training samples in the unit of `margin`, (N,).
 
-        They are in data order, if it is known.
+        They are in data order, if it is known. Samples without one (y = 0) are left out.
         """
         raise NotOffered("it has no margins")
 

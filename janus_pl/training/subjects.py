@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities import rank_zero_info
 
 from janus_pl.data.fingerprint import SHOWN
@@ -13,6 +14,7 @@ from janus_pl.run.description import CHANGES, KEY
 from janus_pl.run.logger import RunLogger, known_as, record_description
 from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.any_module import AnyModule
+from janus_pl.training.checks import check_rows
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
 from janus_pl.training.restoring import Restoring
@@ -38,7 +40,8 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     """Add the callbacks that a fit needs besides those that look; call it in `setup`.
 
     They measure the run and write its record. For somebody else's module they write its rows, too.
-    A resumed run goes on with its record.
+    A resumed run goes on with its record. Callbacks that look come after those that may change the
+    weights, so that a row is of one set of weights.
     """
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
@@ -56,6 +59,13 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
         record = RunRecord()
         record.prepare(trainer)  # before callbacks that save checkpoints get ready
         callbacks.append(record)
+    # A new list: Lightning is iterating over the old one.
+    trainer.callbacks = sorted(callbacks, key=_place)  # type: ignore[attr-defined]
+
+
+def _place(callback: Callback) -> int:
+    """Return the place of a callback: those that change weights, look, write rows, and save."""
+    return 3 if isinstance(callback, Checkpoint) else getattr(callback, "place", 0)
 
 
 def _prepare_rows(trainer: Trainer, module: LightningModule) -> None:
@@ -82,6 +92,8 @@ class Describes(Callback):
         changed: Whether the checkpoint is of other data than those of now.
     """
 
+    place = 2
+
     def __init__(self, allow_data_change: bool = False) -> None:
         self.allow_data_change = allow_data_change
         self.changes: list[dict[str, Any]] = []
@@ -90,6 +102,7 @@ class Describes(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.changes, self.changed = [], False
         if stage == "fit":
+            check_rows(trainer)
             prepare(trainer, pl_module)
 
     def on_load_checkpoint(

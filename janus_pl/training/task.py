@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from janus_pl.run.description import MarginKind
+from janus_pl.training.checks import check_rows
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
@@ -74,6 +75,8 @@ class JanusTask(LightningModule, Subject):
 
     def setup(self, stage: str) -> None:
         self._stage = stage
+        if stage == "fit":
+            check_rows(self.trainer)
 
     # Going on from a checkpoint
 

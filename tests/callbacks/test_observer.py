@@ -34,13 +34,17 @@ class Looks(Observer):
 def new_trainer(total: int = 10**6) -> Any:
     """A trainer before its first epoch."""
     progress = SimpleNamespace(current=SimpleNamespace(processed=0))
+    batches = SimpleNamespace(current=SimpleNamespace(completed=0))
     return SimpleNamespace(
         current_epoch=0,
         max_epochs=total,
         max_steps=-1,
         global_step=0,
         should_stop=False,
-        fit_loop=SimpleNamespace(epoch_progress=progress),
+        num_training_batches=1,
+        fit_loop=SimpleNamespace(
+            epoch_progress=progress, epoch_loop=SimpleNamespace(batch_progress=batches)
+        ),
         callbacks=[],
         loggers=[],
         optimizers=[],

@@ -122,7 +122,7 @@ def test_velocity_is_the_mean_over_the_minibatches(
         assert row[f"velocity/{layer}"] == pytest.approx(expected, rel=1e-10)
 
 
-def test_gd_takes_its_margins_from_the_training_forward(
+def test_gd_measures_after_the_step_by_one_more_forward(
     tmp_path: Path, fit: Any, small_task: Any, small_loader: Any
 ) -> None:
     forwards = 0
@@ -135,10 +135,24 @@ def test_gd_takes_its_margins_from_the_training_forward(
     task.network.register_forward_hook(count)
     loader = small_loader(batch_size="full")
     rows = wandb_rows(tmp_path, fit, task, loader, [MarginHistogram(1)], epochs=4)
-    assert forwards == 1 + 4, "a pass for the initialization, then the training forwards alone"
-    assert [row["measured_step"] for row in rows] == [0, 0, 1, 2, 3]
-    assert rows[0]["margin/mean"] == pytest.approx(rows[1]["margin/mean"], rel=1e-6)
-    assert all("train/loss" in row for row in rows)
+    assert forwards == 1 + 2 * 4, "a look at the start and one after each step"
+    assert [row["measured_step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert [row["trainer/global_step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert rows[0]["margin/mean"] != pytest.approx(rows[1]["margin/mean"], rel=1e-6)
+    assert rows[1]["train/loss_running"] == pytest.approx(rows[0]["train/loss"], rel=1e-6)
+
+
+def test_gd_looks_where_sgd_does(
+    tmp_path: Path, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    measured = {}
+    for size in ("full", 8):
+        loader = small_loader(batch_size=size)
+        folder, looks = tmp_path / str(size), [MarginHistogram(4)]
+        rows = wandb_rows(folder, fit, small_task(), loader, looks, epochs=7)
+        measured[size] = [row["epoch"] for row in rows if "margin/mean" in row]
+        assert measured[size] == [row["epoch"] for row in rows if "train/loss" in row]
+    assert measured["full"] == measured[8] == [0, 1, 2, 4, 7]
 
 
 def test_schedules_and_the_last_epoch() -> None:
@@ -155,7 +169,7 @@ def test_the_last_epoch_is_always_recorded(
     task, loader = small_task(), small_loader()
     callbacks = [MarginHistogram(100), LayerVelocity(100), LayerRank(100)]
     row = wandb_rows(tmp_path, fit, task, loader, callbacks, **end)[-1]
-    assert row["epoch"] == 7
+    assert row["epoch"] == (7 if "max_steps" not in end else pytest.approx(20 / 3, rel=1e-12))
     assert {"margin/mean", "velocity/fc1", "rank/fc1", "train/loss"} <= set(row)
 
 
@@ -214,7 +228,6 @@ def test_a_second_fit_starts_afresh(fit: Any, small_task: Any, small_loader: Any
     fit(used, small_loader(n=20), 2, [MarginHistogram(1)])
     fresh.load_state_dict(used.state_dict())
     again, expected = first_margins(used), first_margins(fresh)
-    assert again.step == expected.step == 0
     assert torch.equal(again.margins, expected.margins)
     assert used._epoch.eta_t == fresh._epoch.eta_t
 

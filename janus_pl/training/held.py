@@ -1,0 +1,46 @@
+"""A copy of a module's weights, by which a cached number knows the weights that it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+# By the bytes of an entry; bits are compared, so that a NaN equals itself.
+BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class HeldWeights:
+    """The parameters and buffers of a module as they are now.
+
+    The weights themselves are compared, and not a counter: a counter of steps is set back by
+    tuners, and PyTorch's counter of versions does not see what is written through `.data`.
+
+    Args:
+        module: The module.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._held = [tensor.detach().clone() for tensor in _state(module)]
+
+    def unchanged(self) -> bool:
+        """Tell whether the module's weights are still these, bit for bit; the host waits."""
+        now = [*_state(self._module)]
+        pairs = zip(self._held, now, strict=True) if len(now) == len(self._held) else [(None, None)]
+        return all(_same(held, tensor) for held, tensor in pairs)
+
+
+def _state(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _same(held: Tensor | None, now: Tensor | None) -> bool:
+    if held is None or now is None or held.dtype != now.dtype or held.shape != now.shape:
+        return False
+    bits = BITS.get(held.element_size())
+    if bits is None or held.is_complex() or held.device != now.device:
+        return torch.equal(held.to(now.device), now)
+    return torch.equal(held.view(bits), now.detach().view(bits))
