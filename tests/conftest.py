@@ -41,7 +41,11 @@ settings.load_profile("ours")
 
 
 def pytest_configure() -> None:
-    """Let signals act as in a terminal: under `nohup` or `&` some of them are ignored."""
+    """Let signals act as in a terminal, of which `nohup` ignores some, and keep W&B quiet.
+
+    W&B keeps the environment of its first start in a process, which may be in a module's fixture.
+    """
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     for signum, usual in ((signal.SIGHUP, signal.SIG_DFL), (signal.SIGINT, default_int_handler)):
         if signal.getsignal(signum) == signal.SIG_IGN:
             signal.signal(signum, usual)
