@@ -14,6 +14,7 @@ from janus_pl.run.description import CHANGES, KEY
 from janus_pl.run.logger import RunLogger, known_as, record_description
 from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.any_module import AnyModule
+from janus_pl.training.callback_checks import check_callbacks
 from janus_pl.training.checks import check_rows
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
@@ -43,6 +44,7 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     A resumed run goes on with its record. Callbacks that look come after those that may change the
     weights, so that a row is of one set of weights.
     """
+    check_callbacks(trainer, module)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
