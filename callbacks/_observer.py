@@ -166,7 +166,7 @@ class Observer(Callback, ABC):
         subject = subject_of(trainer, module)
         try:
             with full_precision(module.device):
-                subject.put(self.observe(trainer, subject))
+                subject.put(self.observe(trainer, subject), self)
         except NotOffered as reason:
             self.refuse(subject, reason)
 

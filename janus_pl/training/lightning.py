@@ -59,7 +59,7 @@ PRIVATE = (
     ),
     Private(_FitLoop, "skip", "A resumed run with no step left still ends properly."),
     Private(_FitLoop, "_load_combined_loader_states", "ExactResume hands loaders their position."),
-    Private(Trainer, "_results", "EpochRows puts Lightning's own metrics of an epoch on its row."),
+    Private(Trainer, "_results", "EpochMetrics puts Lightning's metrics of an epoch on its row."),
     Private(Strategy, "_checkpoint_io", "A strategy's own way to store checkpoints is respected."),
     Private(Callback, "_generate_state_key", "Observer tells apart two of a kind in a checkpoint."),
     Private(ModelCheckpoint, "_every_n_epochs", "RunCheckpoint saves every n epochs by it."),

@@ -186,9 +186,17 @@ class Subject(ABC):
     def completed(self) -> int:
         """Return the completed epochs, by which callbacks count; in a pass over a stream, steps."""
 
-    def put(self, values: Mapping[str, Value]) -> None:
-        """Add values to the row of this epoch."""
-        self.row.put(values)
+    def put(self, values: Mapping[str, Value], by: object = None) -> None:
+        """Add values to the row of this epoch.
+
+        Args:
+            values: The values.
+            by: The callback that writes them, for its keys are its own.
+
+        Raises:
+            UsageError: Another one has written one of these keys.
+        """
+        self.row.put(values, by)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of `Description` that only the subject knows."""

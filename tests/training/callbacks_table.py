@@ -197,8 +197,9 @@ def takes_the_size(run: Run) -> bool:
 
 
 def follows_the_rate(run: Run) -> bool:
-    seen = run.callback.lrs  # by group of the optimizer
-    return len(seen) > 0 and [*seen.values()] == [[rate] * 3 for rate in run.rates]
+    names = [key for key in run.rows[1] if key.startswith("lr-")]  # by group of the optimizer
+    rows = [[row[name] for name in names] for row in run.rows[1:]]
+    return len(names) > 0 and rows == [run.rates] * 3
 
 
 def freezes(run: Run) -> bool:
