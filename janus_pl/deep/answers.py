@@ -30,6 +30,11 @@ class Answers(HoldsOut):
         decay: The parameters that lambda acts on.
     """
 
+    keys = (
+        *("rho", "rho_learned", "learning_rate", "measured_step"),
+        *("train/loss", "train/error", "train/loss_running", "train/error_running"),
+        *("equilibrium/residual", "equilibrium/common_mode"),
+    )
     network: DeepReLU
     parametrization: Parametrization
     normalization: str

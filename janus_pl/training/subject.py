@@ -74,6 +74,8 @@ class Subject(ABC):
         shares_samples: Whether the processes of a run share its samples, and each of them has the
             results of all samples. If not, each process looks by itself.
         without_margin: The number of samples that `margins` left out, for they have none.
+        keys: The keys that the module itself puts on a row; LAYER stands for a layer's name, and *
+            for anything.
         planned: The length of the run in the units of `completed`, if a progress bar should show
             the whole run and not an epoch; else None.
     """
@@ -83,6 +85,7 @@ class Subject(ABC):
     margin: MarginKind = "none"
     shares_samples: bool = True
     without_margin: int = 0
+    keys: Sequence[str] = ()
     planned: int | None = None
 
     def start(self) -> None:

@@ -19,6 +19,7 @@ from janus_pl.training.checks import check_rows
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_metrics import EpochMetrics
 from janus_pl.training.epoch_rows import EpochRows
+from janus_pl.training.monitors import settle_monitors
 from janus_pl.training.restoring import Restoring
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.same_data import changes_in, changes_since, facts_of
@@ -109,6 +110,8 @@ class Describes(Callback):
         self.changes, self.changed = [], False
         if stage == "fit":
             check_rows(trainer)
+            if not isinstance(pl_module, Subject):
+                settle_monitors(trainer, pl_module)
             prepare(trainer, pl_module)
 
     def on_load_checkpoint(

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 from janus_pl.run.description import MarginKind
 from janus_pl.training.callback_checks import check_callbacks
 from janus_pl.training.checks import check_rows
+from janus_pl.training.monitors import settle_monitors
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
@@ -48,6 +49,7 @@ class JanusTask(LightningModule, Subject):
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         if self.trainer.state.fn == "fit":
             check_callbacks(self.trainer, self)  # before the callbacks' own `setup`
+            settle_monitors(self.trainer, self)
         described = any(isinstance(each, Describes) for each in given)
         return [Restoring()] if described else [Restoring(), Describes()]
 

@@ -81,11 +81,11 @@ def observers() -> list[Callback]:
     """Looks that come in mid-cadence, at the end, and at every epoch."""
     return [
         MarginHistogram(3),
-        LayerVelocity(1, full_every_n_epochs=2),
-        LayerVelocity(2, full_every_n_epochs=0),
+        LayerVelocity(1, full_every_n_epochs=2, layers=["conv*"]),
+        LayerVelocity(2, full_every_n_epochs=0, layers=["fc*"]),
         LayerRank(2),
-        UpdateSplit(1),
-        UpdateSplit(3),
+        UpdateSplit(1, layers=["conv*"]),
+        UpdateSplit(3, layers=["fc*"]),
         GradientNoise(2, batch_size=4, batches=2),
         EquilibriumResidual(3),
         NeuralCollapse(2),
@@ -116,7 +116,7 @@ CASES = {
     "with replacement": Case(observers, loader={"order": "with_replacement"}),
     "Adam": Case(task={"optimizer": torch.optim.Adam, "learning_rate": 0.001}),
     "tail bound": Case(
-        lambda: [RankBound(window=4), RankBound(2)],
+        lambda: [RankBound(window=4, layers=["conv*"]), RankBound(2, layers=["fc*"])],
         task={"optimizer": plain_sgd, "weight_decay": 0.3},
         loader={"n": 5, "batch_size": 2},
     ),
