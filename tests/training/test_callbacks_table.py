@@ -160,3 +160,16 @@ def test_a_refused_callback_is_exit_code_2_and_makes_nothing(
     assert row.refused[kind] in lines[0]
     assert path.rpartition(".")[2] in lines[0]
     assert list(tmp_path.iterdir()) == []
+
+
+class Closed(table.Backed):
+    """Somebody else's module that trains by LBFGS, whose steps evaluate the loss again."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.LBFGS(self.parameters(), 0.1)
+
+
+def test_somebody_elses_module_may_use_a_closure(fit: Any, rows: Any) -> None:
+    fit(Closed(), Samples(batch_size=20).train_dataloader(), 2, [LayerRank(1)])
+    assert [row["epoch"] for row in rows] == [0, 1, 2]
+    assert rows[2]["own/loss"] < rows[1]["own/loss"]

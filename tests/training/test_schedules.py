@@ -129,6 +129,12 @@ def test_groups_keep_the_decay_that_they_bring_and_share_the_rate() -> None:
             lambda g, lr: torch.optim.SparseAdam([p for group in g for p in group["params"]], lr),
             "SparseAdam",
         ),
+        (torch.optim.LBFGS, "^model.optimizer: got 'LBFGS', allowed: .*no closure"),
+        (lambda g, lr: torch.optim.LBFGS(g, lr), "^model.optimizer: got 'LBFGS'.*no closure"),
+        (
+            lambda g, lr: torch.optim.LBFGS([p for group in g for p in group["params"]], lr),
+            "^model.optimizer: got 'LBFGS'.*no closure",
+        ),
     ],
 )
 def test_an_optimizer_that_would_not_do_is_named(factory: Any, message: str) -> None:
