@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR
 
 from callbacks import (
     EquilibriumResidual,
@@ -31,6 +31,7 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
+from janus_pl import SequentialLR
 from janus_pl.errors import DivergenceError
 from janus_pl.run.journal import Journal
 from janus_pl.run.logger import RunLogger
@@ -110,6 +111,17 @@ EPOCHS = 5
 CASES = {
     "looks": Case(observers),
     "cosine": Case(task={"schedule": "cosine"}),
+    "cosine over steps": Case(task={"schedule": "cosine", "schedule_interval": "step"}),
+    "warm-up, then cosine": Case(
+        task={
+            "schedule": lambda optimizer: SequentialLR(
+                optimizer,
+                [lambda o: LinearLR(o, 0.1, total_iters=4), lambda o: CosineAnnealingLR(o, 11)],
+                [4],
+            ),
+            "schedule_interval": "step",
+        }
+    ),
     "a schedule that asks for the run's length": Case(
         task={"schedule": lambda optimizer: OneCycleLR(optimizer, 0.05, total_steps=EPOCHS)}
     ),

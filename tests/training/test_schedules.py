@@ -18,7 +18,7 @@ from janus_pl.training.schedules import (
     check_end,
     multiplier,
     multipliers,
-    planned_epochs,
+    planned,
 )
 
 FORMULAS = {
@@ -62,7 +62,7 @@ def trainer_of(steps: float, batches: float, **options: Any) -> Any:
     [(30, 10, 3), (31, 10, 4), (39, 10, 4), (1, 10, 1), (0, 10, 1), (5, 0, 5), (7, 1, 7)],
 )
 def test_epochs_to_run_are_rounded_up(steps: int, batches: int, epochs: int) -> None:
-    assert planned_epochs(trainer_of(steps, batches)) == epochs
+    assert planned(trainer_of(steps, batches)) == epochs
 
 
 @every
