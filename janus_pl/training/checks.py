@@ -1,4 +1,4 @@
-"""Options under which a row's numbers would not be of one set of weights in float32 or better."""
+"""Callbacks under which a row's numbers would not be of one set of weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ AVERAGES = StochasticWeightAveraging, WeightAveraging
 
 
 def check_rows(trainer: Trainer) -> None:
-    """Refuse averages of weights, and weights of half precision.
+    """Refuse averages of weights.
 
     An average is in checkpoints and in `val/*` while `margin/*` and ranks are of the weights in
-    training, and weights of half precision have margins of 0.
+    training.
 
     Args:
         trainer: The trainer before its fit.
@@ -27,7 +27,3 @@ def check_rows(trainer: Trainer) -> None:
             allowed = "no average of weights: val/* and checkpoints would be of the average, "
             allowed += "ranks and margins of the weights in training"
             raise UsageError("trainer.callbacks", type(callback).__name__, allowed)
-    precision = str(trainer.precision)
-    if precision.startswith("transformer-engine") or precision in ("16-true", "bf16-true"):
-        allowed = "32-true, 64-true or bf16-mixed, for ranks and margins need float32 weights"
-        raise UsageError("trainer.precision", precision, allowed)

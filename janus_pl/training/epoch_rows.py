@@ -71,7 +71,8 @@ class EpochRows(Callback):
         self.row_subject.count(False)  # other callbacks' looks are no part of a step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._in_step = False
+        # A validation within an epoch is of other weights than the epoch's row.
+        self._in_step = not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._in_step = False

@@ -17,6 +17,7 @@ from janus_pl.training.any_module import AnyModule
 from janus_pl.training.checks import check_rows
 from janus_pl.training.describe import data_of, measure
 from janus_pl.training.epoch_rows import EpochRows
+from janus_pl.training.options import check_loaders, check_trainer_options
 from janus_pl.training.restoring import Restoring
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.same_data import changes_in, changes_since, facts_of
@@ -42,7 +43,12 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     They measure the run and write its record. For somebody else's module they write its rows, too.
     A resumed run goes on with its record. Callbacks that look come after those that may change the
     weights, so that a row is of one set of weights.
+
+    Raises:
+        UsageError: The run cannot keep an option of the trainer.
     """
+    check_trainer_options(trainer, module)
+    check_rows(trainer)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
@@ -102,7 +108,6 @@ class Describes(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.changes, self.changed = [], False
         if stage == "fit":
-            check_rows(trainer)
             prepare(trainer, pl_module)
 
     def on_load_checkpoint(
@@ -116,6 +121,7 @@ class Describes(Callback):
         self.changed = len(self.changes) > len(changes_in(described))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_loaders(trainer)
         subject = subject_of(trainer, pl_module)
         subject.start()
         described = measure(trainer, subject, pl_module)
