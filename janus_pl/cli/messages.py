@@ -42,7 +42,7 @@ def usage_message(error: BaseException) -> str | None:
             return str(link)
         link = link.__cause__ or link.__context__
     # If several types were tried, only the UsageError's text is left, as a line among theirs.
-    quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
+    quoted = re.search(r"^\s*(?:- )?(\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
     return quoted[1] if quoted else None
 
 
