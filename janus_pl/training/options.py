@@ -116,8 +116,8 @@ def _of_fit(trainer: Any, module: LightningModule) -> Iterator[Answer]:
 def check_precision(precision: object, scaled: bool = False) -> None:
     """Refuse all precisions but those with weights of float32 or better and unscaled gradients.
 
-    Weights of half precision have margins of 0. A gradient scaler makes each velocity 65,536 times
-    too large, and its overflow looks like a divergence.
+    Weights of half precision have margins of 0. A gradient scaler multiplies the gradients that
+    velocities are taken of, and its ordinary overflow looks like a divergence.
 
     Args:
         precision: The option; None stands for 32-true.
