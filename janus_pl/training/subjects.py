@@ -47,8 +47,6 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     Raises:
         UsageError: The run cannot keep an option of the trainer.
     """
-    check_trainer_options(trainer, module)
-    check_rows(trainer)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
@@ -62,6 +60,7 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     if foreign:
         _prepare_rows(trainer, module)
     if recorded and _first(trainer, RunRecord) is None:
+        check_trainer_options(trainer, module)  # before a folder is made
         record = RunRecord()
         record.prepare(trainer)  # before callbacks that save checkpoints get ready
         callbacks.append(record)
@@ -108,6 +107,8 @@ class Describes(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.changes, self.changed = [], False
         if stage == "fit":
+            check_trainer_options(trainer, pl_module)
+            check_rows(trainer)
             prepare(trainer, pl_module)
 
     def on_load_checkpoint(
