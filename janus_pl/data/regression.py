@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from janus_pl.data.csv_files import as_names
 from janus_pl.data.fingerprint import DataFacts, fingerprint
 from janus_pl.data.linear_files import (
     MOST,
@@ -113,8 +114,8 @@ class LinearProblem(LightningDataModule):
         seed: int | None = None,
         replicas: int = 1,
         layout: Layout | None = None,
-        x_columns: list[str] | None = None,
-        y_columns: list[str] | None = None,
+        x_columns: list[str | int] | None = None,
+        y_columns: list[str | int] | None = None,
     ) -> None:
         super().__init__()
         self._asked = {"num_train": num_train, "dim": dim, "outputs": outputs}
@@ -136,7 +137,7 @@ class LinearProblem(LightningDataModule):
             raise UsageError("data.seed", seed, f"an integer from 0 to {MOST_SEED}")
         if source not in ("gaussian", "toy") and Path(source).suffix.lower() not in SUFFIXES:
             raise UsageError("data.source", source, SOURCES)
-        self._file_options = FileOptions(layout, x_columns, y_columns)
+        self._file_options = FileOptions(layout, as_names(x_columns), as_names(y_columns))
         check_options(source, self._file_options)
         self.source, self.seed, self.replicas = source, seed, replicas
         self.informative, self.empty, self.order = informative, empty, order
