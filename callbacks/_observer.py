@@ -71,12 +71,14 @@ class Observer(Callback, ABC):
     Attributes:
         keys: The keys that it may put on a row, by which a monitor is known to come; LAYER stands
             for a layer's name, and * for anything. None: any.
+        tables: The keys of its tables.
 
     Raises:
         UsageError: n is no integer from 0 up.
     """
 
     keys: tuple[str, ...] | None = None  # of somebody else's: not known before the first look
+    tables: tuple[str, ...] = ()
     place = 1  # after the callbacks that may change the weights
 
     def __init__(self, every_n_epochs: int) -> None:

@@ -51,6 +51,7 @@ class LayerRank(LayerObserver):
         *("rank/LAYER", "stable_rank/LAYER", "effective_rank/LAYER"),
         *("rank_absolute_*/LAYER", "rank_relative_*/LAYER"),
     )
+    tables: tuple[str, ...] = ("spectrum_table",)
 
     def __init__(
         self,

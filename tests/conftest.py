@@ -88,6 +88,8 @@ def quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
         import wandb
 
         wandb.finish()
+        if os.environ.get("WANDB_MODE") != "offline":
+            wandb.teardown()  # else the next test would start with what this one has set
 
 
 @pytest.fixture(scope="session")

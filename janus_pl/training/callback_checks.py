@@ -19,6 +19,7 @@ from lightning.pytorch.callbacks import (
 from torch import nn
 
 from janus_pl.errors import UsageError
+from janus_pl.training.row import two_writers
 from janus_pl.training.subject import Subject
 
 _AVERAGE = (
@@ -72,8 +73,23 @@ def check_callbacks(trainer: Trainer, module: LightningModule) -> None:
     if isinstance(module, Subject):
         refuse(trainer, REFUSED_OURS)
     given: Sequence[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    _check_writers(given)
     if any(isinstance(callback, BackboneFinetuning) for callback in given):
         _check_backbone(module)
+
+
+def _check_writers(callbacks: Sequence[Callback]) -> None:
+    """Refuse two callbacks that write one key, before the run; keys of layers show at a row."""
+    writers: dict[str, Callback] = {}
+    for callback in callbacks:
+        if not getattr(callback, "every_n_epochs", 1):
+            continue  # it is off
+        for key in (*(getattr(callback, "keys", None) or ()), *getattr(callback, "tables", ())):
+            if "LAYER" in key or "*" in key:
+                continue
+            other = writers.setdefault(key, callback)
+            if other is not callback:
+                raise two_writers(other, callback, key)
 
 
 def refuse(trainer: Trainer, table: Mapping[type, str]) -> None:

@@ -53,9 +53,7 @@ class Row:
             # The module completes what a callback of ours has begun: one number for both.
             ours = None in (other, by) and LOG not in (other, by)
             if other is not by and not ours:
-                first, second = _called(other), _called(by)
-                both = f"{first} twice" if first == second else f"{first} and {second}"
-                raise UsageError("trainer.callbacks", both, f"one writer of each key; both: {key}")
+                raise two_writers(other, by, key)
         self.values.update(values)
 
     def leave_out(self, prefix: str) -> list[str]:
@@ -105,6 +103,13 @@ class Row:
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore the row from a checkpoint."""
         self.values, self._axes = row_of(state["row"]), state["axes"] and dict(state["axes"])
+
+
+def two_writers(first: object, second: object, key: str) -> UsageError:
+    """Return the error that two writers have one key."""
+    names = _called(first), _called(second)
+    both = f"{names[0]} twice" if names[0] == names[1] else " and ".join(names)
+    return UsageError("trainer.callbacks", both, f"one writer of each key; both: {key}")
 
 
 def _called(writer: object) -> str:

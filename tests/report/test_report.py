@@ -72,8 +72,11 @@ def test_it_draws_what_it_can_and_says_why_it_draws_no_more(
     [
         ([], "error: report: got ''"),
         (["nowhere"], "error: RUN: got 'nowhere', allowed: a folder"),
-        (["runs", "--x", "day"], "error: report: got \"argument --x: invalid choice: 'day'"),
-        (["runs", "--ot", "x"], "error: report: got 'runs --ot x', allowed: RUN..."),
+        (["runs", "--x", "day"], "error: --x: got 'day', allowed: 'epoch', 'step', 'eta_t'"),
+        (
+            ["runs", "--ot", "x"],
+            "error: report: got '--ot', allowed: a valid option, the nearest is --out",
+        ),
         (["runs", "--out", "runs/file/x"], "error: runs/file/x: cannot be written: Not a dir"),
         (["runs", "--log", "--project", "../x"], "error: --project: got '../x'"),
     ],

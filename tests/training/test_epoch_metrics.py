@@ -116,7 +116,9 @@ def test_the_rate_of_a_monitor_is_on_the_row_of_its_epoch(
 
 
 class Again(LayerRank):
-    """A second one of a kind."""
+    """A second one of a kind, which says of no table that it writes it."""
+
+    tables = ()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,6 +142,22 @@ def test_one_that_is_there_twice_is_refused_on_the_command_line(
     (line,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
     assert line.startswith("error: trainer.callbacks: got 'LayerRank twice', allowed: one writer")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_would_only_be_written_at_the_end_is_refused_at_the_start(
+    rows: Any, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    two = [LayerRank(1, layers=["conv*"]), LayerRank(1, layers=["fc*"])]
+    with pytest.raises(UsageError, match=r"got 'LayerRank twice', .* both: spectrum_table"):
+        fit(small_task(), small_loader(), callbacks=two)
+    assert rows == []
+
+
+def test_one_that_is_off_writes_nothing(
+    rows: Any, fit: Any, small_task: Any, small_loader: Any
+) -> None:
+    fit(small_task(), small_loader(), callbacks=[LayerRank(0), LayerRank(1)])
+    assert "spectrum_table" in rows[-1]
 
 
 def test_two_of_a_kind_with_keys_of_their_own_are_accepted(

@@ -107,7 +107,6 @@ LINE += ["--data.batch_size=8"]
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["janus_pl"])
-    monkeypatch.setenv("WANDB_MODE", "disabled")
     return tmp_path
 
 

@@ -124,11 +124,8 @@ def test_json_is_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
             "error: verify: got '', allowed: RUN... [--unfinished] [--json FILE]",
         ),
         (["nowhere"], "error: RUN: got 'nowhere', allowed: a folder with W&B's records"),
-        (
-            ["RUNS", "--jsn", "x"],
-            "--jsn x', allowed: RUN... [--unfinished]",
-        ),
-        (["RUNS", "--json"], "error: verify: got 'argument --json: expected one argument'"),
+        (["RUNS", "--jsn", "x"], "got '--jsn', allowed: a valid option, the nearest is --json"),
+        (["RUNS", "--json"], "error: --json: got None, allowed: a value; RUN..."),
         (["RUNS", "--json", "no/where.json"], "error: --json: got 'no/where.json', allowed: a fil"),
         (["RUNS", "--json", "RUNS"], "allowed: a file to write to (Is a directory)"),
     ],
