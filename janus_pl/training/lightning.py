@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
+from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
@@ -93,6 +94,12 @@ PRIVATE = (
     ),
     Private(LightningCLI, "_parse_ckpt_path", "A checkpoint's options must not win over a config."),
 )
+
+
+# A profiler whose package is missing fails before it has attributes, for which its end asks.
+for _name in ("_stage", "_output_file"):
+    if not hasattr(Profiler, _name):
+        setattr(Profiler, _name, None)
 
 
 def replace(owner: object, name: str, value: object) -> Any:

@@ -14,6 +14,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.profilers import Profiler, XLAProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 
@@ -108,3 +109,13 @@ def test_signals_are_put_off() -> None:
     connector._sigterm_notifier_fn(15, None)  # raises nothing, and sets nothing
     assert asked == [10]
     assert not trainer.received_sigterm
+
+
+def test_a_profiler_that_was_never_made_ends_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose package is missing, which Python ends at any later time."""
+    half_made = XLAProfiler.__new__(XLAProfiler)
+    half_made.__del__()
+    monkeypatch.delattr(Profiler, "_stage")
+    with pytest.raises(AttributeError, match="_stage"):
+        half_made.__del__()
+    monkeypatch.undo()  # before it ends by itself
