@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import inspect
 import re
 from collections.abc import Iterable, Mapping
@@ -181,8 +180,8 @@ def _near(path: str, field: str) -> str:
     module, _, name = path.rpartition(".")
     known: dict[str, str] = {}
     for place in (*PLACES.get(field.rsplit(".", 1)[-1], ()), module):
-        if place and importlib.util.find_spec(place.split(".")[0]):
-            with suppress(ImportError):
+        if all(map(str.isidentifier, place.split("."))):
+            with suppress(Exception):  # somebody's module may raise anything; this is but a hint
                 names = getattr(import_module(place), "__all__", ())
                 known |= {each: f"{place}.{each}" for each in names}
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
