@@ -54,9 +54,9 @@ def janus(study: Study) -> Sheet:
     handles = [style.handle(side.name, **side.look) for side in sides]
     style.legend(sheet.canvas, handles, len(handles))
     sheet.text = (
-        "Left: std/|mean| of the margins of all training samples. Middle: noise, the mean of ||V̇_k||"
-        " over an epoch's minibatches, geometric mean over the layers. Right: effective rank of V_k"
-        " as a share of that at the start, geometric mean over the layers. Above over epochs;"
+        "Left: std/|mean| of the margins of all training samples. Middle: noise, the mean of"
+        " ||V̇_k|| over an epoch's minibatches, geometric mean over layers. Right: effective rank"
+        " of V_k as a share of that at the start, geometric mean over layers. Above over epochs,"
         f" below over the accumulated learning rate eta t. {bands(shown)}"
     )
     return sheet
