@@ -51,7 +51,7 @@ def test_each_cell_and_each_ratio_is_that_of_the_record(said: list[str]) -> None
     lines = [line for line in said[begin:end] if line.strip()]
     assert len(lines) <= 12
     cells = {line[: line.index("  ", 3)].strip(): line for line in lines if "  " in line.strip()}
-    sgd, without, gd = rows = records()
+    rows = records()
     assert [row[-1]["trainer/global_step"] for row in rows] == [20, 20, 2]
 
     def shown(label: str) -> list[str]:
