@@ -1,10 +1,10 @@
 r"""The learning rate that does without weight decay what a constant rate does with it.
 
 Under weight normalization the loss does not depend on ||v||. Let SGD take v_0 to v_t, with
-learning rate eta, weight decay wd (PyTorch's) and momentum beta. Then u_t = alpha^(-t) v_t is what SGD without
-decay, with the same momentum and the rate eta alpha^(-2t-1) in step t = 0, 1, ..., takes v_0 to
-(Li & Arora, 2020, arXiv 1910.07454). So all V_t are the same: decay acts on V alone through
-eta/||v||^2.
+learning rate eta, weight decay wd (PyTorch's) and momentum beta. Then u_t = alpha^(-t) v_t is what
+SGD without decay takes v_0 to, with the same momentum and the rate eta alpha^(-2t-1) in step
+t = 0, 1, ... (Li & Arora, 2020, arXiv 1910.07454). So all V_t are the same: decay acts on V alone
+through eta/||v||^2.
 """
 
 from __future__ import annotations
