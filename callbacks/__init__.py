@@ -4,6 +4,7 @@ from callbacks._observer import Observer
 from callbacks.equilibrium_residual import EquilibriumResidual
 from callbacks.gradient_noise import GradientNoise
 from callbacks.layer_rank import LayerRank
+from callbacks.layer_rotation import LayerRotation
 from callbacks.layer_velocity import LayerVelocity
 from callbacks.margin_csv import MarginCSV
 from callbacks.margin_histogram import MarginHistogram
@@ -17,6 +18,7 @@ __all__ = [
     "EquilibriumResidual",
     "GradientNoise",
     "LayerRank",
+    "LayerRotation",
     "LayerVelocity",
     "MarginCSV",
     "MarginHistogram",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -51,6 +52,14 @@ class Answers(HoldsOut):
 
     def velocity_norms(self) -> Tensor:
         return self.parametrization.velocity_norms()
+
+    def matrices(self) -> dict[str, Tensor]:
+        return {name: p.detach().flatten(1) for name, p in self.parametrization.weights.items()}
+
+    def learning_rates(self) -> Tensor:
+        optimizer = self.trainer.optimizers[0]
+        weights = self.parametrization.weights.values()
+        return torch.tensor([learning_rate_of(optimizer, p) for p in weights], dtype=torch.float64)
 
     def features(self) -> Features:
         return features_of(self.trainer, self, last_dense(self), self.ranks)
