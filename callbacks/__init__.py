@@ -6,6 +6,7 @@ from callbacks.gradient_noise import GradientNoise
 from callbacks.layer_rank import LayerRank
 from callbacks.layer_rotation import LayerRotation
 from callbacks.layer_velocity import LayerVelocity
+from callbacks.loss_events import LossEvents
 from callbacks.margin_csv import MarginCSV
 from callbacks.margin_histogram import MarginHistogram
 from callbacks.neural_collapse import NeuralCollapse
@@ -20,6 +21,7 @@ __all__ = [
     "LayerRank",
     "LayerRotation",
     "LayerVelocity",
+    "LossEvents",
     "MarginCSV",
     "MarginHistogram",
     "NeuralCollapse",

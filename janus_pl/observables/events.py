@@ -87,6 +87,15 @@ class RankLost:
         self.between: dict[str, float] = {}
         self._last: dict[str, float] = {}
 
+    def state(self) -> dict[str, dict[str, float]]:
+        """Return the sums and the last look, in plain values."""
+        return {"within": self.within, "between": self.between, "last": self._last}
+
+    def load(self, state: Mapping[str, Mapping[str, float]]) -> None:
+        """Go on from a state."""
+        self.within, self.between = dict(state["within"]), dict(state["between"])
+        self._last = dict(state["last"])
+
     def add(self, ranks: Mapping[str, float], spiked: bool) -> None:
         """Take the ranks of a look.
 

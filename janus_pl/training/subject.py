@@ -138,6 +138,13 @@ class Subject(ABC):
         """
         raise NotOffered("the learning rates of its layers are not known")
 
+    def running_loss(self) -> Tensor:
+        """Return the mean loss over the samples of the epoch that ends, as they were seen; ().
+
+        Several processes share the work, so each has to ask.
+        """
+        raise NotOffered("the loss of its epochs is not known")
+
     def margins(self) -> Tensor:
         """Return the margins of all N training samples in the unit of `margin`, (N,).
 
