@@ -68,10 +68,15 @@ class Observer(Callback, ABC):
     Args:
         every_n_epochs: n.
 
+    Attributes:
+        keys: The keys that it may put on a row, by which a monitor is known to come; LAYER stands
+            for a layer's name, and * for anything. None: any.
+
     Raises:
         UsageError: n is no integer from 0 up.
     """
 
+    keys: tuple[str, ...] | None = None  # of somebody else's: not known before the first look
     place = 1  # after the callbacks that may change the weights
 
     def __init__(self, every_n_epochs: int) -> None:
@@ -166,7 +171,7 @@ class Observer(Callback, ABC):
         subject = subject_of(trainer, module)
         try:
             with full_precision(module.device):
-                subject.put(self.observe(trainer, subject))
+                subject.put(self.observe(trainer, subject), self)
         except NotOffered as reason:
             self.refuse(subject, reason)
 

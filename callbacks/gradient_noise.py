@@ -59,6 +59,11 @@ class GradientNoise(LayerObserver):
             layers together is that of the chosen ones.
     """
 
+    keys = (
+        *("gradient_noise/bias/LAYER", "gradient_noise/bias_expected/LAYER"),
+        *("gradient_noise/variance/LAYER", "gradient_noise/scale/LAYER", "gradient_noise/scale"),
+    )
+
     def __init__(
         self,
         every_n_epochs: int = 10,

@@ -47,6 +47,11 @@ class LayerRank(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = (
+        *("rank/LAYER", "stable_rank/LAYER", "effective_rank/LAYER"),
+        *("rank_absolute_*/LAYER", "rank_relative_*/LAYER"),
+    )
+
     def __init__(
         self,
         every_n_epochs: int = 10,

@@ -32,6 +32,8 @@ class LayerVelocity(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = ("velocity/LAYER", "velocity_full/LAYER")
+
     def __init__(
         self,
         every_n_epochs: int = 1,

@@ -77,6 +77,8 @@ class RankBound(LayerObserver):
 
     place = 0  # where the list has it, for it counts from the start of a batch to its end
 
+    keys = ("tail_bound/ratio/LAYER", "tail_bound/vacuous/LAYER")
+
     def __init__(
         self,
         every_n_epochs: int = 1,

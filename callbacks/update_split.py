@@ -40,6 +40,8 @@ class UpdateSplit(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = ("update/gradient/LAYER", "update/decay/LAYER", "update/projection/LAYER")
+
     def __init__(self, every_n_epochs: int = 1, layers: Sequence[str] | None = None) -> None:
         super().__init__(every_n_epochs, layers)
         self._buffers: Buffers = {}

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from janus_pl.data import ImagePair, LinearProblem
 from janus_pl.errors import UsageError
 from janus_pl.run.folder import CONFIG, checkpoint_of
+from janus_pl.training.callback_checks import check_callbacks, refuse_class
 from janus_pl.training.checkpoints import (
     VerifiedCheckpointIO,
     check_fits,
@@ -72,7 +73,22 @@ def check_trainer(options: Mapping[str, object]) -> None:
             raise UsageError(f"trainer.{name}", value, f"a number from {least} up, or null")
 
 
-def check_callbacks(callbacks: Sequence[Callback]) -> None:
+def check_classes(callbacks: object) -> None:
+    """Refuse callbacks by their class paths, for the parser cannot make each of them.
+
+    Args:
+        callbacks: The option `trainer.callbacks` of a config.
+
+    Raises:
+        UsageError: No run can have such a callback.
+    """
+    for given in callbacks if isinstance(callbacks, list) else [callbacks]:
+        named = locate(str(getattr(given, "class_path", None)))
+        if isinstance(named, type):
+            refuse_class(named)
+
+
+def check_once(callbacks: Sequence[Callback]) -> None:
     """Refuse two callbacks of a kind with equal options: they would share a checkpoint's state.
 
     Raises:
@@ -229,6 +245,8 @@ def check_parts(
     if training and not is_overridden("train_dataloader", data or model, LightningDataModule):
         given = f"{type(data).__module__}.{type(data).__name__}"
         raise UsageError("data", given, "a data module with a train_dataloader")
+    if training:
+        check_callbacks(trainer, model)
     if starts_processes_by_fork(trainer):
         allowed = "auto or ddp: the record is of a process that was started as a command"
         raise UsageError("trainer.strategy", strategy, allowed)

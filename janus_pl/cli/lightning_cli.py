@@ -21,7 +21,8 @@ from janus_pl.cli import help as texts
 from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
     Sound,
-    check_callbacks,
+    check_classes,
+    check_once,
     check_parts,
     check_restored,
     check_run_dir,
@@ -112,7 +113,7 @@ class ConfigReader(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         options = self._get(self.config_init, "trainer")
         check_trainer(vars(options))
-        check_callbacks(options.callbacks if isinstance(options.callbacks, list) else [])
+        check_once(options.callbacks if isinstance(options.callbacks, list) else [])
         self._logger()
         return self._resolved()
 
@@ -231,6 +232,8 @@ class JanusCLI(ConfigReader):
 
     def before_instantiate_classes(self) -> None:
         """Fill the options; for `--ckpt_path last` find the interrupted run, if any."""
+        if self.subcommand == "fit":
+            check_classes(self._get(self.config, "trainer.callbacks"))
         self._fill()
         self._seed_data()
         config = self.config[self.subcommand]
@@ -258,7 +261,7 @@ class JanusCLI(ConfigReader):
         describes = Describes(self._get(self.config, "allow_data_change"))
         options.callbacks = [*given, exact, describes]
         if self.subcommand == "fit":
-            check_callbacks(options.callbacks)
+            check_once(options.callbacks)
         if options.default_root_dir is not None:
             check_outside("trainer.default_root_dir", options.default_root_dir)
         record = self._set_loggers(options)

@@ -88,6 +88,8 @@ def _missing_argument(text: str) -> str | None:
     if not match:
         return None
     field = ".".join([*_keys(text[: match.start()]), match[1]])
+    if field.endswith("schedulers.optimizer"):  # PyTorch's own wants parts that have it already
+        return f"{field}: got None, allowed: parts without it, in class_path: janus_pl.SequentialLR"
     return f"{field}: got None, allowed: a value, for it has no default"
 
 

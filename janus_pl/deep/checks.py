@@ -19,7 +19,7 @@ from janus_pl.training.schedules import Schedule, check_end
 # Options of a network, which decide what its weights mean; then those of its training, of which a
 # checkpoint holds the result.
 NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
-TRAINING = ("loss", "init_scale")
+TRAINING = ("loss", "init_scale", "schedule_interval")
 
 
 def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: int) -> None:

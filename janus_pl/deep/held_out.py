@@ -104,5 +104,8 @@ class HoldsOut(JanusTask):
             return  # a few batches are not the split
         if self.trainer.state.fn == "fit":
             self.row.put(results)
+            # Early stopping and checkpoints read them right after the validation.
+            read = {key: torch.tensor(value) for key, value in results.items()}
+            self.trainer.callback_metrics.update(read)
         else:
             self.log_dict(results, sync_dist=self.ranks.size > 1)

@@ -25,7 +25,7 @@ from janus_pl.linear.checks import (
     warn_of_zero_targets,
 )
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
-from janus_pl.linear.record import LinearRecord, facts_of, save_problem, save_result
+from janus_pl.linear.record import KEYS, LinearRecord, facts_of, save_problem, save_result
 from janus_pl.linear.replicas import LinearTraining
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
@@ -79,6 +79,7 @@ class LinearRegressor(JanusTask):
         UsageError: A value is outside its range.
     """
 
+    keys = KEYS
     splits_epochs = False  # an epoch of the trainer takes a few seconds
 
     def __init__(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from janus_pl.errors import UsageError
-
-AVERAGES = StochasticWeightAveraging, WeightAveraging
+from janus_pl.training.callback_checks import check_callbacks
 
 
 def check_rows(trainer: Trainer) -> None:
-    """Refuse averages of weights, and weights of half precision.
+    """Refuse callbacks that a record cannot have, and weights of half precision.
 
-    An average is in checkpoints and in `val/*` while `margin/*` and ranks are of the weights in
-    training, and weights of half precision have margins of 0.
+    Weights of half precision have margins of 0.
 
     Args:
         trainer: The trainer before its fit.
@@ -22,11 +19,7 @@ def check_rows(trainer: Trainer) -> None:
     Raises:
         UsageError: There is such an option.
     """
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, AVERAGES):
-            allowed = "no average of weights: val/* and checkpoints would be of the average, "
-            allowed += "ranks and margins of the weights in training"
-            raise UsageError("trainer.callbacks", type(callback).__name__, allowed)
+    check_callbacks(trainer, trainer.lightning_module)
     precision = str(trainer.precision)
     if precision.startswith("transformer-engine") or precision in ("16-true", "bf16-true"):
         allowed = "32-true, 64-true or bf16-mixed, for ranks and margins need float32 weights"

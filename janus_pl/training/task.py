@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from janus_pl.run.description import MarginKind
+from janus_pl.training.callback_checks import check_callbacks
 from janus_pl.training.checks import check_rows
+from janus_pl.training.monitors import settle_monitors
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
@@ -45,6 +47,9 @@ class JanusTask(LightningModule, Subject):
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks that go on from a checkpoint, and measure and record a fit."""
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.trainer.state.fn == "fit":
+            check_callbacks(self.trainer, self)  # before the callbacks' own `setup`
+            settle_monitors(self.trainer, self)
         described = any(isinstance(each, Describes) for each in given)
         return [Restoring()] if described else [Restoring(), Describes()]
 

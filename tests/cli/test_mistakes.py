@@ -227,7 +227,7 @@ BAD_DEEP = [
     ("--model.normalization none --model.decay rho", "model.decay", "all"),
     ("--model.optimizer null", "model.optimizer", "an optimizer"),
     ("--model.schedule null", "model.schedule", "options"),
-    ("--model.optimizer torch.optim.LBFGS", "model.optimizer", "parameter groups"),
+    ("--model.optimizer torch.optim.LBFGS", "model.optimizer", "no closure"),
     ("--model.optimizer torch.optim.SparseAdam", "model.optimizer", "dense"),
     ("--model.optimizer torch.nn.Linear", "model.optimizer", "Optimizer"),
     ("--model.optimizer os.system", "model.optimizer", "Optimizer"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
@@ -36,6 +36,7 @@ def names_of(owner: type, tmp_path: Path) -> set[str]:
     """The names of a class of Lightning and, where they are made at construction, its objects'."""
     made: dict[type, Any] = {
         ModelCheckpoint: ModelCheckpoint,
+        EarlyStopping: lambda: EarlyStopping("loss"),
         RichProgressBar: RichProgressBar,
         WandbLogger: lambda: WandbLogger(save_dir=tmp_path, offline=True),
         Strategy: lambda: SingleDeviceStrategy("cpu"),
