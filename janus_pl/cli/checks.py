@@ -23,18 +23,9 @@ from janus_pl.training.checkpoints import (
     load_sound,
 )
 from janus_pl.training.lightning import starts_processes_by_fork
+from janus_pl.training.options import check_least, check_precision, check_trainer_options
 from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
-
-LEAST = {
-    "check_val_every_n_epoch": 1,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "min_epochs": 0,
-    "min_steps": 0,
-    "num_nodes": 1,
-    "num_sanity_val_steps": -1,  # the whole split
-}
 
 
 def is_ours(class_path: str | None) -> bool:
@@ -67,10 +58,8 @@ def check_trainer(options: Mapping[str, object]) -> None:
         raise UsageError(
             "trainer.barebones", True, "false, for a run without a record shows nothing"
         )
-    for name, least in LEAST.items():
-        value = options.get(name)
-        if isinstance(value, int | float) and value < least:
-            raise UsageError(f"trainer.{name}", value, f"a number from {least} up, or null")
+    check_least(options.get)
+    check_precision(options.get("precision"))  # on a CPU Lightning trains in another one
 
 
 def check_classes(callbacks: object) -> None:
@@ -250,6 +239,7 @@ def check_parts(
     if starts_processes_by_fork(trainer):
         allowed = "auto or ddp: the record is of a process that was started as a command"
         raise UsageError("trainer.strategy", strategy, allowed)
+    check_trainer_options(trainer, model, subcommand)
     # As in Lightning, only the first process of a node fetches and checks the data.
     if data is not None and trainer.local_rank == 0:
         data.prepare_data()

@@ -34,6 +34,7 @@ from janus_pl.cli.checks import (
 )
 from janus_pl.cli.config_files import CONFIGS, adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
+from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
 from janus_pl.data import ImagePair, LinearProblem
@@ -147,6 +148,7 @@ class ConfigReader(LightningCLI):
         return {self._asked: known[self._asked]} if self._asked in known else known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        name_missing_packages()
         parser.add_argument("--name", type=str | None, default=None, help="Name of the W&B run.")
         parser.add_argument("--project", type=str | None, default=None, help="W&B project.")
         parser.add_argument("--group", type=str | None, default=None, help="W&B group.")

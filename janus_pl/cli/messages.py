@@ -11,6 +11,7 @@ from lightning.pytorch import Trainer
 
 from janus_pl.errors import UsageError, nearest
 
+NEEDS_NOTHING = (None, "auto", "cpu", "simple", "advanced", "pytorch")  # values for any machine
 WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks
 
 
@@ -42,7 +43,7 @@ def usage_message(error: BaseException) -> str | None:
             return str(link)
         link = link.__cause__ or link.__context__
     # If several types were tried, only the UsageError's text is left, as a line among theirs.
-    quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
+    quoted = re.search(r"^\s*(?:- )?(\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
     return quoted[1] if quoted else None
 
 
@@ -58,9 +59,8 @@ def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> Usag
     named = [word for word in words if word in options]
     named += [name for name, value in options.items() if isinstance(value, str) and value in words]
     # Lightning names no option if a package or a device is missing.
-    named += [
-        name for name in ("accelerator", "strategy") if options.get(name) not in ("auto", None)
-    ]
+    parts = ("profiler", "accelerator", "strategy")
+    named += [name for name in parts if options.get(name) not in NEEDS_NOTHING]
     if not named:
         return UsageError("trainer", "options", f"what Lightning's Trainer takes ({text})")
     name = named[0]

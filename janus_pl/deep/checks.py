@@ -38,9 +38,6 @@ def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: in
     if isinstance(data, LinearProblem):
         allowed = "a data module of images, for a DeepReLUClassifier"
         raise UsageError("data", "janus_pl.data.LinearProblem", allowed)
-    if trainer.val_check_interval != 1.0:
-        allowed = "1.0: a row is an epoch, and so are its val/loss and val/error"
-        raise UsageError("trainer.val_check_interval", trainer.val_check_interval, allowed)
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         allowed = "auto or ddp: every process holds the whole network"
         raise UsageError("trainer.strategy", type(trainer.strategy).__name__, allowed)

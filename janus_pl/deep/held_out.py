@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
@@ -33,12 +35,16 @@ class HeldOut(nn.Module):
         self.loss.update(losses)
         self.accuracy.update(correct, torch.ones_like(correct))
 
-    def results(self, split: str) -> dict[str, float]:
-        """Return `SPLIT/loss` and `SPLIT/error`, and start anew."""
-        loss, error = float(self.loss.compute()), 1 - float(self.accuracy.compute())
+    def start(self) -> None:
+        """Forget all batches."""
         with torch.inference_mode(False):  # a fit after `validate` could not add to its tensors
             self.loss.reset()
             self.accuracy.reset()
+
+    def results(self, split: str) -> dict[str, float]:
+        """Return `SPLIT/loss` and `SPLIT/error`, and start anew."""
+        loss, error = float(self.loss.compute()), 1 - float(self.accuracy.compute())
+        self.start()
         return {f"{split}/loss": loss, f"{split}/error": error}
 
 
@@ -56,6 +62,22 @@ class HoldsOut(JanusTask):
         super().__init__()
         self.held_out = HeldOut()
         self._validated: HeldWeights | None = None
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.held_out.start()  # an earlier pass may have been broken off
+
+    def manual_backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Go on where anomaly detection breaks off, so that the guard sees what is not finite."""
+        if not torch.is_anomaly_enabled():
+            super().manual_backward(loss, *args, **kwargs)
+            return
+        try:
+            super().manual_backward(loss, *args, **kwargs, retain_graph=True)
+        except RuntimeError as error:
+            with torch.autograd.set_detect_anomaly(False):
+                super().manual_backward(loss, *args, **kwargs)
+            rank_zero_warn(f"trainer.detect_anomaly: {error}")
 
     def outputs_of(self, x: Tensor) -> Tensor:
         """Return the outputs (n, 2) of samples x (n, ...), gathered from all processes."""
@@ -100,7 +122,7 @@ class HoldsOut(JanusTask):
 
     def _end(self, split: str) -> None:
         results = self.held_out.results(split)
-        if self.trainer.sanity_checking:
+        if self.trainer.sanity_checking or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
             return  # a few batches are not the split
         if self.trainer.state.fn == "fit":
             self.row.put(results)

@@ -16,6 +16,7 @@ from janus_pl.errors import UsageError, check_name, is_number
 from janus_pl.linear.replicas import LinearTraining, check_left, check_plan, check_state
 from janus_pl.theory import stability_limit
 from janus_pl.training.callback_checks import refuse
+from janus_pl.training.lightning import detects_anomalies
 from janus_pl.training.schedules import ScheduleName
 
 # Options of the trainer that would override the plan of a run.
@@ -79,6 +80,9 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
     if trainer.world_size > 1:
         allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
         raise UsageError("trainer.devices", trainer.world_size, allowed)
+    if detects_anomalies(trainer):
+        allowed = "false: compiled code trains a LinearRegressor, without a backward pass"
+        raise UsageError("trainer.detect_anomaly", True, allowed)
     if "auto" in listed(rates[data.whole]) and not data.compressed()[0].any((1, 2)).all():
         raise UsageError("model.learning_rate", "auto", "a number: X is zero")
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -91,9 +95,6 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
         if given is not None and (given != fixed or type(given) is not type(fixed)):
             allowed = f"{fixed}: trainer.max_epochs decides how long a linear run is"
             raise UsageError(f"trainer.{name}", given, allowed)
-    if trainer.precision in ("16-true", "bf16-true"):
-        allowed = "one that leaves float64 alone, as 32-true or 64-true"
-        raise UsageError("trainer.precision", trainer.precision, allowed)
     if trainer.max_epochs is None or trainer.max_epochs < 1:
         raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
 

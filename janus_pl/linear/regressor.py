@@ -181,8 +181,6 @@ class LinearRegressor(JanusTask):
         self.row.forget()
         self.without_margin = 0
         self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit":
-            self.check_run(self.trainer, self.data)
         rates = listed(self._rates[self.data.whole])
         w0 = torch.from_numpy(self.data.w0())
         self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))

@@ -24,6 +24,7 @@ from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
@@ -46,6 +47,11 @@ PRIVATE = (
     Private(Trainer, "_signal_connector", "StopBetweenSteps finds the handlers through it."),
     Private(Trainer, "_checkpoint_connector", "A requeue under SLURM finds `hpc_save_path` by it."),
     Private(Trainer, "_accelerator_connector", "StopBetweenSteps asks it for SLURM's signal."),
+    Private(Trainer, "_model_registry", "A registry of models, which nobody fills, is refused."),
+    Private(Trainer, "_detect_anomaly", "A linear run, which has no backward pass, refuses it."),
+    Private(
+        _AcceleratorConnector, "_layer_sync", "A module of ours has no layer for it to act on."
+    ),
     Private(
         _SignalConnector, "_sigterm_notifier_fn", "It would broadcast SIGTERM before every step."
     ),
@@ -196,6 +202,21 @@ def set_run_id(logger: WandbLogger, run_id: str) -> None:
 def starts_processes_by_fork(trainer: Trainer) -> bool:
     """Tell whether a strategy starts its processes from within this one (spawn, fork)."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def model_registry(trainer: Trainer) -> str | None:
+    """Return the option of that name."""
+    return trainer._model_registry
+
+
+def detects_anomalies(trainer: Trainer) -> bool:
+    """Tell whether the option `detect_anomaly` is set."""
+    return trainer._detect_anomaly
+
+
+def syncs_batch_norm(trainer: Trainer) -> bool:
+    """Tell whether layers are to be synchronized, by `sync_batchnorm` or a plugin."""
+    return trainer._accelerator_connector._layer_sync is not None
 
 
 def stores_checkpoints_itself(strategy: object) -> bool:

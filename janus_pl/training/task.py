@@ -13,8 +13,8 @@ from torch.nn.utils import parametrize
 
 from janus_pl.run.description import MarginKind
 from janus_pl.training.callback_checks import check_callbacks
-from janus_pl.training.checks import check_rows
 from janus_pl.training.monitors import settle_monitors
+from janus_pl.training.options import check_trainer_options
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
@@ -80,8 +80,9 @@ class JanusTask(LightningModule, Subject):
 
     def setup(self, stage: str) -> None:
         self._stage = stage
+        check_trainer_options(self.trainer, self, stage)
         if stage == "fit":
-            check_rows(self.trainer)
+            self.check_run(self.trainer, getattr(self.trainer, "datamodule", None))
 
     # Going on from a checkpoint
 

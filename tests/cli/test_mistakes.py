@@ -299,7 +299,7 @@ BAD_LINEAR = [
     ("--trainer.min_steps 10", "trainer.min_steps", "trainer.max_epochs"),
     ("--trainer.limit_train_batches 1", "trainer.limit_train_batches", "1.0"),
     ("--trainer.overfit_batches 1", "trainer.overfit_batches", "0.0"),
-    ("--trainer.precision bf16-true", "trainer.precision", "float64"),
+    ("--trainer.precision bf16-true", "trainer.precision", "float32"),
     ("--model.learning_rate null", "model.learning_rate", "auto"),
     ("--model.weight_decay null", "model.weight_decay", "0 up"),
     ("--model.records_per_decade null", "model.records_per_decade", "int"),

@@ -15,6 +15,7 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProg
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
+from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 
 from callbacks import Observer, ProgressBar, RunCheckpoint
 from janus_pl.cli.lightning_cli import ConfigReader, JanusCLI
@@ -42,6 +43,7 @@ def names_of(owner: type, tmp_path: Path) -> set[str]:
         Strategy: lambda: SingleDeviceStrategy("cpu"),
         Trainer: lambda: Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"),
         Callback: Callback,
+        _AcceleratorConnector: lambda: _AcceleratorConnector(accelerator="cpu"),
     }
     return {*dir(made[owner]())} if owner in made else {*dir(owner)}
 
