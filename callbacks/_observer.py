@@ -187,12 +187,12 @@ class LayerObserver(Observer):
         UsageError: A glob matches no layer, or the module has no weight to read.
     """
 
-    def __init__(self, every_n_epochs: int, layers: Sequence[str] | None) -> None:
+    def __init__(self, every_n_epochs: int, layers: Sequence[str | int] | None) -> None:
         super().__init__(every_n_epochs)
         if layers is not None and (isinstance(layers, str) or not layers):
             field = f"callbacks.{type(self).__name__}.layers"
             raise UsageError(field, layers, "a list of globs such as [conv*, fc1], or null for all")
-        self.layers = None if layers is None else tuple(layers)
+        self.layers = None if layers is None else tuple(map(str, layers))  # 0 of a Sequential
 
     def check(self, subject: Subject) -> None:
         names = subject.layers()

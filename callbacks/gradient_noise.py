@@ -70,7 +70,7 @@ class GradientNoise(LayerObserver):
         batch_size: int | None = None,
         batches: int = 32,
         seed: int = 0,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         if batch_size is not None:

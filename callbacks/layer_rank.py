@@ -58,7 +58,7 @@ class LayerRank(LayerObserver):
         tolerance: float = 1e-3,
         tolerances: Sequence[float] = (1e-1, 1e-2, 1e-3),
         bins: int = 64,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerRank.bins", bins, 1, BINS)

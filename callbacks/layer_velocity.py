@@ -38,7 +38,7 @@ class LayerVelocity(LayerObserver):
         self,
         every_n_epochs: int = 1,
         full_every_n_epochs: int = 0,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerVelocity.full_every_n_epochs", full_every_n_epochs, 0)

@@ -83,7 +83,7 @@ class RankBound(LayerObserver):
         self,
         every_n_epochs: int = 1,
         window: int = 100,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.RankBound.window", window, 1)

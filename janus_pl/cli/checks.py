@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.data import ImagePair, LinearProblem
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, is_integer
 from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.callback_checks import check_callbacks, refuse_class
 from janus_pl.training.checkpoints import (
@@ -26,6 +26,8 @@ from janus_pl.training.lightning import starts_processes_by_fork
 from janus_pl.training.options import check_least, check_precision, check_trainer_options
 from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
+
+SEEDS = "an integer from 0 to 4294967295"
 
 
 def is_ours(class_path: str | None) -> bool:
@@ -44,8 +46,8 @@ def check_seed(seed: object) -> None:
     Raises:
         UsageError: It is not an integer from 0 to 4294967295.
     """
-    if not (isinstance(seed, int) and 0 <= seed < 2**32):
-        raise UsageError("seed_everything", seed, "an integer from 0 to 4294967295")
+    if not is_integer(seed, 0, 2**32 - 1):
+        raise UsageError("seed_everything", seed, SEEDS)
 
 
 def check_trainer(options: Mapping[str, object]) -> None:

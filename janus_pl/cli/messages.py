@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
 
 from lightning.pytorch import Trainer
 
+from janus_pl.cli.checks import SEEDS
 from janus_pl.errors import UsageError, nearest
 
 NEEDS_NOTHING = (None, "auto", "cpu", "simple", "advanced", "pytorch")  # values for any machine
+# Modules whose classes an option takes, for hints at the nearest name.
+PLACES = {
+    "model": ("janus_pl",),
+    "data": ("janus_pl.data",),
+    "callbacks": ("lightning.pytorch.callbacks", "callbacks"),
+    "logger": ("lightning.pytorch.loggers",),
+    "optimizer": ("torch.optim",),
+    "schedule": ("torch.optim.lr_scheduler",),
+}
+# Classes whose options a user may give without `model.` or `data.`, for hints.
+OURS = {
+    "model": ("janus_pl.DeepReLUClassifier", "janus_pl.LinearRegressor"),
+    "data": ("janus_pl.data.DigitsPair", "janus_pl.data.ImageFolderPair"),
+}
 WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks
 
 
@@ -29,6 +47,7 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
         _unknown_option(text)
         or _missing_argument(text)
         or _unknown_key(text, options)
+        or _no_subcommand(text)
         or _not_importable(text)
         or _wrong_value(text)
         or " ".join(text.split())
@@ -79,7 +98,10 @@ def _unknown_option(text: str) -> str | None:
         return f"{keys}: got {given[-1]}, allowed: no keys but class_path and init_args"
     field = ".".join([*_keys(before_and_line), match[1]])
     known = _arguments(classes[-1]) - {match[1]}  # the program may set an argument of this name
-    return f"{field}: unknown key, allowed: {nearest(match[1], known)}"
+    head = match[1].split(".")[0]
+    if parts := difflib.get_close_matches(head, ("class_path", "init_args"), n=1, cutoff=0.8):
+        known = {*parts}
+    return f"{field}: unknown key, allowed: {nearest(head, known) if known else 'no options'}"
 
 
 def _missing_argument(text: str) -> str | None:
@@ -98,28 +120,61 @@ def _unknown_key(text: str, options: Iterable[str]) -> str | None:
     if not match:
         return None
     field = (match[1] or match[2]).lstrip("-").split("=")[0]
-    known = set(options)
+    trainer = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
     if field.startswith("trainer."):
-        known = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
-    return f"{field}: unknown key, allowed: {nearest(field, known - {'trainer.self'})}"
+        return f"{field}: unknown key, allowed: {nearest(field, trainer - {'trainer.self'})}"
+    if (known := set(options)) and "." not in field:
+        deeper = {option.split(".")[1]: option for option in trainer - {"trainer.self"}}
+        for part, class_paths in OURS.items():
+            arguments = set().union(*map(_arguments, class_paths))
+            deeper |= {name: f"{part}.{name}" for name in arguments - {"options"}}
+        deeper |= {name: name for name in known}
+        if close := difflib.get_close_matches(field, deeper, n=2):  # min_epochs and max_epochs
+            near = " or ".join(deeper[name] for name in close)
+            return f"{field}: unknown key, allowed: a valid key, the nearest is {near}"
+    return f"{field}: unknown key, allowed: {nearest(field, known)}"
+
+
+def _no_subcommand(text: str) -> str | None:
+    if match := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", text):
+        return f"subcommand: got None, allowed: one of {match[1].replace(',', ', ')}"
+    return None
 
 
 def _not_importable(text: str) -> str | None:
-    reason = re.search(
-        r"class_path '([^']+)':\s+((?:module '([^']+)' has no attribute|No module named).*)", text
-    )
-    if bare := re.search(r"Expected a dot import path string: (\S+)", text):
+    """Return the message for a class path that leads nowhere."""
+    if bare := re.search(r"Expected a dot import path string: (.+)", text):
         names = [f"{choices}, or " for choices in re.findall(r"typing\.Literal\[(.*?)\]", text)]
-        allowed = "".join(dict.fromkeys(names)) + "a class as module.Name"
-        return f"{'.'.join(_keys(text))}: got {bare[1]!r}, allowed: {allowed}"
-    if not reason:
+        field = ".".join(_keys(text)) or "".join(re.findall(r"--[\w.]+", text)[:1])
+        allowed = "".join(dict.fromkeys(names)) + f"a class as module.Name{_near(bare[1], field)}"
+        return f"{field}: got {bare[1]!r}, allowed: {allowed}"
+    way = r"(?:class_path '([^']+)':|expects a function or a callable class:)\s+"
+    why = r"(module '([^']+)' has no attribute '([^']+)'|No module named '[^']+')"
+    got = r"(?:\. Got value: .*?([\w.]+)'?\)?$)?"
+    if not (reason := re.search(way + why + got, text, re.MULTILINE)):
         return None
     field = ".".join(_keys(text[: reason.start()]))
-    hint = ""
-    if reason[3]:
-        name = reason[1].rsplit(".", 1)[-1]
-        hint = f"; {nearest(name, getattr(import_module(reason[3]), '__all__', []))}"
-    return f"{field}: got {reason[1]!r}, allowed: a class that can be imported ({reason[2]}{hint})"
+    path = reason[1] or reason[5] or f"{reason[3]}.{reason[4]}"
+    allowed = f"a class that can be imported ({reason[2]}{_near(path, field)})"
+    return f"{field}: got {path!r}, allowed: {allowed}"
+
+
+def _near(path: str, field: str) -> str:
+    """Return a hint at the class that is nearest to a path that leads nowhere; empty if none is.
+
+    Args:
+        path: The path, or a bare name.
+        field: The option that takes the class.
+    """
+    module, _, name = path.rpartition(".")
+    known: dict[str, str] = {}
+    for place in (*PLACES.get(field.rsplit(".", 1)[-1], ()), module):
+        if place and importlib.util.find_spec(place.split(".")[0]):
+            with suppress(ImportError):
+                names = getattr(import_module(place), "__all__", ())
+                known |= {each: f"{place}.{each}" for each in names}
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; the nearest is {known[close[0]]}" if close else ""
 
 
 def _wrong_value(text: str) -> str | None:
@@ -135,12 +190,21 @@ def _wrong_value(text: str) -> str | None:
         bases = re.findall(r"Subtypes: \[.*?<class '(?:\w+\.)*(\w+)'>", inner)
     allowed = dict.fromkeys(_readable(kind) for kind in expected)
     allowed |= dict.fromkeys(f"the class_path of a {base}" for base in bases)
+    if keys[-1] == "seed_everything":  # its type is LightningCLI's, its range ours
+        allowed = {SEEDS: None}
+    elif "str" in allowed and re.fullmatch(r"True|False|None|-?[\d.]+(e[-+]?\d+)?", given[1]):
+        del allowed["str"]
+        allowed = {"text in quotes": None} | allowed
     value = given[1] if len(given[1]) <= WIDTH else f"{given[1][:WIDTH]} ..."
     return f"{'.'.join(keys)}: got {value!r}, allowed: {' or '.join(allowed) or 'see --help'}"
 
 
 def _keys(text: str) -> list[str]:
-    return re.findall(r'Parser key "([^"]+)"', text)
+    """Return the keys down to the value that the end of a text is about, by their indentation."""
+    found: list[tuple[int, str]] = []
+    for match in re.finditer(r'^( *)(?:- )?Parser key "([^"]+)"', text, re.MULTILINE):
+        found = [each for each in found if each[0] < len(match[1])] + [(len(match[1]), match[2])]
+    return [key for _, key in found]
 
 
 def _readable(kind: str) -> str:
@@ -151,7 +215,8 @@ def _readable(kind: str) -> str:
     """
     kind = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind)
     kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
-    return {"NoneType": "null", "Sequence": "list"}.get(kind, kind)
+    lists = dict.fromkeys(("Sequence", "Iterable", "list", "tuple"), "list in brackets, as [A, B]")
+    return {"NoneType": "null", **lists}.get(kind.split(".")[-1], kind)
 
 
 def _arguments(class_path: str) -> set[str]:
@@ -165,4 +230,4 @@ def _arguments(class_path: str) -> set[str]:
         for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    return names - {"self"}
+    return names - {"self", "params", "defaults"}  # of optimizers, which get them from us

@@ -15,6 +15,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from janus_pl.data.csv_files import as_names
 from janus_pl.data.fingerprint import DataFacts, fingerprint
 from janus_pl.data.linear_files import (
     TOY,
@@ -100,8 +101,8 @@ class LinearProblem(LightningDataModule):
         seed: int | None = None,
         replicas: int = 1,
         layout: Layout | None = None,
-        x_columns: list[str] | None = None,
-        y_columns: list[str] | None = None,
+        x_columns: list[str | int] | None = None,
+        y_columns: list[str | int] | None = None,
     ) -> None:
         super().__init__()
         self.source, self.replicas = source, replicas
@@ -109,7 +110,7 @@ class LinearProblem(LightningDataModule):
         self.informative, self.empty, self.order = informative, empty, order
         self.init_scale = init_scale
         self.batch_size: BatchSize = batch_size
-        self._file_options = FileOptions(layout, x_columns, y_columns)
+        self._file_options = FileOptions(layout, as_names(x_columns), as_names(y_columns))
         self._given: Given | None = None
         self._minibatches: InMemoryBatches | None = None
         self._settled: dict[str, Any] = {}  # the options that N, d, m and all samples are of

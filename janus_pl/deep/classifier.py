@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from janus_pl.data.loader import Batch
 from janus_pl.deep.answers import Answers
 from janus_pl.deep.checks import batches_of, check_restored, check_run, fixed_options
 from janus_pl.deep.epoch import Epoch, TrainingPass
@@ -185,14 +184,14 @@ class DeepReLUClassifier(Answers):
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        count, parts = len(batch.y), []
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        batch, parts = self.minibatch(batch), []
         self.guard.clear_gradients()
         with backward_alone(self.trainer.strategy):
             for x, y in batch.split(self.ranks.rank, self.ranks.size):
                 outputs = self.network(x)
                 losses = self.losses(outputs, y)
-                part = losses.sum() / count
+                part = losses.sum() / len(batch.y)
                 self.manual_backward(part)
                 parts.append(part.detach())
                 self._epoch.forwards.append((outputs.detach(), losses.detach(), y))

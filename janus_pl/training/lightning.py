@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
@@ -67,6 +67,7 @@ PRIVATE = (
     Private(_FitLoop, "skip", "A resumed run with no step left still ends properly."),
     Private(_FitLoop, "_load_combined_loader_states", "ExactResume hands loaders their position."),
     Private(Trainer, "_results", "EpochMetrics puts Lightning's metrics of an epoch on its row."),
+    Private(LightningModule, "_on_before_batch_transfer", "A look sees batches as a step does."),
     Private(Strategy, "_checkpoint_io", "A strategy's own way to store checkpoints is respected."),
     Private(Callback, "_generate_state_key", "Observer tells apart two of a kind in a checkpoint."),
     Private(ModelCheckpoint, "_every_n_epochs", "RunCheckpoint saves every n epochs by it."),
@@ -191,6 +192,13 @@ def before_reading(
     wrapper: Callable[..., Any] = _checked_condition if stops else _checked_save
     if name not in vars(callback):  # else of an earlier fit
         replace(callback, name, partial(wrapper, callback, check, getattr(callback, name)))
+
+
+def batch_on_device(trainer: Trainer, batch: Any) -> Any:
+    """Return a batch of a loader as a training step gets it, with all hooks for its transfer."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch)
+    return trainer.strategy.batch_to_device(batch)
 
 
 def set_run_id(logger: WandbLogger, run_id: str) -> None:

@@ -119,6 +119,14 @@ class Subject(ABC):
         """Return the same norms for the gradient over the whole training set at these weights."""
         raise NotOffered("the loss of a single minibatch is known, not that of the whole set")
 
+    def minibatch(self, batch: Any) -> Any:
+        """Return a batch of the loader, which may be somebody else's, as the task takes it.
+
+        Raises:
+            UsageError: The task cannot take it.
+        """
+        return batch
+
     def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
         """Return V_k dot of the mean loss over a batch (x, y, ...) at these weights.
 

@@ -242,7 +242,7 @@ BAD_DEEP = [
     ("--data.batch_size null", "data.batch_size", "1 to N"),
     ("--data.batch_size true", "data.batch_size", "int"),
     ("--data.num_train 2.5", "data.num_train", "int"),
-    ("--data.classes 3", "data.classes", "tuple"),
+    ("--data.classes 3", "data.classes", "list in brackets"),
     ("--data.order null", "data.order", "shuffle"),
     ("--data janus_pl.data.CIFAR10Pair --data.root null", "data.root", "a folder"),
     ("--data janus_pl.data.ImageFolderPair", "data.root", "a value"),
