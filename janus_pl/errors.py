@@ -158,8 +158,10 @@ def nearest_file(name: str, files: Iterable[Path]) -> str:
     for file in files:
         for each in (str(file), file.name, file.stem):
             known.setdefault(each, file)
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    return f"; the nearest is {known[close[0]]}" if close else ""
+    for tried in (Path(name).name, name):
+        if close := difflib.get_close_matches(tried, known, n=1, cutoff=0.6):
+            return f"; the nearest is {known[close[0]]}"
+    return ""
 
 
 def is_integer(value: object, least: float = -math.inf, most: float = math.inf) -> bool:

@@ -35,7 +35,7 @@ def check_arguments(args: Sequence[str]) -> None:
     while rest:
         option = rest.pop(0)
         name, equals, value = option.partition("=")
-        if not _is_option(option):
+        if not _is_option(option) or not name.strip("-"):
             raise UsageError("argument", option, _named(option))
         if re.match(r"-\w{2}", option):
             raise UsageError("argument", option, "options with two dashes, as --config FILE")
@@ -91,6 +91,8 @@ def _named(argument: str) -> str:
     """Return what is allowed in place of an argument without a name."""
     if argument.endswith(ENDINGS):
         return f"options by name, as --config {argument}"
+    if argument.endswith(".ckpt"):
+        return f"options by name, as --ckpt_path {argument}"
     return "options by name, as --NAME VALUE; a list is one value, as '[3, 8]'"
 
 

@@ -135,15 +135,17 @@ def name_helped_classes(args: Sequence[str]) -> list[str]:
 
 
 def _find_config(name: str) -> Path:
+    if not name.strip():
+        raise UsageError("--config", name, "a file, as quickstart.yaml")
     places = [Path(name), CONFIGS / name]
     for place in places:
         if place.is_file():
             check_config(name, place)
             return place
-    looked = " or ".join(str(place.absolute()) for place in places)
+    looked = " or ".join(dict.fromkeys(str(place.absolute()) for place in places))
     allowed = f"an existing file, looked for as {looked}"
-    if folder := next((place for place in places if name and place.is_dir()), None):
-        allowed = f"an existing file; {folder} is a folder"
+    if other := next((place for place in places if place.exists()), None):
+        allowed = f"an existing file; {other} is {'a folder' if other.is_dir() else 'none'}"
     raise UsageError("--config", name, allowed + nearest_file(name, _configs()))
 
 

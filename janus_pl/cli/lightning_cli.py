@@ -367,7 +367,8 @@ class JanusCLI(ConfigReader):
         try:
             LightningCLI._run_subcommand(self, subcommand)
         except MisconfigurationException as error:  # some options fail only at the start
-            raise trainer_mistake(error, vars(self._get(self.config_init, "trainer"))) from error
+            given = vars(self._get(self.config_init, "trainer"))
+            raise trainer_mistake(error, given, self.model) from error
         except DivergenceError as error:
             if not error.recorded:
                 raise

@@ -30,6 +30,7 @@ OURS = {
     "model": ("janus_pl.DeepReLUClassifier", "janus_pl.LinearRegressor"),
     "data": ("janus_pl.data.DigitsPair", "janus_pl.data.ImageFolderPair"),
 }
+BARE = r"(?:Expected a dot import path string|Unexpected import path format): (.+)"
 WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks
 
 
@@ -47,7 +48,7 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
         _unknown_option(text)
         or _missing_argument(text)
         or _unknown_key(text, options)
-        or _no_subcommand(text)
+        or _misread(text)
         or _not_importable(text)
         or _wrong_value(text)
         or " ".join(text.split())
@@ -66,14 +67,19 @@ def usage_message(error: BaseException) -> str | None:
     return quoted[1] if quoted else None
 
 
-def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> UsageError:
+def trainer_mistake(
+    error: BaseException, options: Mapping[str, object], model: object = None
+) -> UsageError:
     """Return Lightning's complaint about the trainer's options, for the one that it names first.
 
     Args:
         error: The error that the Trainer raised.
         options: The options that it was given.
+        model: The model, if it is made.
     """
     text = " ".join(str(error).split())
+    if model is not None and re.match(r"No `\w+\(\)` method defined", text):
+        return UsageError("model", type(model).__name__, f"a module that Lightning takes ({text})")
     words = re.findall(r"\w+", text)
     named = [word for word in words if word in options]
     named += [name for name, value in options.items() if isinstance(value, str) and value in words]
@@ -99,9 +105,10 @@ def _unknown_option(text: str) -> str | None:
     field = ".".join([*_keys(before_and_line), match[1]])
     known = _arguments(classes[-1]) - {match[1]}  # the program may set an argument of this name
     head = match[1].split(".")[0]
+    of = f" (of {classes[-1]})" if field.startswith("trainer.callbacks.") else ""
     if parts := difflib.get_close_matches(head, ("class_path", "init_args"), n=1, cutoff=0.8):
         known = {*parts}
-    return f"{field}: unknown key, allowed: {nearest(head, known) if known else 'no options'}"
+    return f"{field}: unknown key, allowed: {nearest(head, known) if known else 'no options'}{of}"
 
 
 def _missing_argument(text: str) -> str | None:
@@ -123,7 +130,7 @@ def _unknown_key(text: str, options: Iterable[str]) -> str | None:
     trainer = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
     if field.startswith("trainer."):
         return f"{field}: unknown key, allowed: {nearest(field, trainer - {'trainer.self'})}"
-    if (known := set(options)) and "." not in field:
+    if (known := {*options, "help", "print_config"} if options else set()) and "." not in field:
         deeper = {option.split(".")[1]: option for option in trainer - {"trainer.self"}}
         for part, class_paths in OURS.items():
             arguments = set().union(*map(_arguments, class_paths))
@@ -135,7 +142,12 @@ def _unknown_key(text: str, options: Iterable[str]) -> str | None:
     return f"{field}: unknown key, allowed: {nearest(field, known)}"
 
 
-def _no_subcommand(text: str) -> str | None:
+def _misread(text: str) -> str | None:
+    """Return the message for what the parser itself takes otherwise than it was meant."""
+    if match := re.search(r"Invalid option \"(.*)\" for --print_config", text):
+        return f"--print_config: got {match[1]!r}, allowed: comments, skip_default, skip_null"
+    if match := re.search(r"Parser key \"([^\"]+)\":\s+Unable to load config\s+'(.*?)'", text):
+        return f"{match[1]}: got {match[2]!r}, allowed: options by name, or a YAML file of them"
     if match := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", text):
         return f"subcommand: got None, allowed: one of {match[1].replace(',', ', ')}"
     return None
@@ -143,7 +155,7 @@ def _no_subcommand(text: str) -> str | None:
 
 def _not_importable(text: str) -> str | None:
     """Return the message for a class path that leads nowhere."""
-    if bare := re.search(r"Expected a dot import path string: (.+)", text):
+    if bare := re.search(BARE, text):
         names = [f"{choices}, or " for choices in re.findall(r"typing\.Literal\[(.*?)\]", text)]
         field = ".".join(_keys(text)) or "".join(re.findall(r"--[\w.]+", text)[:1])
         allowed = "".join(dict.fromkeys(names)) + f"a class as module.Name{_near(bare[1], field)}"
@@ -183,18 +195,23 @@ def _wrong_value(text: str) -> str | None:
     if not keys or not given:
         return None
     inner = text[: given.start()]
-    kind = r"<class '[^']+'>|typing\.Literal\[[^\]]+\]|(?!a path but|path but|')[^.\n]+"
+    inner = inner[inner.rfind("Parser key") :]
+    kind = r"<class '[^']+'>|typing\.Literal\[[^\]]+\]|(?!a path but|path but|dot import|')[^.\n]+"
     expected = re.findall(f"Expected (?:an? )?({kind})", inner)
     bases = re.findall(r"(?:subclass of|that returns) (?:<class ')?(?:\w+\.)*(\w+)", inner)
     if not bases and {_readable(kind) for kind in expected} <= {"null"}:
         bases = re.findall(r"Subtypes: \[.*?<class '(?:\w+\.)*(\w+)'>", inner)
+    bases = bases or re.findall(r"but (?:\w+\.)*(\w+) is abstract", inner)[:1]
     allowed = dict.fromkeys(_readable(kind) for kind in expected)
-    allowed |= dict.fromkeys(f"the class_path of a {base}" for base in bases)
+    allowed |= dict.fromkeys(f"the class_path of {_article(base)}" for base in bases)
     if keys[-1] == "seed_everything":  # its type is LightningCLI's, its range ours
         allowed = {SEEDS: None}
     elif "str" in allowed and re.fullmatch(r"True|False|None|-?[\d.]+(e[-+]?\d+)?", given[1]):
         del allowed["str"]
         allowed = {"text in quotes": None} | allowed
+    if nested := re.fullmatch(r"NestedArg\(key='(.*?)', val=.*\)", given[1]):
+        options = f"options of a {bases[0]} that is given" if bases else "no options"
+        return f"{'.'.join(keys)}.{nested[1]}: unknown key, allowed: {options}"
     value = given[1] if len(given[1]) <= WIDTH else f"{given[1][:WIDTH]} ..."
     return f"{'.'.join(keys)}: got {value!r}, allowed: {' or '.join(allowed) or 'see --help'}"
 
@@ -202,7 +219,7 @@ def _wrong_value(text: str) -> str | None:
 def _keys(text: str) -> list[str]:
     """Return the keys down to the value that the end of a text is about, by their indentation."""
     found: list[tuple[int, str]] = []
-    for match in re.finditer(r'^( *)(?:- )?Parser key "([^"]+)"', text, re.MULTILINE):
+    for match in re.finditer(r'^(.*?)Parser key "([^"]+)"', text, re.MULTILINE):
         found = [each for each in found if each[0] < len(match[1])] + [(len(match[1]), match[2])]
     return [key for _, key in found]
 
@@ -217,6 +234,10 @@ def _readable(kind: str) -> str:
     kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
     lists = dict.fromkeys(("Sequence", "Iterable", "list", "tuple"), "list in brackets, as [A, B]")
     return {"NoneType": "null", **lists}.get(kind.split(".")[-1], kind)
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def _arguments(class_path: str) -> set[str]:

@@ -37,6 +37,10 @@ class ToolParser(argparse.ArgumentParser):
             raise UsageError(match[1], None, f"a value; {self.allowed}")
         if match := re.match(r"argument (\S+): invalid \w+ value: '(.*)'", message):
             raise UsageError(match[1], match[2], "an integer")
+        if match := re.match(
+            r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message
+        ):
+            raise UsageError(match[1], match[2], match[3])
         raise UsageError(self.tool, message, self.allowed)
 
     def read(self, args: Sequence[str], needed: str | None = None) -> Any:

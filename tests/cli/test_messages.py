@@ -62,6 +62,17 @@ CASES = [
     ("fit -cquickstart.yaml", "argument", "two dashes"),
     ("fit --model.help janus_pl.LinearRegressor --name a", "argument", "nothing after"),
     ("fit --model.help Foo", "--model.help", "module.Name"),
+    ("predict a.ckpt", "argument", "--ckpt_path a.ckpt"),
+    (f"{FIT} --", "argument", "--NAME VALUE"),
+    (f"{FIT} --hlep", "hlep", "the nearest is help"),
+    (f"{FIT} --print_config=x", "--print_config", "skip_null"),
+    (f"{FIT} --trainer 3", "trainer", "options by name"),
+    (f"{FIT} --trainer.max_epochs.x 3", "trainer.max_epochs.x", "no options"),
+    (f"{FIT} --trainer.logger.project x", "trainer.logger.project", "a Logger that is given"),
+    (f"{FIT} --model.optimizer.momentum 1,5", "model.optimizer.momentum", "float"),
+    (f"{FIT} --trainer.callbacks 'LayerRank()'", "trainer.callbacks", "callbacks.LayerRank"),
+    (f"{FIT} --model lightning.LightningModule", "model", "training_step"),
+    ("report folder --x foo --out o", "--x", "'eta_t'"),
     # Options without their value
     *(
         (f"{FIT} --{name}{more}", f"--{name}", f"a value, as --{name} VALUE")
@@ -74,7 +85,7 @@ CASES = [
     ),
     ("fit --config", "--config", "as --config quickstart.yaml"),
     ("fit --config --name a", "--config", "as --config quickstart.yaml"),
-    ("fit --config=", "--config", "an existing file"),
+    ("fit --config=", "--config", "as quickstart.yaml"),
     # Names, and lists of them
     (f"{IMAGES} --data.classes 3,8", "data.classes", "list in brackets, as [A, B]"),
     (f"{IMAGES} --data.classes true", "data.classes", "list in brackets, as [A, B]"),
@@ -97,6 +108,9 @@ CASES = [
     ("fit --config sweep.yaml", "--config", "`sweep sweep.yaml`"),
     ("fit --config tabs.yaml", "--config", "line 2; there is a tab"),
     ("sweep fig1 --dry-run", "sweep", "the nearest is fig1.yaml"),
+    ("fit --config /dev/null", "--config", "/dev/null is none"),
+    ("fit --config ''", "--config", "as quickstart.yaml"),
+    ("sweep sweeps/fig1", "sweep", "the nearest is fig1.yaml"),
     ("sweep folder", "sweep", "folder is a folder"),
     ("sweep quickstart.yaml", "sweep", "`fit --config quickstart.yaml`"),
     ("sweep sweep_tab.yaml", "sweep", "line 2; there is a tab"),
