@@ -53,7 +53,8 @@ class Row:
             # The module completes what a callback of ours has begun: one number for both.
             ours = None in (other, by) and LOG not in (other, by)
             if other is not by and not ours:
-                both = f"{_called(other)} and {_called(by)}"
+                first, second = _called(other), _called(by)
+                both = f"{first} twice" if first == second else f"{first} and {second}"
                 raise UsageError("trainer.callbacks", both, f"one writer of each key; both: {key}")
         self.values.update(values)
 

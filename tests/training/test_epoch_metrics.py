@@ -130,6 +130,18 @@ def test_two_writers_of_a_key_are_refused_in_one_line_that_names_both(
     assert rows == []
 
 
+def test_one_that_is_there_twice_is_refused_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    again = '{"class_path": "callbacks.LayerRank", "init_args": {"every_n_epochs": 3}}'
+    args = ["--config=quickstart.yaml", "--data.num_train=40", f"--trainer.callbacks+={again}"]
+    assert main(["fit", *args, "--trainer.enable_progress_bar=false"]) == 2
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
+    assert line.startswith("error: trainer.callbacks: got 'LayerRank twice', allowed: one writer")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_of_a_kind_with_keys_of_their_own_are_accepted(
     rows: Any, fit: Any, small_task: Any, small_loader: Any
 ) -> None:

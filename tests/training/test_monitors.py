@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,22 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from training.callbacks_table import Backed
 from training.foreign import Samples
 
-from callbacks import LayerRank, MarginHistogram, RunCheckpoint
+from callbacks import (
+    EquilibriumResidual,
+    GradientNoise,
+    LayerRank,
+    LayerVelocity,
+    MarginHistogram,
+    NeuralCollapse,
+    RankBound,
+    RunCheckpoint,
+    UpdateSplit,
+)
 from janus_pl import LinearRegressor
 from janus_pl.cli.main import main
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
+from janus_pl.training.monitors import known_keys
 
 
 class Reads(EarlyStopping):
@@ -192,6 +204,43 @@ def test_a_time_at_which_the_number_is_not_there_is_refused(
             enable_checkpointing=True,
         )
     assert rows == []
+
+
+def all_looks() -> list[Any]:
+    looks = [LayerRank(1), MarginHistogram(1), LayerVelocity(1, 1), EquilibriumResidual(1)]
+    return [*looks, UpdateSplit(1), GradientNoise(1, batch_size=2, batches=2), NeuralCollapse(1)]
+
+
+@pytest.mark.parametrize("normalization", ["weight_norm", "per_layer", "lagrange", "none"])
+def test_every_key_of_a_deep_row_is_known_before(
+    normalization: str, fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = small_task(normalization=normalization, learning_rate=1e-3)
+    bound = RankBound(1) if normalization == "weight_norm" else LayerRank(0)
+    if normalization == "weight_norm":
+        task = small_task(optimizer=torch.optim.SGD, weight_decay=0.3)
+    loader = small_loader()
+    trainer = fit(task, loader, 2, [*all_looks(), bound], val_loader=loader)
+    assert unknown(trainer, task, rows) == []
+    assert len(rows[-1]) > 60
+
+
+@pytest.mark.parametrize("decays", [0.01, [0.01, 0.1]])
+def test_every_key_of_a_linear_row_is_known_before(decays: Any, fit: Any, rows: Any) -> None:
+    task = LinearRegressor(learning_rate=0.03, weight_decay=decays)
+    data = LinearProblem(num_train=8, dim=9, outputs=9, batch_size=2)
+    looks = [LayerRank(1), MarginHistogram(1), LayerVelocity(1, 1)]
+    trainer = fit(task, data, 50, looks)
+    assert unknown(trainer, task, rows) == []
+    assert len(rows[-1]) > 30
+
+
+def unknown(trainer: Any, task: Any, rows: list[dict[str, Any]]) -> list[str]:
+    """The numbers of rows under keys that no module and no callback has named."""
+    known = known_keys(trainer, task)
+    assert known is not None
+    numbers = {key for row in rows for key, value in row.items() if isinstance(value, float)}
+    return sorted(k for k in numbers if not any(fnmatchcase(k, pattern) for pattern in known))
 
 
 @pytest.mark.parametrize("config", ["quickstart", "linear/a2"])
