@@ -68,10 +68,15 @@ class Observer(Callback, ABC):
     Args:
         every_n_epochs: n.
 
+    Attributes:
+        keys: The keys that it may put on a row, by which a monitor is known to come; LAYER stands
+            for a layer's name, and * for anything. None: any.
+
     Raises:
         UsageError: n is no integer from 0 up.
     """
 
+    keys: tuple[str, ...] | None = None  # of somebody else's: not known before the first look
     place = 1  # after the callbacks that may change the weights
 
     def __init__(self, every_n_epochs: int) -> None:
@@ -166,7 +171,7 @@ class Observer(Callback, ABC):
         subject = subject_of(trainer, module)
         try:
             with full_precision(module.device):
-                subject.put(self.observe(trainer, subject))
+                subject.put(self.observe(trainer, subject), self)
         except NotOffered as reason:
             self.refuse(subject, reason)
 
@@ -182,12 +187,12 @@ class LayerObserver(Observer):
         UsageError: A glob matches no layer, or the module has no weight to read.
     """
 
-    def __init__(self, every_n_epochs: int, layers: Sequence[str] | None) -> None:
+    def __init__(self, every_n_epochs: int, layers: Sequence[str | int] | None) -> None:
         super().__init__(every_n_epochs)
         if layers is not None and (isinstance(layers, str) or not layers):
             field = f"callbacks.{type(self).__name__}.layers"
             raise UsageError(field, layers, "a list of globs such as [conv*, fc1], or null for all")
-        self.layers = None if layers is None else tuple(layers)
+        self.layers = None if layers is None else tuple(map(str, layers))  # 0 of a Sequential
 
     def check(self, subject: Subject) -> None:
         names = subject.layers()

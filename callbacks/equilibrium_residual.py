@@ -30,6 +30,11 @@ class EquilibriumResidual(Observer):
             `MarginHistogram`.
     """
 
+    keys = (
+        *("equilibrium/residual", "equilibrium/common_mode", "equilibrium/nu"),
+        *("equilibrium/rho_dot", "equilibrium/rho_dot/LAYER"),
+    )
+
     def __init__(self, every_n_epochs: int = 10) -> None:
         super().__init__(every_n_epochs)
 

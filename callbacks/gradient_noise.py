@@ -59,13 +59,18 @@ class GradientNoise(LayerObserver):
             layers together is that of the chosen ones.
     """
 
+    keys = (
+        *("gradient_noise/bias/LAYER", "gradient_noise/bias_expected/LAYER"),
+        *("gradient_noise/variance/LAYER", "gradient_noise/scale/LAYER", "gradient_noise/scale"),
+    )
+
     def __init__(
         self,
         every_n_epochs: int = 10,
         batch_size: int | None = None,
         batches: int = 32,
         seed: int = 0,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         if batch_size is not None:

@@ -47,13 +47,18 @@ class LayerRank(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = (
+        *("rank/LAYER", "stable_rank/LAYER", "effective_rank/LAYER"),
+        *("rank_absolute_*/LAYER", "rank_relative_*/LAYER"),
+    )
+
     def __init__(
         self,
         every_n_epochs: int = 10,
         tolerance: float = 1e-3,
         tolerances: Sequence[float] = (1e-1, 1e-2, 1e-3),
         bins: int = 64,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerRank.bins", bins, 1, BINS)

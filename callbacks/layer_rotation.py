@@ -40,8 +40,13 @@ class LayerRotation(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = (
+        *("weight_norm/LAYER", "effective_rate/LAYER"),
+        *("rotation/LAYER", "rotation_since/LAYER"),
+    )
+
     def __init__(
-        self, every_n_epochs: int = 10, steps: int = 8, layers: Sequence[str] | None = None
+        self, every_n_epochs: int = 10, steps: int = 8, layers: Sequence[str | int] | None = None
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerRotation.steps", steps, 1)

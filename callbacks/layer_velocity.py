@@ -32,11 +32,13 @@ class LayerVelocity(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = ("velocity/LAYER", "velocity_full/LAYER")
+
     def __init__(
         self,
         every_n_epochs: int = 1,
         full_every_n_epochs: int = 0,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.LayerVelocity.full_every_n_epochs", full_every_n_epochs, 0)

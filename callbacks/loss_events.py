@@ -43,11 +43,16 @@ class LossEvents(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
+    keys = (
+        *("event/count", "event/begin", "event/end", "event/peak"),
+        *("event/rank_within/LAYER", "event/rank_between/LAYER"),
+    )
+
     def __init__(
         self,
         every_n_epochs: int = 10,
         threshold: float = THRESHOLD,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_number("callbacks.LossEvents.threshold", threshold, above=0)

@@ -38,6 +38,8 @@ class MarginHistogram(Observer):
         bins: the bins of the histogram.
     """
 
+    keys = ("margin/mean", "margin/std", "margin/min", "margin/count")
+
     def __init__(self, every_n_epochs: int = 10, bins: int = 64) -> None:
         super().__init__(every_n_epochs)
         check_integer("callbacks.MarginHistogram.bins", bins, 1, BINS)

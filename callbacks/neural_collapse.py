@@ -43,6 +43,8 @@ class NeuralCollapse(Observer):
             at the last one; 0 is off.
     """
 
+    keys = ("collapse/nc1", "collapse/nc3", "collapse/nc4", "collapse/cdnv")
+
     def __init__(self, every_n_epochs: int = 10) -> None:
         super().__init__(every_n_epochs)
 

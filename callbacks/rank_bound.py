@@ -77,11 +77,13 @@ class RankBound(LayerObserver):
 
     place = 0  # where the list has it, for it counts from the start of a batch to its end
 
+    keys = ("tail_bound/ratio/LAYER", "tail_bound/vacuous/LAYER")
+
     def __init__(
         self,
         every_n_epochs: int = 1,
         window: int = 100,
-        layers: Sequence[str] | None = None,
+        layers: Sequence[str | int] | None = None,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         check_integer("callbacks.RankBound.window", window, 1)

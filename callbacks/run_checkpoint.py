@@ -44,10 +44,10 @@ class RunCheckpoint(ModelCheckpoint):
         check_integer("callbacks.RunCheckpoint.every_n_epochs", every_n_epochs, 1)
         if mode not in ("min", "max"):
             raise UsageError("callbacks.RunCheckpoint.mode", mode, "min, max")
-        self._names = (monitor,) if monitor else LOSSES
+        self.monitors = (monitor,) if monitor else LOSSES
         super().__init__(
             filename="best",
-            monitor=self._names[0],
+            monitor=self.monitors[0],
             mode=mode,
             save_last=True,
             every_n_epochs=every_n_epochs,
@@ -116,12 +116,12 @@ class RunCheckpoint(ModelCheckpoint):
         # ModelCheckpoint copies every metric every epoch, for a file name that has none in it.
         candidates = {"epoch": tensor(trainer.current_epoch), "step": tensor(trainer.global_step)}
         metrics = trainer.callback_metrics
-        name = next((name for name in self._names if name in metrics), None)
+        name = next((name for name in self.monitors if name in metrics), None)
         if name is not None:
-            candidates[self._names[0]] = metrics[name].clone()
+            candidates[self.monitors[0]] = metrics[name].clone()
         elif not self._said:
             self._said = True
-            names = " or ".join(self._names)
+            names = " or ".join(self.monitors)
             rank_zero_info(f"RunCheckpoint: no {names} is recorded, so no best.ckpt is kept")
         return candidates
 

@@ -40,7 +40,9 @@ class UpdateSplit(LayerObserver):
         layers: globs of layers' names, such as `conv*`; not set: all layers.
     """
 
-    def __init__(self, every_n_epochs: int = 1, layers: Sequence[str] | None = None) -> None:
+    keys = ("update/gradient/LAYER", "update/decay/LAYER", "update/projection/LAYER")
+
+    def __init__(self, every_n_epochs: int = 1, layers: Sequence[str | int] | None = None) -> None:
         super().__init__(every_n_epochs, layers)
         self._buffers: Buffers = {}
         self._total: Tensor | None = None

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from janus_pl.deep.classifier import DeepReLUClassifier
     from janus_pl.linear.regressor import LinearRegressor
     from janus_pl.run.rows import Histogram, Table
+    from janus_pl.training.schedules import SequentialLR
     from janus_pl.training.task import JanusTask
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "Histogram",
     "JanusTask",
     "LinearRegressor",
+    "SequentialLR",
     "Table",
     "__version__",
     "main",
@@ -30,6 +32,7 @@ HOMES = {
     "Histogram": "janus_pl.run.rows",
     "JanusTask": "janus_pl.training.task",
     "LinearRegressor": "janus_pl.linear.regressor",
+    "SequentialLR": "janus_pl.training.schedules",
     "Table": "janus_pl.run.rows",
     "main": "janus_pl.cli.main",
 }

@@ -5,9 +5,9 @@ from janus_pl.cli import subcommands
 from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import Exit
 
-if texts.asked_for(sys.argv[1:]):
+if (text := texts.asked_for(sys.argv[1:])) is not None:
     with lasting_streams():
-        print(texts.HELP)
+        print(text)
     raise SystemExit(Exit.DONE)
 if sys.argv[1:2] and sys.argv[1] in subcommands.READERS:
     raise SystemExit(subcommands.main(sys.argv[1:]))

@@ -13,6 +13,7 @@ import signal
 from collections.abc import Iterable
 from enum import IntEnum
 from os import PathLike
+from pathlib import Path
 
 
 class Exit(IntEnum):
@@ -141,6 +142,26 @@ def nearest(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"a valid key, the nearest is {close[0]}" if close else f"one of {', '.join(known)}"
+
+
+def nearest_file(name: str, files: Iterable[Path]) -> str:
+    """Return a hint at the file that is nearest to a name; empty if none is near.
+
+    >>> nearest_file("a22.yaml", [Path("linear/a2.yaml"), Path("gd.yaml")])
+    '; the nearest is linear/a2.yaml'
+
+    Args:
+        name: The name of a file that does not exist, with or without a folder and an ending.
+        files: The paths to choose from, as a user would give them; earlier ones win.
+    """
+    known: dict[str, Path] = {}
+    for file in files:
+        for each in (str(file), file.name, file.stem):
+            known.setdefault(each, file)
+    for tried in (Path(name).name, name):
+        if close := difflib.get_close_matches(tried, known, n=1, cutoff=0.6):
+            return f"; the nearest is {known[close[0]]}"
+    return ""
 
 
 def is_integer(value: object, least: float = -math.inf, most: float = math.inf) -> bool:

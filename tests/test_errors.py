@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import janus_pl.data.image_folder
-import janus_pl.data.regression
+import janus_pl.data.linear_options
 import janus_pl.deep.network
 from janus_pl.data import LinearProblem
 from janus_pl.data.image_folder import ImageFolderPair
@@ -23,7 +23,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """Field, value and bytes of everything that is checked."""
     seen: Asked = []
     keep = lambda field, value, size: seen.append((field, value, size))  # noqa: E731
-    for module in (janus_pl.deep.network, janus_pl.data.regression, janus_pl.data.image_folder):
+    for module in (janus_pl.deep.network, janus_pl.data.linear_options, janus_pl.data.image_folder):
         monkeypatch.setattr(module, "check_memory", keep)
     return seen
 

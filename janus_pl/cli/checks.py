@@ -13,8 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.data import ImagePair, LinearProblem
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, is_integer
 from janus_pl.run.folder import CONFIG, checkpoint_of
+from janus_pl.training.callback_checks import check_callbacks, refuse_class
 from janus_pl.training.checkpoints import (
     VerifiedCheckpointIO,
     check_fits,
@@ -22,18 +23,11 @@ from janus_pl.training.checkpoints import (
     load_sound,
 )
 from janus_pl.training.lightning import starts_processes_by_fork
+from janus_pl.training.options import check_least, check_precision, check_trainer_options
 from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
 
-LEAST = {
-    "check_val_every_n_epoch": 1,
-    "gradient_clip_val": 0,
-    "log_every_n_steps": 0,
-    "min_epochs": 0,
-    "min_steps": 0,
-    "num_nodes": 1,
-    "num_sanity_val_steps": -1,  # the whole split
-}
+SEEDS = "an integer from 0 to 4294967295"
 
 
 def is_ours(class_path: str | None) -> bool:
@@ -52,8 +46,8 @@ def check_seed(seed: object) -> None:
     Raises:
         UsageError: It is not an integer from 0 to 4294967295.
     """
-    if not (isinstance(seed, int) and 0 <= seed < 2**32):
-        raise UsageError("seed_everything", seed, "an integer from 0 to 4294967295")
+    if not is_integer(seed, 0, 2**32 - 1):
+        raise UsageError("seed_everything", seed, SEEDS)
 
 
 def check_trainer(options: Mapping[str, object]) -> None:
@@ -66,13 +60,26 @@ def check_trainer(options: Mapping[str, object]) -> None:
         raise UsageError(
             "trainer.barebones", True, "false, for a run without a record shows nothing"
         )
-    for name, least in LEAST.items():
-        value = options.get(name)
-        if isinstance(value, int | float) and value < least:
-            raise UsageError(f"trainer.{name}", value, f"a number from {least} up, or null")
+    check_least(options.get)
+    check_precision(options.get("precision"))  # on a CPU Lightning trains in another one
 
 
-def check_callbacks(callbacks: Sequence[Callback]) -> None:
+def check_classes(callbacks: object) -> None:
+    """Refuse callbacks by their class paths, for the parser cannot make each of them.
+
+    Args:
+        callbacks: The option `trainer.callbacks` of a config.
+
+    Raises:
+        UsageError: No run can have such a callback.
+    """
+    for given in callbacks if isinstance(callbacks, list) else [callbacks]:
+        named = locate(str(getattr(given, "class_path", None)))
+        if isinstance(named, type):
+            refuse_class(named)
+
+
+def check_once(callbacks: Sequence[Callback]) -> None:
     """Refuse two callbacks of a kind with equal options: they would share a checkpoint's state.
 
     Raises:
@@ -229,9 +236,12 @@ def check_parts(
     if training and not is_overridden("train_dataloader", data or model, LightningDataModule):
         given = f"{type(data).__module__}.{type(data).__name__}"
         raise UsageError("data", given, "a data module with a train_dataloader")
+    if training:
+        check_callbacks(trainer, model)
     if starts_processes_by_fork(trainer):
         allowed = "auto or ddp: the record is of a process that was started as a command"
         raise UsageError("trainer.strategy", strategy, allowed)
+    check_trainer_options(trainer, model, subcommand)
     # As in Lightning, only the first process of a node fetches and checks the data.
     if data is not None and trainer.local_rank == 0:
         data.prepare_data()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import yaml
 
-from janus_pl.errors import UsageError
+from janus_pl.cli.config_checks import check_arguments, check_config
+from janus_pl.errors import UsageError, nearest_file
 from janus_pl.run.account import begun_values
-from janus_pl.run.nested import check_yaml
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HELPED = {
@@ -22,8 +22,14 @@ HELPED = {
 
 
 def complete(args: Sequence[str]) -> list[str]:
-    """Return a command line in the form that the parser takes."""
-    return find_configs(name_helped_classes(join_negative_numbers(args)))
+    """Return a command line in the form that the parser takes.
+
+    Raises:
+        UsageError: An argument has no name or no value, or a config file cannot be used.
+    """
+    args = name_helped_classes(join_negative_numbers(args))
+    check_arguments(args)
+    return find_configs(args)
 
 
 def find_configs(args: Sequence[str]) -> list[str]:
@@ -40,10 +46,11 @@ def find_configs(args: Sequence[str]) -> list[str]:
     given = iter(args)
     for arg in given:
         option, equals, name = arg.partition("=")
-        if option in ("--config", "-c") and (name := name if equals else next(given, "")):
-            config = _find_config(name)
+        if option in ("--config", "-c"):
+            config = _find_config(name if equals else next(given, ""))
             base = config.with_name("base.yaml")
             if base.is_file() and base != config and base.parent.resolve() != CONFIGS:
+                check_config(str(base), base)
                 found += ["--config", str(base)]
             found += ["--config", str(config)]
         else:
@@ -128,25 +135,21 @@ def name_helped_classes(args: Sequence[str]) -> list[str]:
 
 
 def _find_config(name: str) -> Path:
+    if not name.strip():
+        raise UsageError("--config", name, "a file, as quickstart.yaml")
     places = [Path(name), CONFIGS / name]
     for place in places:
         if place.is_file():
-            _check_config(name, place)
+            check_config(name, place)
             return place
-    looked = " or ".join(str(place.absolute()) for place in places)
-    raise UsageError("--config", name, f"an existing file, looked for as {looked}")
+    looked = " or ".join(dict.fromkeys(str(place.absolute()) for place in places))
+    allowed = f"an existing file, looked for as {looked}"
+    if other := next((place for place in places if place.exists()), None):
+        allowed = f"an existing file; {other} is {'a folder' if other.is_dir() else 'none'}"
+    raise UsageError("--config", name, allowed + nearest_file(name, _configs()))
 
 
-def _check_config(name: str, path: Path) -> None:
-    """Refuse a config file that is not a mapping in YAML; a tag in it constructs no object."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        check_yaml(text)
-        content = yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError("--config", name, f"a YAML file in UTF-8 ({reason})") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        held = type(content).__name__ if content is not None else "nothing"
-        allowed = f"a YAML file that holds keys as model: and trainer:; it holds {held}"
-        raise UsageError("--config", name, allowed)
+def _configs() -> Iterator[Path]:
+    """Yield the YAML files of the working directory and the shipped ones, as a user names them."""
+    yield from (file for file in sorted(Path().glob("*.yaml")) if file.is_file())
+    yield from (file.relative_to(CONFIGS) for file in sorted(CONFIGS.rglob("*.yaml")))

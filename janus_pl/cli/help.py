@@ -6,6 +6,7 @@ from inspect import cleandoc
 from textwrap import fill
 
 from janus_pl.errors import Exit
+from janus_pl.version import __version__
 
 PROGRAM = "python -m janus_pl"
 EXIT_CODES = f"Exit codes: {', '.join(f'{code} {code.meaning}' for code in Exit)}."
@@ -53,12 +54,14 @@ HELP = cleandoc(
       verify RUN...          the paper's predictions: what was measured, and whether they hold
       workspace              a view of the runs in the W&B UI
 
-    `SUBCOMMAND --help` says more.
+    `SUBCOMMAND --help` says more; `--version` says the version.
     """
 )
 HELP = f"{HELP}\n\n{fill(EXIT_CODES, 88)}"
 
 
-def asked_for(args: list[str]) -> bool:
-    """Tell whether a command line asks for `HELP`."""
-    return args in (["-h"], ["--help"])
+def asked_for(args: list[str]) -> str | None:
+    """Return the text that a command line without a subcommand asks for; None if for none."""
+    if args[:1] in (["-h"], ["--help"]):
+        return HELP
+    return f"janus_pl {__version__}" if args[:1] == ["--version"] else None

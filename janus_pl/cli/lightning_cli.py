@@ -21,7 +21,8 @@ from janus_pl.cli import help as texts
 from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
     Sound,
-    check_callbacks,
+    check_classes,
+    check_once,
     check_parts,
     check_restored,
     check_run_dir,
@@ -31,12 +32,14 @@ from janus_pl.cli.checks import (
     is_ours,
     sound_checkpoint,
 )
+from janus_pl.cli.config_checks import RUN_OPTIONS
 from janus_pl.cli.config_files import CONFIGS, adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
+from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
 from janus_pl.data import ImagePair, LinearProblem
-from janus_pl.errors import DivergenceError, UsageError
+from janus_pl.errors import DivergenceError, UsageError, is_integer
 from janus_pl.run import history
 from janus_pl.run.account import with_environment
 from janus_pl.run.description import KEY, read_description
@@ -51,12 +54,7 @@ from janus_pl.training.same_data import check_data
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
 from janus_pl.training.subjects import Describes
 
-RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
-OPTIONS = (
-    *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "allow_config_change"),
-    "allow_data_change",
-    *RUN_OPTIONS,
-)
+NAME = str | int | None
 
 
 class ConfigReader(LightningCLI):
@@ -112,7 +110,7 @@ class ConfigReader(LightningCLI):
         self.config_init = self.parser.instantiate_classes(self.config)
         options = self._get(self.config_init, "trainer")
         check_trainer(vars(options))
-        check_callbacks(options.callbacks if isinstance(options.callbacks, list) else [])
+        check_once(options.callbacks if isinstance(options.callbacks, list) else [])
         self._logger()
         return self._resolved()
 
@@ -146,10 +144,11 @@ class ConfigReader(LightningCLI):
         return {self._asked: known[self._asked]} if self._asked in known else known
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--name", type=str | None, default=None, help="Name of the W&B run.")
-        parser.add_argument("--project", type=str | None, default=None, help="W&B project.")
-        parser.add_argument("--group", type=str | None, default=None, help="W&B group.")
-        parser.add_argument("--tags", type=list[str], default=[], help="W&B tags.")
+        name_missing_packages()
+        parser.add_argument("--name", type=NAME, default=None, help="Name of the W&B run.")
+        parser.add_argument("--project", type=NAME, default=None, help="W&B project.")
+        parser.add_argument("--group", type=NAME, default=None, help="W&B group.")
+        parser.add_argument("--tags", type=list[str | int], default=[], help="W&B tags.")
         parser.add_argument(
             "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
         )
@@ -184,8 +183,10 @@ class ConfigReader(LightningCLI):
         """Take W&B's variables for options that are not given."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        config.tags = [str(tag) for tag in config.tags]
         names = ("project", "name", "group", "tags")
-        for name, value in with_environment({key: config.get(key) for key in names}).items():
+        given = {key: _as_text(config.get(key)) for key in names}
+        for name, value in with_environment(given).items():
             config[name] = value
 
     def _seed_data(self) -> None:
@@ -231,6 +232,8 @@ class JanusCLI(ConfigReader):
 
     def before_instantiate_classes(self) -> None:
         """Fill the options; for `--ckpt_path last` find the interrupted run, if any."""
+        if self.subcommand == "fit":
+            check_classes(self._get(self.config, "trainer.callbacks"))
         self._fill()
         self._seed_data()
         config = self.config[self.subcommand]
@@ -258,7 +261,7 @@ class JanusCLI(ConfigReader):
         describes = Describes(self._get(self.config, "allow_data_change"))
         options.callbacks = [*given, exact, describes]
         if self.subcommand == "fit":
-            check_callbacks(options.callbacks)
+            check_once(options.callbacks)
         if options.default_root_dir is not None:
             check_outside("trainer.default_root_dir", options.default_root_dir)
         record = self._set_loggers(options)
@@ -364,7 +367,8 @@ class JanusCLI(ConfigReader):
         try:
             LightningCLI._run_subcommand(self, subcommand)
         except MisconfigurationException as error:  # some options fail only at the start
-            raise trainer_mistake(error, vars(self._get(self.config_init, "trainer"))) from error
+            given = vars(self._get(self.config_init, "trainer"))
+            raise trainer_mistake(error, given, self.model) from error
         except DivergenceError as error:
             if not error.recorded:
                 raise
@@ -379,6 +383,11 @@ class JanusCLI(ConfigReader):
         if isinstance(logger, RunLogger) and not logger.experiment.disabled:
             print(f"Look at it: wandb leet {logger.wandb_folder}")
         print(f"Figures:    python -m janus_pl report {record.folder} --out report")
+
+
+def _as_text(value: Any) -> Any:
+    """Return a name of digits, which YAML reads as a number, as text."""
+    return str(value) if is_integer(value) else value
 
 
 def _quiet_lightning() -> None:

@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from janus_pl.cli import help as texts
 from janus_pl.cli import subcommands
-from janus_pl.cli.lightning_cli import OPTIONS, JanusCLI
+from janus_pl.cli.config_checks import OPTIONS
+from janus_pl.cli.lightning_cli import JanusCLI
 from janus_pl.cli.messages import explain, usage_message
 from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import (
@@ -72,11 +73,11 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
     known = (*texts.TRAINING, *subcommands.TOOLS)
     if not args:
         raise UsageError("subcommand", None, f"{', '.join(known)}; --help says more")
-    if texts.asked_for(args):
-        print(texts.HELP)
+    if (text := texts.asked_for(args)) is not None:
+        print(text)
     elif args[0] in subcommands.TOOLS:
         return subcommands.run(args)
-    elif args[0] not in known and not args[0].startswith("-"):
+    elif args[0] not in known:
         raise UsageError("subcommand", args[0], nearest(args[0], known))
     else:
         JanusCLI(args, signals)

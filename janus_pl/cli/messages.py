@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import difflib
+import importlib.util
 import inspect
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib import import_module
 
 from lightning.pytorch import Trainer
 
+from janus_pl.cli.checks import SEEDS
 from janus_pl.errors import UsageError, nearest
 
+NEEDS_NOTHING = (None, "auto", "cpu", "simple", "advanced", "pytorch")  # values for any machine
+# Modules whose classes an option takes, for hints at the nearest name.
+PLACES = {
+    "model": ("janus_pl",),
+    "data": ("janus_pl.data",),
+    "callbacks": ("lightning.pytorch.callbacks", "callbacks"),
+    "logger": ("lightning.pytorch.loggers",),
+    "optimizer": ("torch.optim",),
+    "schedule": ("torch.optim.lr_scheduler",),
+}
+# Classes whose options a user may give without `model.` or `data.`, for hints.
+OURS = {
+    "model": ("janus_pl.DeepReLUClassifier", "janus_pl.LinearRegressor"),
+    "data": ("janus_pl.data.DigitsPair", "janus_pl.data.ImageFolderPair"),
+}
+BARE = r"(?:Expected a dot import path string|Unexpected import path format): (.+)"
 WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks
 
 
@@ -28,6 +48,7 @@ def explain(error: BaseException, options: Iterable[str] = ()) -> str:
         _unknown_option(text)
         or _missing_argument(text)
         or _unknown_key(text, options)
+        or _misread(text)
         or _not_importable(text)
         or _wrong_value(text)
         or " ".join(text.split())
@@ -42,25 +63,29 @@ def usage_message(error: BaseException) -> str | None:
             return str(link)
         link = link.__cause__ or link.__context__
     # If several types were tried, only the UsageError's text is left, as a line among theirs.
-    quoted = re.search(r"^\s*- (\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
+    quoted = re.search(r"^\s*(?:- )?(\S+: got .*, allowed: .*)$", str(error), re.MULTILINE)
     return quoted[1] if quoted else None
 
 
-def trainer_mistake(error: BaseException, options: Mapping[str, object]) -> UsageError:
+def trainer_mistake(
+    error: BaseException, options: Mapping[str, object], model: object = None
+) -> UsageError:
     """Return Lightning's complaint about the trainer's options, for the one that it names first.
 
     Args:
         error: The error that the Trainer raised.
         options: The options that it was given.
+        model: The model, if it is made.
     """
     text = " ".join(str(error).split())
+    if model is not None and re.match(r"No `\w+\(\)` method defined", text):
+        return UsageError("model", type(model).__name__, f"a module that Lightning takes ({text})")
     words = re.findall(r"\w+", text)
     named = [word for word in words if word in options]
     named += [name for name, value in options.items() if isinstance(value, str) and value in words]
     # Lightning names no option if a package or a device is missing.
-    named += [
-        name for name in ("accelerator", "strategy") if options.get(name) not in ("auto", None)
-    ]
+    parts = ("profiler", "accelerator", "strategy")
+    named += [name for name in parts if options.get(name) not in NEEDS_NOTHING]
     if not named:
         return UsageError("trainer", "options", f"what Lightning's Trainer takes ({text})")
     name = named[0]
@@ -79,7 +104,11 @@ def _unknown_option(text: str) -> str | None:
         return f"{keys}: got {given[-1]}, allowed: no keys but class_path and init_args"
     field = ".".join([*_keys(before_and_line), match[1]])
     known = _arguments(classes[-1]) - {match[1]}  # the program may set an argument of this name
-    return f"{field}: unknown key, allowed: {nearest(match[1], known)}"
+    head = match[1].split(".")[0]
+    of = f" (of {classes[-1]})" if field.startswith("trainer.callbacks.") else ""
+    if parts := difflib.get_close_matches(head, ("class_path", "init_args"), n=1, cutoff=0.8):
+        known = {*parts}
+    return f"{field}: unknown key, allowed: {nearest(head, known) if known else 'no options'}{of}"
 
 
 def _missing_argument(text: str) -> str | None:
@@ -88,6 +117,8 @@ def _missing_argument(text: str) -> str | None:
     if not match:
         return None
     field = ".".join([*_keys(text[: match.start()]), match[1]])
+    if field.endswith("schedulers.optimizer"):  # PyTorch's own wants parts that have it already
+        return f"{field}: got None, allowed: parts without it, in class_path: janus_pl.SequentialLR"
     return f"{field}: got None, allowed: a value, for it has no default"
 
 
@@ -96,28 +127,66 @@ def _unknown_key(text: str, options: Iterable[str]) -> str | None:
     if not match:
         return None
     field = (match[1] or match[2]).lstrip("-").split("=")[0]
-    known = set(options)
+    trainer = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
     if field.startswith("trainer."):
-        known = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
-    return f"{field}: unknown key, allowed: {nearest(field, known - {'trainer.self'})}"
+        return f"{field}: unknown key, allowed: {nearest(field, trainer - {'trainer.self'})}"
+    if (known := {*options, "help", "print_config"} if options else set()) and "." not in field:
+        deeper = {option.split(".")[1]: option for option in trainer - {"trainer.self"}}
+        for part, class_paths in OURS.items():
+            arguments = set().union(*map(_arguments, class_paths))
+            deeper |= {name: f"{part}.{name}" for name in arguments - {"options"}}
+        deeper |= {name: name for name in known}
+        if close := difflib.get_close_matches(field, deeper, n=2):  # min_epochs and max_epochs
+            near = " or ".join(deeper[name] for name in close)
+            return f"{field}: unknown key, allowed: a valid key, the nearest is {near}"
+    return f"{field}: unknown key, allowed: {nearest(field, known)}"
+
+
+def _misread(text: str) -> str | None:
+    """Return the message for what the parser itself takes otherwise than it was meant."""
+    if match := re.search(r"Invalid option \"(.*)\" for --print_config", text):
+        return f"--print_config: got {match[1]!r}, allowed: comments, skip_default, skip_null"
+    if match := re.search(r"Parser key \"([^\"]+)\":\s+Unable to load config\s+'(.*?)'", text):
+        return f"{match[1]}: got {match[2]!r}, allowed: options by name, or a YAML file of them"
+    if match := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", text):
+        return f"subcommand: got None, allowed: one of {match[1].replace(',', ', ')}"
+    return None
 
 
 def _not_importable(text: str) -> str | None:
-    reason = re.search(
-        r"class_path '([^']+)':\s+((?:module '([^']+)' has no attribute|No module named).*)", text
-    )
-    if bare := re.search(r"Expected a dot import path string: (\S+)", text):
+    """Return the message for a class path that leads nowhere."""
+    if bare := re.search(BARE, text):
         names = [f"{choices}, or " for choices in re.findall(r"typing\.Literal\[(.*?)\]", text)]
-        allowed = "".join(dict.fromkeys(names)) + "a class as module.Name"
-        return f"{'.'.join(_keys(text))}: got {bare[1]!r}, allowed: {allowed}"
-    if not reason:
+        field = ".".join(_keys(text)) or "".join(re.findall(r"--[\w.]+", text)[:1])
+        allowed = "".join(dict.fromkeys(names)) + f"a class as module.Name{_near(bare[1], field)}"
+        return f"{field}: got {bare[1]!r}, allowed: {allowed}"
+    way = r"(?:class_path '([^']+)':|expects a function or a callable class:)\s+"
+    why = r"(module '([^']+)' has no attribute '([^']+)'|No module named '[^']+')"
+    got = r"(?:\. Got value: .*?([\w.]+)'?\)?$)?"
+    if not (reason := re.search(way + why + got, text, re.MULTILINE)):
         return None
     field = ".".join(_keys(text[: reason.start()]))
-    hint = ""
-    if reason[3]:
-        name = reason[1].rsplit(".", 1)[-1]
-        hint = f"; {nearest(name, getattr(import_module(reason[3]), '__all__', []))}"
-    return f"{field}: got {reason[1]!r}, allowed: a class that can be imported ({reason[2]}{hint})"
+    path = reason[1] or reason[5] or f"{reason[3]}.{reason[4]}"
+    allowed = f"a class that can be imported ({reason[2]}{_near(path, field)})"
+    return f"{field}: got {path!r}, allowed: {allowed}"
+
+
+def _near(path: str, field: str) -> str:
+    """Return a hint at the class that is nearest to a path that leads nowhere; empty if none is.
+
+    Args:
+        path: The path, or a bare name.
+        field: The option that takes the class.
+    """
+    module, _, name = path.rpartition(".")
+    known: dict[str, str] = {}
+    for place in (*PLACES.get(field.rsplit(".", 1)[-1], ()), module):
+        if place and importlib.util.find_spec(place.split(".")[0]):
+            with suppress(ImportError):
+                names = getattr(import_module(place), "__all__", ())
+                known |= {each: f"{place}.{each}" for each in names}
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; the nearest is {known[close[0]]}" if close else ""
 
 
 def _wrong_value(text: str) -> str | None:
@@ -126,19 +195,33 @@ def _wrong_value(text: str) -> str | None:
     if not keys or not given:
         return None
     inner = text[: given.start()]
-    kind = r"<class '[^']+'>|typing\.Literal\[[^\]]+\]|(?!a path but|path but|')[^.\n]+"
+    inner = inner[inner.rfind("Parser key") :]
+    kind = r"<class '[^']+'>|typing\.Literal\[[^\]]+\]|(?!a path but|path but|dot import|')[^.\n]+"
     expected = re.findall(f"Expected (?:an? )?({kind})", inner)
     bases = re.findall(r"(?:subclass of|that returns) (?:<class ')?(?:\w+\.)*(\w+)", inner)
     if not bases and {_readable(kind) for kind in expected} <= {"null"}:
         bases = re.findall(r"Subtypes: \[.*?<class '(?:\w+\.)*(\w+)'>", inner)
+    bases = bases or re.findall(r"but (?:\w+\.)*(\w+) is abstract", inner)[:1]
     allowed = dict.fromkeys(_readable(kind) for kind in expected)
-    allowed |= dict.fromkeys(f"the class_path of a {base}" for base in bases)
+    allowed |= dict.fromkeys(f"the class_path of {_article(base)}" for base in bases)
+    if keys[-1] == "seed_everything":  # its type is LightningCLI's, its range ours
+        allowed = {SEEDS: None}
+    elif "str" in allowed and re.fullmatch(r"True|False|None|-?[\d.]+(e[-+]?\d+)?", given[1]):
+        del allowed["str"]
+        allowed = {"text in quotes": None} | allowed
+    if nested := re.fullmatch(r"NestedArg\(key='(.*?)', val=.*\)", given[1]):
+        options = f"options of a {bases[0]} that is given" if bases else "no options"
+        return f"{'.'.join(keys)}.{nested[1]}: unknown key, allowed: {options}"
     value = given[1] if len(given[1]) <= WIDTH else f"{given[1][:WIDTH]} ..."
     return f"{'.'.join(keys)}: got {value!r}, allowed: {' or '.join(allowed) or 'see --help'}"
 
 
 def _keys(text: str) -> list[str]:
-    return re.findall(r'Parser key "([^"]+)"', text)
+    """Return the keys down to the value that the end of a text is about, by their indentation."""
+    found: list[tuple[int, str]] = []
+    for match in re.finditer(r'^(.*?)Parser key "([^"]+)"', text, re.MULTILINE):
+        found = [each for each in found if each[0] < len(match[1])] + [(len(match[1]), match[2])]
+    return [key for _, key in found]
 
 
 def _readable(kind: str) -> str:
@@ -149,7 +232,12 @@ def _readable(kind: str) -> str:
     """
     kind = re.sub(r"<class '(?:[\w.]+\.)?(\w+)'>", r"\1", kind)
     kind = re.sub(r"typing\.Literal\[(.*)\]", r"\1", kind)
-    return {"NoneType": "null", "Sequence": "list"}.get(kind, kind)
+    lists = dict.fromkeys(("Sequence", "Iterable", "list", "tuple"), "list in brackets, as [A, B]")
+    return {"NoneType": "null", **lists}.get(kind.split(".")[-1], kind)
+
+
+def _article(name: str) -> str:
+    return f"an {name}" if name[0] in "AEIOU" else f"a {name}"
 
 
 def _arguments(class_path: str) -> set[str]:
@@ -163,4 +251,4 @@ def _arguments(class_path: str) -> set[str]:
         for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
         if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     }
-    return names - {"self"}
+    return names - {"self", "params", "defaults"}  # of optimizers, which get them from us

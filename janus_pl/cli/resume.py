@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zero_warn
 
@@ -92,7 +91,7 @@ def interrupted_run(root: Path, config: Mapping[str, Any], may_differ: bool) -> 
     for run in runs:
         try:
             changed[run] = _changes(run, config)
-        except (OSError, ValueError, yaml.YAMLError):
+        except (OSError, ValueError):
             if run_id:
                 allowed = f"a run to go on with; {run / CONFIG} cannot be read"
                 raise UsageError("WANDB_RUN_ID", run_id, allowed) from None

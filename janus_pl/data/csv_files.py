@@ -13,9 +13,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from janus_pl.errors import is_integer
+
 DELIMITERS = {",": "','", ";": "';'", "\t": "tabs"}
 NUMBERED = re.compile(r"([xy])(\d+)")
 Names = Sequence[str] | None
+
+
+def as_names(given: Sequence[str | int] | None) -> Names:
+    """Return names of columns; an integer is a name, and anything else is for others to refuse."""
+    if not isinstance(given, list | tuple):
+        return given  # type: ignore[return-value]
+    return [str(each) if is_integer(each) else each for each in given]
 
 
 class Table:

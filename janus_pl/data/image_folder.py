@@ -23,7 +23,7 @@ from janus_pl.data.images import (
     signs,
 )
 from janus_pl.data.pixels import decode_image, reason
-from janus_pl.errors import UsageError, check_integer, check_memory
+from janus_pl.errors import UsageError, check_integer, check_memory, is_integer
 
 LISTED = 100  # damaged files that are named
 
@@ -51,7 +51,7 @@ class ImageFolderPair(ImagePair):
     Args:
         root: Folder that holds train/ and test/; may start with ~.
         classes: Names of the folder coded -1, then of the folder coded +1. Not set: train/ holds
-            exactly two folders, taken in alphabetical order.
+            exactly two folders, taken in alphabetical order. A number is a name, as [3, 8].
         image_size: Height and width in pixels.
         **options: Those of `ImagePair`.
 
@@ -62,7 +62,7 @@ class ImageFolderPair(ImagePair):
     def __init__(
         self,
         root: str,
-        classes: tuple[str, str] | None = None,
+        classes: tuple[str | int, str | int] | None = None,
         image_size: int = 32,
         **options: Any,
     ) -> None:
@@ -70,8 +70,10 @@ class ImageFolderPair(ImagePair):
         if classes is not None:
             allowed = "the names of two different folders of train/, or null where it holds two"
             check_two_classes(classes, allowed)
-            if not all(isinstance(name, str) for name in classes):
+            if not all(isinstance(name, str) or is_integer(name) for name in classes):
                 raise UsageError("data.classes", classes, allowed)
+            classes = str(classes[0]), str(classes[1])
+            check_two_classes(classes, allowed)  # 3 and "3" are one name
         check_integer("data.image_size", image_size, 1)
         self.root = root
         self.classes = classes

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from copy import copy
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +32,8 @@ from janus_pl.data.loader import (
 from janus_pl.errors import UsageError, is_integer
 
 EVAL_CHUNK = 500
+OF_BATCHES = ("batch_size", "micro_batch_size", "order")  # options that no sample depends on
+PLAIN = (bool, int, float, str, list, tuple, Path, type(None))
 
 
 class Split(NamedTuple):
@@ -114,20 +118,15 @@ class ImagePair(LightningDataModule, ABC):
     ) -> None:
         super().__init__()
         seed = 0 if seed is None else seed
-        check_batch_options(batch_size, micro_batch_size, order, seed)
-        if num_train is not None:
-            if not is_integer(num_train, least=2):
-                raise UsageError(
-                    "data.num_train", num_train, "an integer from 2 up, or null for all"
-                )
-            check_batch_fits(batch_size, micro_batch_size, num_train)
         self.batch_size = batch_size
         self.micro_batch_size = micro_batch_size
         self.num_train = num_train
         self.order = order
         self.seed = seed
-        self._loaded = False
+        self._check_options()
+        self._loaded: dict[str, Any] | None = None  # the options that the samples are of
         self._train_loader: InMemoryBatches | None = None
+        self._batched: tuple[Any, ...] = ()  # the options that the loader is of
 
     @abstractmethod
     def prepare_data(self) -> None:
@@ -143,13 +142,15 @@ class ImagePair(LightningDataModule, ABC):
         return len(self.train_y)
 
     def setup(self, stage: str = "fit") -> None:
-        """Read, standardize and scale the data, once, whatever the stage.
+        """Read, standardize and scale the data, whatever the stage; again if an option changed.
 
         Raises:
             UsageError: batch_size or num_train asks for more samples than there are, or an image is
                 zero after standardization.
         """
-        if self._loaded:
+        self._check_options()
+        if self._loaded is not None and self._loaded == self._of_samples():
+            check_batch_fits(self.batch_size, self.micro_batch_size, self.num_train_samples)
             return
         raw = self.read()
         train = raw.train
@@ -167,12 +168,14 @@ class ImagePair(LightningDataModule, ABC):
         self.train_x, self.train_y = _to_tensors(train, raw.mean, raw.std)
         self.test_x, self.test_y = _to_tensors(raw.test, raw.mean, raw.std)
         refuse_zero({"train": self.train_x, "test": self.test_x}, self.files)
-        self._loaded = True
+        self._loaded, self._train_loader = self._of_samples(), None
 
     def train_dataloader(self) -> InMemoryBatches:
-        """The minibatches; made once, so that the epoch count belongs to one loader."""
+        """The minibatches; made once for the same options, so that one loader counts the epochs."""
         self._move_to_device()
-        if self._train_loader is None:
+        options = self.batch_size, self.micro_batch_size, self.order, self.seed
+        if self._train_loader is None or self._batched != options:
+            self._batched = options
             self._train_loader = InMemoryBatches(
                 self.train_x,
                 self.train_y,
@@ -205,6 +208,22 @@ class ImagePair(LightningDataModule, ABC):
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
+    def _check_options(self) -> None:
+        """Refuse options out of their range; they may have been set since the last fit."""
+        check_batch_options(self.batch_size, self.micro_batch_size, self.order, self.seed)
+        if self.num_train is not None:
+            if not is_integer(self.num_train, least=2):
+                allowed = "an integer from 2 up, or null for all"
+                raise UsageError("data.num_train", self.num_train, allowed)
+            check_batch_fits(self.batch_size, self.micro_batch_size, self.num_train)
+
+    def _of_samples(self) -> dict[str, Any]:
+        """Return the values that decide the samples, a subclass's options among them."""
+        public = {k: copy(v) for k, v in vars(self).items() if not k.startswith("_")}
+        others = {*OF_BATCHES} if self.num_train is not None else {*OF_BATCHES, "seed"}
+        return {k: v for k, v in public.items() if isinstance(v, PLAIN) and k not in others}
+
+    @torch.inference_mode(False)  # `test` may come first, and training could not take its tensors
     def _move_to_device(self) -> None:
         trainer = self.trainer
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device

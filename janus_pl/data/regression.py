@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, final, get_args
+from typing import Any, NamedTuple, final
 
 import numpy as np
 import torch
@@ -16,11 +15,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from janus_pl.data.csv_files import as_names
 from janus_pl.data.fingerprint import DataFacts, fingerprint
 from janus_pl.data.linear_files import (
-    MOST,
-    SOURCES,
-    SUFFIXES,
     TOY,
     FileOptions,
     Floats,
@@ -31,20 +28,11 @@ from janus_pl.data.linear_files import (
     read_problem,
     told,
 )
-from janus_pl.data.loader import (
-    BatchSize,
-    InMemoryBatches,
-    Order,
-    check_batch_fits,
-    check_batch_options,
-)
-from janus_pl.errors import UsageError, check_integer, check_memory
-
-LinearOrder = Literal["sequential", "shuffle", "with_replacement", "online"]
-Init = Literal["zero", "gaussian", "given"]
+from janus_pl.data.linear_options import OPTIONS, SIZES, Init, LinearOrder, check_ranges, check_size
+from janus_pl.data.loader import BatchSize, InMemoryBatches, Order, check_batch_fits
+from janus_pl.errors import UsageError
 
 HELD = 256 * 2**20  # bytes of a stream's X and Y that may be held as a whole
-MOST_SEED = 2**62
 CHUNK = 4096  # samples of one generator; a sample depends on the seed and its own number alone
 EVAL_CHUNK = 500
 # Spawn keys: they set the streams apart from each other and from those of the epochs' orders.
@@ -113,37 +101,21 @@ class LinearProblem(LightningDataModule):
         seed: int | None = None,
         replicas: int = 1,
         layout: Layout | None = None,
-        x_columns: list[str] | None = None,
-        y_columns: list[str] | None = None,
+        x_columns: list[str | int] | None = None,
+        y_columns: list[str | int] | None = None,
     ) -> None:
         super().__init__()
-        self._asked = {"num_train": num_train, "dim": dim, "outputs": outputs}
-        for name, value in {**self._asked, "informative": informative}.items():
-            check_integer(f"data.{name}", 1 if value is None else value, 1)
-        check_integer("data.empty", empty, 0)
-        check_integer("data.replicas", replicas, 1)
-        seed = 0 if seed is None else seed
-        check_batch_options(batch_size, None, "sequential", seed)
-        if order not in get_args(LinearOrder):
-            raise UsageError("data.order", order, ", ".join(get_args(LinearOrder)))
-        if init not in (None, *get_args(Init)):
-            raise UsageError("data.init", init, ", ".join(get_args(Init)))
-        if not (isinstance(init_scale, int | float) and 0 <= init_scale <= MOST):
-            raise UsageError("data.init_scale", init_scale, f"a number from 0 to {MOST}")
-        if not isinstance(source, str):
-            raise UsageError("data.source", source, SOURCES)
-        if seed > MOST_SEED:
-            raise UsageError("data.seed", seed, f"an integer from 0 to {MOST_SEED}")
-        if source not in ("gaussian", "toy") and Path(source).suffix.lower() not in SUFFIXES:
-            raise UsageError("data.source", source, SOURCES)
-        self._file_options = FileOptions(layout, x_columns, y_columns)
-        check_options(source, self._file_options)
-        self.source, self.seed, self.replicas = source, seed, replicas
+        self.source, self.replicas = source, replicas
+        self.seed = 0 if seed is None else seed
         self.informative, self.empty, self.order = informative, empty, order
-        self._asked_init, self.init_scale = init, init_scale
+        self.init_scale = init_scale
         self.batch_size: BatchSize = batch_size
+        self._file_options = FileOptions(layout, as_names(x_columns), as_names(y_columns))
         self._given: Given | None = None
         self._minibatches: InMemoryBatches | None = None
+        self._settled: dict[str, Any] = {}  # the options that N, d, m and all samples are of
+        self._asked: dict[str, Any] = {}
+        self._take({"num_train": num_train, "dim": dim, "outputs": outputs, "init": init})
         if source == "gaussian":
             self._settle(None)
 
@@ -152,14 +124,22 @@ class LinearProblem(LightningDataModule):
         self.setup()
 
     def setup(self, stage: str = "fit") -> None:
-        """Settle N, d and m, and read the file, if there is one; once, whatever the stage."""
-        if self.source != "gaussian" and self._given is None:
-            toy = self.source == "toy"
-            given = TOY if toy else read_problem(self.source, self._file_options)
-            self._settle(given)
-            self._given = given
-            if not toy:
-                rank_zero_info(told(self.source, given, self._asked))
+        """Settle N, d and m, and read the file, if there is one; again if an option changed."""
+        now = {name: vars(self)[name] for name in OPTIONS if name in vars(self)}
+        changed = {name: v for name, v in now.items() if self._settled.get(name, v) != v}
+        drawn, toy = self.source == "gaussian", self.source == "toy"
+        if not changed and (drawn or self._given is not None):
+            return
+        self._take({**self._asked, **changed})
+        given, read = self._given, self._given is None or "source" in changed
+        if read:
+            given = TOY if toy else None if drawn else read_problem(self.source, self._file_options)
+        if given is not None:
+            check_asked(self.source, given, {k: changed[k] for k in SIZES if k in changed})
+        self._settle(given)
+        if given is not None and read and not toy:
+            sizes = {name: self._asked[name] for name in SIZES}
+            rank_zero_info(told(self.source, given, sizes))
 
     def train_dataloader(self) -> Iterable[Any]:
         """`epochs_to_run()` of a module that has it and steps by itself, else minibatches.
@@ -280,10 +260,20 @@ class LinearProblem(LightningDataModule):
         """ceil(N/B)."""
         return 1 if self.batch_size == "full" else math.ceil(self.num_train / self.batch_size)
 
+    def _take(self, asked: Mapping[str, Any]) -> None:
+        """Take sizes and the kind of W0 as asked for, if all options are within their range."""
+        given = {name: asked.get(name, vars(self).get(name)) for name in OPTIONS}
+        check_ranges(given)
+        check_options(self.source, self._file_options)
+        self._asked = {name: given[name] for name in (*SIZES, "init")}
+
     def _settle(self, given: Given | None) -> None:
-        """Fix N, d, m and the kind of W0."""
+        """Fix N, d, m and the kind of W0, and forget what was made of others."""
+        for name in ("problem", "facts", "_compressed"):
+            vars(self).pop(name, None)
+        self._given, self._minibatches = given, None
         held = {"num_train": 10, "dim": 11, "outputs": 11}
-        asked = self._asked
+        asked = {name: self._asked[name] for name in SIZES}
         if given is not None:
             check_asked(self.source, given, {"informative": self.informative, "empty": self.empty})
             if given is TOY:
@@ -292,7 +282,7 @@ class LinearProblem(LightningDataModule):
             held, asked = given.sizes, {}
         self.num_train, self.dim, self.outputs = (asked.get(k) or v for k, v in held.items())
         has_w0 = given is not None and given[2] is not None
-        self.init: Init = self._asked_init or ("given" if has_w0 else "gaussian")
+        self.init: Init = self._asked["init"] or ("given" if has_w0 else "gaussian")
         if self.init == "given" and not has_w0:
             raise UsageError("data.init", "given", f"zero, gaussian ({self.source!r} holds no W0)")
         full = self.dim - self.empty
@@ -302,15 +292,10 @@ class LinearProblem(LightningDataModule):
             allowed = f"from 1 to {full}, data.dim less data.empty"
             raise UsageError("data.informative", self.informative, allowed)
         check_batch_fits(self.batch_size, None, self.num_train)
-        self._check_memory()
+        check_size(vars(self))
+        self._settled = {name: vars(self)[name] for name in OPTIONS}
 
-    def _check_memory(self) -> None:
-        """X, Y, W and the matrices of a problem fit into the machine; a stream is not held."""
-        samples, width = self.num_train, self.dim + self.outputs
-        rows = width if self.order == "online" else samples + width
-        sizes = f"N = {samples}, d = {self.dim}, m = {self.outputs}, replicas = {self.replicas}"
-        check_memory("data", sizes, 8.0 * self.replicas * width * rows)
-
+    @torch.inference_mode(False)  # after `predict`, training could not take its tensors
     def _loader(self) -> InMemoryBatches:
         """Replica 0 on the training device; made once: the epoch count belongs to one loader."""
         trainer, n = self.trainer, self.num_train

@@ -14,7 +14,9 @@ from janus_pl.deep.held_out import HoldsOut
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.parametrization import Decay, Parametrization
 from janus_pl.deep.steps import bounded_of, shares_of, step_of
+from janus_pl.observables.margins import output_margins
 from janus_pl.observables.update import decay_of
+from janus_pl.training.clock import epochs_of
 from janus_pl.training.features import features_of, last_dense
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
 from janus_pl.training.subject import Bounded, Buffers, Features
@@ -32,6 +34,11 @@ class Answers(HoldsOut):
         decay: The parameters that lambda acts on.
     """
 
+    keys = (
+        *("rho", "rho_learned", "learning_rate", "measured_step"),
+        *("train/loss", "train/error", "train/loss_running", "train/error_running"),
+        *("equilibrium/residual", "equilibrium/common_mode"),
+    )
     network: DeepReLU
     parametrization: Parametrization
     normalization: str
@@ -48,6 +55,12 @@ class Answers(HoldsOut):
 
     def scale(self) -> Tensor:
         return self.parametrization.scale()
+
+    def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return output_margins(outputs, y)
+
+    def completed(self) -> int:
+        return epochs_of(self.trainer)
 
     def velocities(self) -> dict[str, Tensor]:
         return self.parametrization.velocities()

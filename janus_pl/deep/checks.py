@@ -19,7 +19,7 @@ from janus_pl.training.schedules import Schedule, check_end
 # Options of a network, which decide what its weights mean; then those of its training, of which a
 # checkpoint holds the result.
 NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
-TRAINING = ("loss", "init_scale")
+TRAINING = ("loss", "init_scale", "schedule_interval")
 
 
 def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: int) -> None:
@@ -38,9 +38,6 @@ def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: in
     if isinstance(data, LinearProblem):
         allowed = "a data module of images, for a DeepReLUClassifier"
         raise UsageError("data", "janus_pl.data.LinearProblem", allowed)
-    if trainer.val_check_interval != 1.0:
-        allowed = "1.0: a row is an epoch, and so are its val/loss and val/error"
-        raise UsageError("trainer.val_check_interval", trainer.val_check_interval, allowed)
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         allowed = "auto or ddp: every process holds the whole network"
         raise UsageError("trainer.strategy", type(trainer.strategy).__name__, allowed)

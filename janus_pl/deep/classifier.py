@@ -12,9 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 
-from janus_pl.data.loader import Batch
 from janus_pl.deep.answers import Answers
 from janus_pl.deep.checks import batches_of, check_restored, check_run, fixed_options
 from janus_pl.deep.epoch import Epoch, TrainingPass
@@ -25,8 +23,7 @@ from janus_pl.deep.normalizations import PARAMETRIZATIONS
 from janus_pl.deep.optimizers import OptimizerFactory, build_optimizer
 from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError, check_name, check_number
-from janus_pl.observables.margins import output_margins
-from janus_pl.training.clock import epochs_of, epochs_reached, is_last_epoch
+from janus_pl.training.clock import epochs_reached, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
 from janus_pl.training.guard import UpdateGuard
 from janus_pl.training.held import HeldWeights
@@ -34,7 +31,13 @@ from janus_pl.training.optimizers import is_sgd
 from janus_pl.training.precision import full_precision
 from janus_pl.training.ranks import Ranks, backward_alone
 from janus_pl.training.samples import training_samples
-from janus_pl.training.schedules import Schedule, build_scheduler, check_schedule
+from janus_pl.training.schedules import (
+    Interval,
+    Schedule,
+    build_scheduler,
+    check_schedule,
+    step_schedules,
+)
 from janus_pl.training.subject import NotOffered
 
 
@@ -61,7 +64,7 @@ class DeepReLUClassifier(Answers):
             lambda rho^2 (Eq. 12), so rho alone gets the gradient 2 lambda rho (PyTorch's
             `weight_decay` = 2 lambda).
         schedule: The schedule: `cosine` (over the run), `constant`, `inverse_sqrt`, or a PyTorch
-            scheduler as `class_path` and `init_args`. It steps once an epoch.
+            scheduler as `class_path` and `init_args`.
         optimizer: A PyTorch optimizer as `class_path` and `init_args`, called with the parameters
             and the learning rate. It takes the momentum, but no weight decay.
         strides: The strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
@@ -76,6 +79,7 @@ class DeepReLUClassifier(Answers):
             rates a hundred times lower. `none`: plain weights.
         on_divergence: The end of a run if a loss, gradient or weight is not finite. It keeps the
             last sound weights. `stop`: an error, exit code 3. `record`: an outcome, exit code 0.
+        schedule_interval: What the schedule steps after, and a cosine runs over: `epoch` or `step`.
 
     Raises:
         UsageError: A value is outside its range.
@@ -98,6 +102,7 @@ class DeepReLUClassifier(Answers):
         init_scale: float = 0.1,
         normalization: str = "weight_norm",
         on_divergence: OnDivergence = "stop",
+        schedule_interval: Interval = "epoch",
     ) -> None:
         super().__init__()
         check_number("model.learning_rate", learning_rate, above=0)
@@ -105,6 +110,7 @@ class DeepReLUClassifier(Answers):
         check_number("model.init_scale", init_scale, above=0)
         check_name("model.loss", loss, [name for name in LOSSES if name in PULLS])
         check_name("model.decay", decay, ("all", "rho"))
+        check_name("model.schedule_interval", schedule_interval, ("epoch", "step"))
         check_name("model.normalization", normalization, PARAMETRIZATIONS)
         check_on_divergence(on_divergence)
         self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
@@ -119,6 +125,7 @@ class DeepReLUClassifier(Answers):
         self.decay = decay
         self.normalization = normalization
         self.schedule = schedule
+        self.schedule_interval: Interval = schedule_interval
         self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
         self._equilibrium = Equilibrium(self.parametrization, loss, weight_decay, decay)
@@ -153,14 +160,8 @@ class DeepReLUClassifier(Answers):
             )
         return self._equilibrium.numbers(self.training_pass())
 
-    def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
-        return output_margins(outputs, y)
-
     def margins(self) -> Tensor:
         return self.training_pass().margins
-
-    def completed(self) -> int:
-        return epochs_of(self.trainer)
 
     @torch.no_grad()
     def training_pass(self) -> TrainingPass:
@@ -183,14 +184,14 @@ class DeepReLUClassifier(Answers):
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        count, parts = len(batch.y), []
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        batch, parts = self.minibatch(batch), []
         self.guard.clear_gradients()
         with backward_alone(self.trainer.strategy):
             for x, y in batch.split(self.ranks.rank, self.ranks.size):
                 outputs = self.network(x)
                 losses = self.losses(outputs, y)
-                part = losses.sum() / count
+                part = losses.sum() / len(batch.y)
                 self.manual_backward(part)
                 parts.append(part.detach())
                 self._epoch.forwards.append((outputs.detach(), losses.detach(), y))
@@ -198,10 +199,11 @@ class DeepReLUClassifier(Answers):
             parts = [torch.stack(parts).sum()]
             gradients = [p.grad for p in self.guard.parameters if p.grad is not None]
             self.ranks.add_up([*gradients, *parts])  # a step's one collective beside the guard's
-        self._epoch.eta_t += self._epoch.learning_rate
+        self.row.put({"learning_rate": self._epoch.count_step()})
         self.guard.step(self._epoch.optimizer, *parts)
         self.parametrization.after_step()
         self.guard.settle()
+        step_schedules(self.trainer, "step")
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -236,17 +238,14 @@ class DeepReLUClassifier(Answers):
             raise self._divergence(int(sound))
         if is_last_epoch(self.trainer):
             self.training_pass()
-        means = {"train/loss_running": loss, "train/error_running": error}
-        self.row.put({**means, "learning_rate": self._epoch.learning_rate})
+        self.row.put({"train/loss_running": loss, "train/error_running": error})
         self._complete_row(epochs_reached(self.trainer))
         # Early stopping decides later; if it stops the run, callbacks add to this row once more.
         if self.trainer.early_stopping_callbacks:
             self._of_row = HeldWeights(self)
         else:
             self.row.write(self.trainer)
-        scheduler = self.lr_schedulers()
-        assert isinstance(scheduler, LRScheduler)
-        scheduler.step()
+        step_schedules(self.trainer, "epoch")
 
     def on_train_end(self) -> None:
         if self.row.waits:
@@ -261,7 +260,10 @@ class DeepReLUClassifier(Answers):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         optimizer = self._build_optimizer()
-        return [optimizer], [build_scheduler(self.schedule, optimizer, self.trainer)]
+        interval = self.schedule_interval
+        scheduler = build_scheduler(self.schedule, optimizer, self.trainer, interval)
+        config: Any = {"scheduler": scheduler, "interval": interval}
+        return {"optimizer": optimizer, "lr_scheduler": config}
 
     # State
 

@@ -74,6 +74,12 @@ class Epoch:
         """The learning rate of the step to come."""
         return self.optimizer.param_groups[0]["lr"]
 
+    def count_step(self) -> float:
+        """Count the step to come in eta_t, and return its learning rate."""
+        rate = self.learning_rate
+        self.eta_t += rate
+        return rate
+
     def move_to(self, device: torch.device) -> None:
         """Move the forward passes that a checkpoint within an epoch brought."""
         self.forwards = [(o.to(device), n.to(device), y.to(device)) for o, n, y in self.forwards]

@@ -8,12 +8,15 @@ from typing import Any, get_args
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ThroughputMonitor
 from lightning.pytorch.utilities import rank_zero_warn
 
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError, check_name, is_number
 from janus_pl.linear.replicas import LinearTraining, check_left, check_plan, check_state
 from janus_pl.theory import stability_limit
+from janus_pl.training.callback_checks import refuse
+from janus_pl.training.lightning import detects_anomalies
 from janus_pl.training.schedules import ScheduleName
 
 # Options of the trainer that would override the plan of a run.
@@ -21,6 +24,12 @@ FIXED: dict[str, float] = {"max_steps": -1, "min_steps": 0, "min_epochs": 0}
 FIXED |= {"overfit_batches": 0.0, "limit_train_batches": 1.0}
 CHECKED = 200  # pairs of seed and lambda whose limit of stability is computed, some 10 ms each
 MOST_PER_DECADE = 10_000
+# Callbacks of Lightning, and what is allowed instead: an optimizer step of the trainer is a stretch
+# of many steps.
+REFUSED: dict[type, str] = {
+    LearningRateMonitor: "no monitor of the rate: each row has learning_rate",
+    ThroughputMonitor: "no monitor of batches: one of the trainer is a stretch of many steps here",
+}
 MOMENT_SAMPLES = 10_000  # of a stream, to estimate its limit of stability
 
 
@@ -67,9 +76,13 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
     if not isinstance(data, LinearProblem):
         given = "none" if data is None else f"janus_pl.data.{type(data).__name__}"
         raise UsageError("data", given, "janus_pl.data.LinearProblem, for a LinearRegressor")
+    refuse(trainer, REFUSED)
     if trainer.world_size > 1:
         allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
         raise UsageError("trainer.devices", trainer.world_size, allowed)
+    if detects_anomalies(trainer):
+        allowed = "false: compiled code trains a LinearRegressor, without a backward pass"
+        raise UsageError("trainer.detect_anomaly", True, allowed)
     if "auto" in listed(rates[data.whole]) and not data.compressed()[0].any((1, 2)).all():
         raise UsageError("model.learning_rate", "auto", "a number: X is zero")
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
@@ -82,9 +95,6 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
         if given is not None and (given != fixed or type(given) is not type(fixed)):
             allowed = f"{fixed}: trainer.max_epochs decides how long a linear run is"
             raise UsageError(f"trainer.{name}", given, allowed)
-    if trainer.precision in ("16-true", "bf16-true"):
-        allowed = "one that leaves float64 alone, as 32-true or 64-true"
-        raise UsageError("trainer.precision", trainer.precision, allowed)
     if trainer.max_epochs is None or trainer.max_epochs < 1:
         raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
 

@@ -18,6 +18,15 @@ from janus_pl.run.files import save_arrays
 from janus_pl.run.rows import Table, Value
 
 QUANTILES = {"q05": 0.05, "q95": 0.95}
+_NUMBERS = (
+    *("train/loss", "train/mse_per_sample", "train/mse_per_entry", "rho", "learning_rate"),
+    *("gradient_norm", "gradient_norm_full", "solution/distance", "solution/relative_distance"),
+    *("null/norm", "null/predicted", "sigma_min", "noise/weights", "noise/predictions"),
+)
+KEYS = (
+    *(key + end for key in _NUMBERS for end in ("", *(f"/{name}" for name in QUANTILES))),
+    *("singular_value/*", "eigenvalue_modulus/*", "noise/*", "diverged"),
+)
 
 
 class LinearRecord:

@@ -25,7 +25,7 @@ from janus_pl.linear.checks import (
     warn_of_zero_targets,
 )
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
-from janus_pl.linear.record import LinearRecord, facts_of, save_problem, save_result
+from janus_pl.linear.record import KEYS, LinearRecord, facts_of, save_problem, save_result
 from janus_pl.linear.replicas import LinearTraining
 from janus_pl.observables.margins import regression_margins
 from janus_pl.observables.velocity import weight_velocity
@@ -33,7 +33,7 @@ from janus_pl.run.record import record_of
 from janus_pl.run.rows import AXES
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
-from janus_pl.training.resume import ExactResume
+from janus_pl.training.resume import had_ended
 from janus_pl.training.row import write_whole
 from janus_pl.training.schedules import ScheduleName
 from janus_pl.training.task import JanusTask
@@ -79,6 +79,7 @@ class LinearRegressor(JanusTask):
         UsageError: A value is outside its range.
     """
 
+    keys = KEYS
     splits_epochs = False  # an epoch of the trainer takes a few seconds
 
     def __init__(
@@ -121,6 +122,12 @@ class LinearRegressor(JanusTask):
 
     def scale(self) -> Tensor:
         return torch.linalg.vector_norm(self.weight.detach()[0])
+
+    def matrices(self) -> dict[str, Tensor]:
+        return {"fc1": self.weight.detach()[0]}
+
+    def learning_rates(self) -> Tensor:
+        return self.replicas.newest_rates()[:1]
 
     def velocities(self) -> dict[str, Tensor]:
         watch = self.replicas.watch
@@ -180,8 +187,6 @@ class LinearRegressor(JanusTask):
         self.row.forget()
         self.without_margin = 0
         self.data: LinearProblem = self.trainer.datamodule  # type: ignore[attr-defined]
-        if stage == "fit":
-            self.check_run(self.trainer, self.data)
         rates = listed(self._rates[self.data.whole])
         w0 = torch.from_numpy(self.data.w0())
         self.weight = nn.Parameter(w0.repeat_interleave(len(self._lambdas) * len(rates), dim=0))
@@ -211,9 +216,7 @@ class LinearRegressor(JanusTask):
         )
         self.record = LinearRecord(self.replicas)
         if self._loaded is not None:
-            resumes = (c for c in trainer.callbacks if isinstance(c, ExactResume))  # type: ignore[attr-defined]
-            had_ended = any(resume.had_ended for resume in resumes)
-            self.replicas.load(self._loaded["training"], had_ended)
+            self.replicas.load(self._loaded["training"], had_ended(trainer))
             self.record.load(self._loaded["record"])
         if not self._warned:
             warn_of_instability(self.replicas, self.data)

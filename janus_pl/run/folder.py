@@ -18,13 +18,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
-
 from janus_pl.errors import FINAL, UsageError
 from janus_pl.run.files import write_atomically
 from janus_pl.run.lines import FILE as ROWS
 from janus_pl.run.lines import count_in
-from janus_pl.run.nested import check_yaml
+from janus_pl.run.nested import load_yaml
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -143,9 +141,7 @@ def checkpoint_of(folder: Path) -> Path | None:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """Return the resolved config of a run."""
-    text = (folder / CONFIG).read_text(encoding="utf-8")
-    check_yaml(text)
-    config = yaml.safe_load(text)
+    config = load_yaml((folder / CONFIG).read_text(encoding="utf-8"))
     return config if isinstance(config, dict) else {}
 
 

@@ -1,6 +1,7 @@
-"""The size and the depth of nested values from elsewhere, before anything works on them.
+"""The size, the depth and the keys of nested values from elsewhere, before anything uses them.
 
-A YAML file of some hundred bytes may hold more values than a machine, by aliases of aliases.
+A YAML file of some hundred bytes may hold more values than a machine, by aliases of aliases. Of a
+key that is there twice PyYAML drops the first value without a word.
 """
 
 from __future__ import annotations
@@ -11,7 +12,12 @@ import yaml
 
 DEEPEST = 64  # levels of a config; ours have ten
 MOST = 100_000  # values of a config, each as often as it is referred to; ours have some hundred
+MERGE = "tag:yaml.org,2002:merge"  # the key <<
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class RepeatedKey(ValueError):
+    """A key that is there twice; the message names it and its lines."""
 
 
 def check_yaml(text: str | bytes) -> None:
@@ -43,11 +49,14 @@ def load_yaml(text: str | bytes) -> Any:
     """Return the plain values of a YAML file.
 
     Raises:
+        RepeatedKey: It has a key twice.
         ValueError: It is no YAML, too large or too deep, or holds something that is no value.
     """
     check_yaml(text)
     try:
         return _loaded(text)
+    except yaml.MarkedYAMLError as error:
+        raise ValueError(_told(error, text)) from error
     except (yaml.YAMLError, TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
 
@@ -56,9 +65,51 @@ def _loaded(text: str | bytes) -> Any:
     """Return the values of the safe loader in C, which is ten times as fast as in Python."""
     loader = LOADER(text)
     try:
-        return loader.get_single_data()
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_keys(node, "", set())
+        return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+def _check_keys(node: yaml.Node, above: str, seen: set[int]) -> None:
+    """Refuse a mapping that has a key twice; `<<` is no key.
+
+    Args:
+        node: The mapping, or another node.
+        above: The key of the node with those above it, as `trainer.`.
+        seen: The ids of the nodes that were checked; aliases are nodes that are there twice.
+    """
+    if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for each in node.value:
+            _check_keys(each, above, seen)
+        return
+    lines: dict[tuple[str, str], int] = {}
+    for key, value in node.value:
+        name, line = f"{above}{key.value}", key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and key.tag != MERGE:
+            if (first := lines.get((key.tag, key.value))) is not None:
+                where = f"line {line}" if first == line else f"lines {first} and {line}"
+                raise RepeatedKey(f"{name} is there twice, in {where}")
+            lines[key.tag, key.value] = line
+        _check_keys(value, f"{name}.", seen)
+
+
+def _told(error: yaml.MarkedYAMLError, text: str | bytes) -> str:
+    """Return what is wrong with a YAML file, with the line; a tab is named."""
+    said = " ".join(filter(None, (error.context, error.problem)))
+    mark = error.problem_mark
+    if mark is None:
+        return said
+    lines = (text if isinstance(text, str) else text.decode(errors="replace")).split("\n")
+    before = lines[mark.line][: mark.column + 1] if mark.line < len(lines) else ""
+    tab = "; there is a tab, where YAML takes spaces alone" if "\t" in before else ""
+    return f"{said}, line {mark.line + 1}{tab}"
 
 
 def check_nesting(value: Any, depth: int = 1) -> int:

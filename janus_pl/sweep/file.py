@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
-from janus_pl.errors import UsageError, check_integer, nearest
-from janus_pl.run.nested import check_yaml
+from janus_pl.errors import UsageError, check_integer, nearest, nearest_file
+from janus_pl.run.nested import RepeatedKey, load_yaml
 from janus_pl.sweep.distributions import Parameter, parameter
 from janus_pl.sweep.macros import check_command
 
@@ -55,6 +54,9 @@ def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
     """
     file = _find(path, places)
     content = _read(path, file)
+    if {"model", "data", "trainer"} & content.keys() and "parameters" not in content:
+        allowed = f"a file with method: and parameters:; a config is run by `fit --config {path}`"
+        raise UsageError("sweep", path, allowed)
     if unknown := [key for key in content if key not in KEYS]:
         allowed = nearest(str(unknown[0]), KEYS)
         if unknown[0] in ("early_terminate", "controller", "launch", "job"):
@@ -105,15 +107,19 @@ def _find(path: str, places: tuple[Path, ...]) -> Path:
         if file.is_file():
             return file
     looked = " or ".join(str(file.absolute()) for file in tried)
-    raise UsageError("sweep", path, f"an existing file, looked for as {looked}")
+    allowed = f"an existing file, looked for as {looked}"
+    if folder := next((file for file in tried if file.is_dir()), None):
+        allowed = f"an existing file; {folder} is a folder"
+    known = [p.relative_to(place) for place in (Path(), *places) for p in place.glob("*.yaml")]
+    raise UsageError("sweep", path, allowed + nearest_file(path, known))
 
 
 def _read(path: str, file: Path) -> Mapping[str, Any]:
     try:
-        text = file.read_text(encoding="utf-8")
-        check_yaml(text)
-        content = yaml.safe_load(text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        content = load_yaml(file.read_text(encoding="utf-8"))
+    except RepeatedKey as error:
+        raise UsageError("sweep", path, f"a YAML file with each key once ({error})") from error
+    except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise UsageError("sweep", path, f"a YAML file in UTF-8 ({reason})") from error
     if not isinstance(content, dict):

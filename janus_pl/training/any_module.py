@@ -214,9 +214,6 @@ class AnyModule(Subject):
         gradient = self._gradients.get(weight.place)
         if gradient is None:
             return None
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            gradient = gradient / scaler.get_scale()
         if self.trainer.world_size > 1:  # DDP averages the gradients of parameters alone
             gradient = gradient.clone()
             Ranks(self.trainer).add_up([gradient])

@@ -9,20 +9,22 @@ silent change of behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
 from lightning.fabric.plugins.environments import SLURMEnvironment
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
 
@@ -45,6 +47,11 @@ PRIVATE = (
     Private(Trainer, "_signal_connector", "StopBetweenSteps finds the handlers through it."),
     Private(Trainer, "_checkpoint_connector", "A requeue under SLURM finds `hpc_save_path` by it."),
     Private(Trainer, "_accelerator_connector", "StopBetweenSteps asks it for SLURM's signal."),
+    Private(Trainer, "_model_registry", "A registry of models, which nobody fills, is refused."),
+    Private(Trainer, "_detect_anomaly", "A linear run, which has no backward pass, refuses it."),
+    Private(
+        _AcceleratorConnector, "_layer_sync", "A module of ours has no layer for it to act on."
+    ),
     Private(
         _SignalConnector, "_sigterm_notifier_fn", "It would broadcast SIGTERM before every step."
     ),
@@ -59,7 +66,8 @@ PRIVATE = (
     ),
     Private(_FitLoop, "skip", "A resumed run with no step left still ends properly."),
     Private(_FitLoop, "_load_combined_loader_states", "ExactResume hands loaders their position."),
-    Private(Trainer, "_results", "EpochRows puts Lightning's own metrics of an epoch on its row."),
+    Private(Trainer, "_results", "EpochMetrics puts Lightning's metrics of an epoch on its row."),
+    Private(LightningModule, "_on_before_batch_transfer", "A look sees batches as a step does."),
     Private(Strategy, "_checkpoint_io", "A strategy's own way to store checkpoints is respected."),
     Private(Callback, "_generate_state_key", "Observer tells apart two of a kind in a checkpoint."),
     Private(ModelCheckpoint, "_every_n_epochs", "RunCheckpoint saves every n epochs by it."),
@@ -68,6 +76,9 @@ PRIVATE = (
     Private(ModelCheckpoint, "_save_topk_checkpoint", "RunCheckpoint keeps the best with it."),
     Private(ModelCheckpoint, "_save_last_checkpoint", "RunCheckpoint keeps the last with it."),
     Private(ModelCheckpoint, "_monitor_candidates", "RunCheckpoint copies one metric, not all."),
+    Private(ModelCheckpoint, "_save_on_train_epoch_end", "It saves when its monitor is there."),
+    Private(EarlyStopping, "_check_on_train_epoch_end", "It looks when its monitor is there."),
+    Private(EarlyStopping, "_validate_condition_metric", "A monitor that is missing is one line."),
     Private(RichProgressBar, "_add_task", "ProgressBar draws one bar over a linear run."),
     Private(RichProgressBar, "_update", "ProgressBar moves that bar."),
     Private(RichProgressBar, "_update_metrics", "ProgressBar shows the numbers beside it."),
@@ -159,6 +170,37 @@ def epoch_metrics(trainer: Trainer) -> dict[str, Any]:
     return {} if results is None else dict(results.metrics(False)["log"])
 
 
+def at_epoch_end(callback: EarlyStopping | ModelCheckpoint) -> bool | None:
+    """Tell whether a callback reads at an epoch's end; None leaves it to Lightning."""
+    return getattr(callback, _WHEN[isinstance(callback, EarlyStopping)])
+
+
+def read_at_epoch_end(callback: EarlyStopping | ModelCheckpoint) -> None:
+    """Let a callback read its monitor at an epoch's end, and not after a validation."""
+    replace(callback, _WHEN[isinstance(callback, EarlyStopping)], True)
+
+
+def before_reading(
+    callback: EarlyStopping | ModelCheckpoint, check: Callable[[Any, Mapping[str, Any]], None]
+) -> None:
+    """Call a check with the metrics whenever a callback is about to read its monitor.
+
+    Lightning's own complaint is a list of all metrics, or a warning and nothing saved.
+    """
+    stops = isinstance(callback, EarlyStopping)
+    name = "_validate_condition_metric" if stops else "_save_topk_checkpoint"
+    wrapper: Callable[..., Any] = _checked_condition if stops else _checked_save
+    if name not in vars(callback):  # else of an earlier fit
+        replace(callback, name, partial(wrapper, callback, check, getattr(callback, name)))
+
+
+def batch_on_device(trainer: Trainer, batch: Any) -> Any:
+    """Return a batch of a loader as a training step gets it, with all hooks for its transfer."""
+    batch = trainer.precision_plugin.convert_input(batch)
+    batch = trainer.lightning_module._on_before_batch_transfer(batch)
+    return trainer.strategy.batch_to_device(batch)
+
+
 def set_run_id(logger: WandbLogger, run_id: str) -> None:
     """Let the run of a W&B logger that has not started have an id, by which its folder is named."""
     logger._wandb_init["id"] = run_id
@@ -170,9 +212,43 @@ def starts_processes_by_fork(trainer: Trainer) -> bool:
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
 
 
+def model_registry(trainer: Trainer) -> str | None:
+    """Return the option of that name."""
+    return trainer._model_registry
+
+
+def detects_anomalies(trainer: Trainer) -> bool:
+    """Tell whether the option `detect_anomaly` is set."""
+    return trainer._detect_anomaly
+
+
+def syncs_batch_norm(trainer: Trainer) -> bool:
+    """Tell whether layers are to be synchronized, by `sync_batchnorm` or a plugin."""
+    return trainer._accelerator_connector._layer_sync is not None
+
+
 def stores_checkpoints_itself(strategy: object) -> bool:
     """Tell whether a strategy object was given a checkpoint plugin of its own."""
     return isinstance(strategy, Strategy) and strategy._checkpoint_io is not None
+
+
+_WHEN = {True: "_check_on_train_epoch_end", False: "_save_on_train_epoch_end"}
+
+
+def _checked_condition(
+    stopper: EarlyStopping, check: Callable[..., None], read: Callable[..., bool], logs: Any
+) -> bool:
+    if stopper.strict:
+        check(stopper, logs)
+    return read(logs)
+
+
+def _checked_save(
+    keeper: ModelCheckpoint, check: Callable[..., None], save: Callable[..., None], *args: Any
+) -> None:
+    if keeper.save_top_k != 0:
+        check(keeper, args[1])
+    save(*args)
 
 
 class _EndsToo(_FitLoop):

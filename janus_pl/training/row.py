@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
+from janus_pl.errors import UsageError
 from janus_pl.run.record import write_row
 from janus_pl.run.rows import Value, plain_row, row_of
+
+LOG = "self.log"  # the writer of Lightning's own metrics, and what a message calls it
 
 
 class Row:
@@ -28,14 +31,31 @@ class Row:
         self.numbers: dict[str, float] = {}
         self._axes: dict[str, float] | None = None
         self._completed: dict[str, Value] = {}
+        self._writers: dict[str, object] = {}
 
     @property
     def waits(self) -> bool:
         """Whether the row is complete and not written yet."""
         return self._axes is not None
 
-    def put(self, values: Mapping[str, Value]) -> None:
-        """Add values; a key that is there already takes the new value."""
+    def put(self, values: Mapping[str, Value], by: object = None) -> None:
+        """Add values; a key that is there already takes the new value of the same writer.
+
+        Args:
+            values: The values by key.
+            by: The writer; None is the module itself.
+
+        Raises:
+            UsageError: Another writer has written one of these keys.
+        """
+        for key in values:
+            other = self._writers.setdefault(key, by)
+            # The module completes what a callback of ours has begun: one number for both.
+            ours = None in (other, by) and LOG not in (other, by)
+            if other is not by and not ours:
+                first, second = _called(other), _called(by)
+                both = f"{first} twice" if first == second else f"{first} and {second}"
+                raise UsageError("trainer.callbacks", both, f"one writer of each key; both: {key}")
         self.values.update(values)
 
     def leave_out(self, prefix: str) -> list[str]:
@@ -76,7 +96,7 @@ class Row:
 
     def forget(self) -> None:
         """Drop what has been collected, such as the rest of an earlier fit."""
-        self.values, self._axes = {}, None
+        self.values, self._axes, self._writers = {}, None, {}
 
     def state(self) -> dict[str, Any]:
         """Return the row's part of a checkpoint, in plain values."""
@@ -85,6 +105,13 @@ class Row:
     def load(self, state: Mapping[str, Any]) -> None:
         """Restore the row from a checkpoint."""
         self.values, self._axes = row_of(state["row"]), state["axes"] and dict(state["axes"])
+
+
+def _called(writer: object) -> str:
+    """Return a writer's name: its class, or what it is called."""
+    if writer is None:
+        return "the module"
+    return writer if isinstance(writer, str) else type(writer).__name__
 
 
 def write_whole(trainer: Trainer, row: Mapping[str, Value]) -> None:

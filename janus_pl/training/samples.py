@@ -11,12 +11,16 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader, IterableDataset
 
 from janus_pl.data.loader import InMemoryBatches
+from janus_pl.training.lightning import batch_on_device
+from janus_pl.training.subject import Subject
 
 EVALUATION_CHUNK = 500
 
 
 def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterator[Any]:
     """Yield batches of the training set, every sample once, in data order if it is known.
+
+    Those of a task of ours are pairs (x, y).
 
     After the pass, and after one that is broken off, the random generators are in the state that
     they had before it, so training goes on bitwise as if nobody had looked.
@@ -32,10 +36,11 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
         return
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         loader = DataLoader(loader.dataset, batch_size=chunk, collate_fn=loader.collate_fn)
+    module = trainer.lightning_module
     with _generators_kept():
         for batch in loader:
-            batch = trainer.precision_plugin.convert_input(batch)
-            yield trainer.strategy.batch_to_device(batch)
+            batch = batch_on_device(trainer, batch)
+            yield module.minibatch(batch)[:2] if isinstance(module, Subject) else batch
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 r"""Learning-rate schedules, given by a config.
 
-A schedule is eta(e) = eta_0 m(e) after e completed epochs; it steps once an epoch.
+A schedule is eta(e) = eta_0 m(e) after e completed epochs or steps.
 """
 
 from __future__ import annotations
@@ -13,13 +13,42 @@ from typing import Literal
 import numpy as np
 from lightning.pytorch import Trainer
 from numpy.typing import NDArray
-from torch.optim import Optimizer
+from torch.optim import Optimizer, lr_scheduler
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from janus_pl.errors import UsageError
 
 ScheduleName = Literal["cosine", "constant", "inverse_sqrt"]
-Schedule = ScheduleName | Callable[[Optimizer], LRScheduler]
+ScheduleFactory = Callable[[Optimizer], LRScheduler]
+Schedule = ScheduleName | ScheduleFactory
+Interval = Literal["epoch", "step"]
+
+
+class SequentialLR(lr_scheduler.SequentialLR):
+    """PyTorch's `SequentialLR` as a config can write it: its parts are made for the optimizer.
+
+    A warm-up over 5 epochs, then a cosine over 95 (steps if `model.schedule_interval` is `step`):
+
+        schedule:
+          class_path: janus_pl.SequentialLR
+          init_args:
+            schedulers:
+              - class_path: torch.optim.lr_scheduler.LinearLR
+                init_args: {start_factor: 0.1, total_iters: 5}
+              - class_path: torch.optim.lr_scheduler.CosineAnnealingLR
+                init_args: {T_max: 95}
+            milestones: [5]
+
+    Args:
+        optimizer: The optimizer.
+        schedulers: The parts, each of which makes a scheduler for an optimizer.
+        milestones: The numbers of steps of the schedule at which the next part begins.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: list[ScheduleFactory], milestones: list[int]
+    ) -> None:
+        super().__init__(optimizer, [make(optimizer) for make in schedulers], milestones)
 
 
 def cosine(epoch: int, epochs: int) -> float:
@@ -64,12 +93,21 @@ def multipliers(name: ScheduleName, first: int, last: int, epochs: int) -> NDArr
     return np.ones(len(e)) if name == "constant" else 1 / np.sqrt(e + 1.0)
 
 
-def build_scheduler(schedule: Schedule, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
+def build_scheduler(
+    schedule: Schedule, optimizer: Optimizer, trainer: Trainer, interval: Interval = "epoch"
+) -> LRScheduler:
     """Build the scheduler of a config for the length of this trainer's run."""
     if not isinstance(schedule, str):
         return schedule(optimizer)
-    epochs = planned_epochs(trainer) if schedule == "cosine" else 1
-    return LambdaLR(optimizer, multiplier(schedule, epochs))
+    length = planned(trainer, interval) if schedule == "cosine" else 1
+    return LambdaLR(optimizer, multiplier(schedule, length))
+
+
+def step_schedules(trainer: Trainer, interval: Interval) -> None:
+    """Step the schedules of an interval, which has ended; Lightning does not under manual steps."""
+    for config in trainer.lr_scheduler_configs:
+        if config.interval == interval:
+            config.scheduler.step()  # type: ignore[call-arg]
 
 
 def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
@@ -100,11 +138,12 @@ def check_end(schedule: Schedule, trainer: Trainer) -> None:
         raise UsageError("trainer.max_epochs", -1, allowed)
 
 
-def planned_epochs(trainer: Trainer) -> int:
-    """Return the number of epochs that the trainer will run, at least 1."""
+def planned(trainer: Trainer, interval: Interval = "epoch") -> int:
+    """Return the number of epochs or steps that the trainer will run, at least 1."""
     trainer.fit_loop.setup_data()  # only then is the number of batches known
     steps = trainer.estimated_stepping_batches
-    return max(1, math.ceil(steps / max(1, trainer.num_training_batches)))
+    in_one = 1 if interval == "step" else max(1, trainer.num_training_batches)
+    return max(1, math.ceil(steps / in_one))
 
 
 def factory_name(factory: object) -> str:

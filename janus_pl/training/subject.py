@@ -74,6 +74,8 @@ class Subject(ABC):
         shares_samples: Whether the processes of a run share its samples, and each of them has the
             results of all samples. If not, each process looks by itself.
         without_margin: The number of samples that `margins` left out, for they have none.
+        keys: The keys that the module itself puts on a row; LAYER stands for a layer's name, and *
+            for anything.
         planned: The length of the run in the units of `completed`, if a progress bar should show
             the whole run and not an epoch; else None.
     """
@@ -83,6 +85,7 @@ class Subject(ABC):
     margin: MarginKind = "none"
     shares_samples: bool = True
     without_margin: int = 0
+    keys: Sequence[str] = ()
     planned: int | None = None
 
     def start(self) -> None:
@@ -115,6 +118,14 @@ class Subject(ABC):
     def full_velocity_norms(self) -> Tensor:
         """Return the same norms for the gradient over the whole training set at these weights."""
         raise NotOffered("the loss of a single minibatch is known, not that of the whole set")
+
+    def minibatch(self, batch: Any) -> Any:
+        """Return a batch of the loader, which may be somebody else's, as the task takes it.
+
+        Raises:
+            UsageError: The task cannot take it.
+        """
+        return batch
 
     def velocities_of(self, batch: Sequence[Any]) -> dict[str, Tensor]:
         """Return V_k dot of the mean loss over a batch (x, y, ...) at these weights.
@@ -207,9 +218,17 @@ class Subject(ABC):
     def completed(self) -> int:
         """Return the completed epochs, by which callbacks count; in a pass over a stream, steps."""
 
-    def put(self, values: Mapping[str, Value]) -> None:
-        """Add values to the row of this epoch."""
-        self.row.put(values)
+    def put(self, values: Mapping[str, Value], by: object = None) -> None:
+        """Add values to the row of this epoch.
+
+        Args:
+            values: The values.
+            by: The callback that writes them, for its keys are its own.
+
+        Raises:
+            UsageError: Another one has written one of these keys.
+        """
+        self.row.put(values, by)
 
     def facts(self) -> dict[str, Any]:
         """Return the fields of `Description` that only the subject knows."""

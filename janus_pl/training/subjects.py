@@ -14,9 +14,12 @@ from janus_pl.run.description import CHANGES, KEY
 from janus_pl.run.logger import RunLogger, known_as, record_description
 from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.any_module import AnyModule
-from janus_pl.training.checks import check_rows
+from janus_pl.training.callback_checks import check_callbacks
 from janus_pl.training.describe import data_of, measure
+from janus_pl.training.epoch_metrics import EpochMetrics
 from janus_pl.training.epoch_rows import EpochRows
+from janus_pl.training.monitors import settle_monitors
+from janus_pl.training.options import check_loaders, check_trainer_options
 from janus_pl.training.restoring import Restoring
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.same_data import changes_in, changes_since, facts_of
@@ -42,7 +45,11 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     They measure the run and write its record. For somebody else's module they write its rows, too.
     A resumed run goes on with its record. Callbacks that look come after those that may change the
     weights, so that a row is of one set of weights.
+
+    Raises:
+        UsageError: The run cannot keep an option of the trainer.
     """
+    check_callbacks(trainer, module)
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     if _first(trainer, Describes) is None:
         callbacks.append(Describes())
@@ -56,6 +63,7 @@ def prepare(trainer: Trainer, module: LightningModule) -> None:
     if foreign:
         _prepare_rows(trainer, module)
     if recorded and _first(trainer, RunRecord) is None:
+        check_trainer_options(trainer, module)  # before a folder is made
         record = RunRecord()
         record.prepare(trainer)  # before callbacks that save checkpoints get ready
         callbacks.append(record)
@@ -81,6 +89,8 @@ def _prepare_rows(trainer: Trainer, module: LightningModule) -> None:
 class Describes(Callback):
     """Measures the description of a run; puts it into the record and into each checkpoint.
 
+    Lightning's own metrics of an epoch go onto the epoch's row.
+
     A checkpoint of other data is refused, by `fit` as by `validate`, `test` and `predict`.
 
     Args:
@@ -98,11 +108,14 @@ class Describes(Callback):
         self.allow_data_change = allow_data_change
         self.changes: list[dict[str, Any]] = []
         self.changed = False
+        self._metrics = EpochMetrics()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self.changes, self.changed = [], False
         if stage == "fit":
-            check_rows(trainer)
+            check_trainer_options(trainer, pl_module)
+            if not isinstance(pl_module, Subject):
+                settle_monitors(trainer, pl_module)
             prepare(trainer, pl_module)
 
     def on_load_checkpoint(
@@ -116,8 +129,10 @@ class Describes(Callback):
         self.changed = len(self.changes) > len(changes_in(described))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        check_loaders(trainer)
         subject = subject_of(trainer, pl_module)
         subject.start()
+        self._metrics.start(trainer, subject)
         described = measure(trainer, subject, pl_module)
         if self.changes:
             described = replace(described, data={**described.data, CHANGES: self.changes})
@@ -127,6 +142,25 @@ class Describes(Callback):
             if (record := record_of(trainer)) is not None:
                 record.describe(described, **known_as(trainer.loggers, described))
             record_description(trainer.loggers, described)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._metrics.begin_steps()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # A validation within an epoch is of other weights than the epoch's row.
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self._metrics.begin_validation()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._metrics.end_epoch()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self._metrics.stop()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._metrics.stop()
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn.utils import parametrize
 
 from janus_pl.run.description import MarginKind
-from janus_pl.training.checks import check_rows
+from janus_pl.training.callback_checks import check_callbacks
+from janus_pl.training.monitors import settle_monitors
+from janus_pl.training.options import check_trainer_options
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
@@ -45,6 +47,9 @@ class JanusTask(LightningModule, Subject):
     def configure_callbacks(self) -> list[Callback]:
         """Return the callbacks that go on from a checkpoint, and measure and record a fit."""
         given: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        if self.trainer.state.fn == "fit":
+            check_callbacks(self.trainer, self)  # before the callbacks' own `setup`
+            settle_monitors(self.trainer, self)
         described = any(isinstance(each, Describes) for each in given)
         return [Restoring()] if described else [Restoring(), Describes()]
 
@@ -75,8 +80,9 @@ class JanusTask(LightningModule, Subject):
 
     def setup(self, stage: str) -> None:
         self._stage = stage
+        check_trainer_options(self.trainer, self, stage)
         if stage == "fit":
-            check_rows(self.trainer)
+            self.check_run(self.trainer, getattr(self.trainer, "datamodule", None))
 
     # Going on from a checkpoint
 

@@ -46,6 +46,7 @@ def trainer_of(x: Any, y: Any, batch_size: int = 4) -> Any:
         loggers=[],
         optimizers=[],
         world_size=1,
+        lightning_module=LightningModule(),  # whose hooks for batches are asked
     )
 
 

@@ -204,7 +204,7 @@ def test_double_precision() -> None:
 def test_callbacks_can_be_appended_and_optimizers_replaced() -> None:
     """The list of base.yaml stays; the optimizer and the scheduler come from the command line."""
     Path("more.yaml").write_text(
-        "trainer:\n  callbacks+:\n    - class_path: callbacks.LayerRank\n"
+        "trainer:\n  callbacks+:\n    - class_path: callbacks.NeuralCollapse\n"
         "      init_args: {every_n_epochs: 1}\n"
     )
     args = ["fit", "--config", "sgd.yaml", *DIGITS, *SMALL, *NO_BAR[2:], "--config", "more.yaml"]
@@ -220,7 +220,8 @@ def test_callbacks_can_be_appended_and_optimizers_replaced() -> None:
     config = yaml.safe_load((folder / "config.yaml").read_text())
     names = [callback["class_path"] for callback in config["trainer"]["callbacks"]]
     assert names[0] == "callbacks.MarginHistogram"
-    assert names.count("callbacks.LayerRank") == 2
+    assert names[-1] == "callbacks.NeuralCollapse"
+    assert names.count("callbacks.LayerRank") == 1
     assert config["model"]["init_args"]["optimizer"]["init_args"]["eps"] == 1e-6
     rates = [row["learning_rate"] for row in read_rows(folder)[1:]]
     assert rates == pytest.approx([0.03, 0.003, 0.0003])

@@ -333,7 +333,7 @@ def test_common_options_fail_before_data_is_read(
         ("digits", 38),
         ("folder", ("cat", "cat")),
         ("folder", ("cat",)),
-        ("folder", ("cat", 1)),
+        ("folder", ("cat", 1.5)),
         ("folder", "ab"),
     ],
 )

@@ -154,7 +154,7 @@ def test_columns_are_chosen(tmp_path: Path) -> None:
     given = read_problem(source, FileOptions(None, ["size"]))
     assert given.y.tolist() == [[4, 8]]
     assert "prize missing" in refusal(source, y_columns=["prize"])
-    for names in ([], ["age", "age"], "age", [3]):
+    for names in ([], ["age", "age"], "age", [3.5]):
         assert refusal(source, x_columns=names).startswith(f"data.x_columns: got {names!r}")
     both = refusal(source, x_columns=["age"], y_columns=["age"])
     assert both.startswith("data.y_columns: got ['age']")

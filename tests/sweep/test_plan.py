@@ -159,7 +159,7 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["nowhere.yaml"], "error: sweep: got 'nowhere.yaml', allowed: an existing file"),
     (["some.yaml", "more"], "error: sweep: got 'some.yaml more', allowed: FILE"),
     (["some.yaml", "--jobs", "0"], "error: --jobs: got 0, allowed: an integer from 1 up"),
-    (["some.yaml", "--jobs", "many"], "error: sweep: got"),
+    (["some.yaml", "--jobs", "many"], "error: --jobs: got 'many'"),
     (["some.yaml", "--count", "-1"], "error: --count: got -1"),
     (["some.yaml", "--seed", "-1"], "error: --seed: got -1"),
     (["some.yaml", "--run_dir", ""], "error: --run_dir: got ''"),

@@ -90,6 +90,7 @@ MODEL = [
     Row("model.schedule", "constant", rates, [0.03] * 2),
     Row("model.schedule", "inverse_sqrt", rates, [0.03 / 2**0.5] * 2),
     Row("model.schedule", "torch.optim.lr_scheduler.ConstantLR", rates, [0.01] * 2),
+    Row("model.schedule_interval", "step"),
     Row("model.optimizer", "torch.optim.Adam"),
     Row("model.strides", "[2, 1, 2, 2]"),
     Row("model.channels", "[2, 3, 4, 5]"),

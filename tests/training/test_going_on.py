@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR
 
 from callbacks import (
     EquilibriumResidual,
@@ -31,6 +31,7 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
+from janus_pl import SequentialLR
 from janus_pl.errors import DivergenceError
 from janus_pl.run.journal import Journal
 from janus_pl.run.logger import RunLogger
@@ -81,11 +82,11 @@ def observers() -> list[Callback]:
     """Looks that come in mid-cadence, at the end, and at every epoch."""
     return [
         MarginHistogram(3),
-        LayerVelocity(1, full_every_n_epochs=2),
-        LayerVelocity(2, full_every_n_epochs=0),
+        LayerVelocity(1, full_every_n_epochs=2, layers=["conv*"]),
+        LayerVelocity(2, full_every_n_epochs=0, layers=["fc*"]),
         LayerRank(2),
-        UpdateSplit(1),
-        UpdateSplit(3),
+        UpdateSplit(1, layers=["conv*"]),
+        UpdateSplit(3, layers=["fc*"]),
         GradientNoise(2, batch_size=4, batches=2),
         EquilibriumResidual(3),
         NeuralCollapse(2),
@@ -110,13 +111,24 @@ EPOCHS = 5
 CASES = {
     "looks": Case(observers),
     "cosine": Case(task={"schedule": "cosine"}),
+    "cosine over steps": Case(task={"schedule": "cosine", "schedule_interval": "step"}),
+    "warm-up, then cosine": Case(
+        task={
+            "schedule": lambda optimizer: SequentialLR(
+                optimizer,
+                [lambda o: LinearLR(o, 0.1, total_iters=4), lambda o: CosineAnnealingLR(o, 11)],
+                [4],
+            ),
+            "schedule_interval": "step",
+        }
+    ),
     "a schedule that asks for the run's length": Case(
         task={"schedule": lambda optimizer: OneCycleLR(optimizer, 0.05, total_steps=EPOCHS)}
     ),
     "with replacement": Case(observers, loader={"order": "with_replacement"}),
     "Adam": Case(task={"optimizer": torch.optim.Adam, "learning_rate": 0.001}),
     "tail bound": Case(
-        lambda: [RankBound(window=4), RankBound(2)],
+        lambda: [RankBound(window=4, layers=["conv*"]), RankBound(2, layers=["fc*"])],
         task={"optimizer": plain_sgd, "weight_decay": 0.3},
         loader={"n": 5, "batch_size": 2},
     ),

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
+from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 
 from callbacks import Observer, ProgressBar, RunCheckpoint
 from janus_pl.cli.lightning_cli import ConfigReader, JanusCLI
@@ -36,11 +37,13 @@ def names_of(owner: type, tmp_path: Path) -> set[str]:
     """The names of a class of Lightning and, where they are made at construction, its objects'."""
     made: dict[type, Any] = {
         ModelCheckpoint: ModelCheckpoint,
+        EarlyStopping: lambda: EarlyStopping("loss"),
         RichProgressBar: RichProgressBar,
         WandbLogger: lambda: WandbLogger(save_dir=tmp_path, offline=True),
         Strategy: lambda: SingleDeviceStrategy("cpu"),
         Trainer: lambda: Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"),
         Callback: Callback,
+        _AcceleratorConnector: lambda: _AcceleratorConnector(accelerator="cpu"),
     }
     return {*dir(made[owner]())} if owner in made else {*dir(owner)}
 

@@ -9,98 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import (
     EarlyStopping,
     EMAWeightAveraging,
-    LearningRateFinder,
     StochasticWeightAveraging,
 )
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.logger import DummyLogger
-from torch.nn import functional as F
+from training.one_set import HOOKS, Changes, Tries, loaders, looks, truth, weights_of, wrong
 
 import janus_pl.training.row
-from callbacks import EquilibriumResidual, LayerRank, MarginHistogram, RunCheckpoint
+from callbacks import LayerRank, MarginHistogram, RunCheckpoint
 from janus_pl import DeepReLUClassifier
-from janus_pl.data import InMemoryBatches
 from janus_pl.errors import UsageError
-
-STRIDES = (2, 1, 1, 1)
-HOOKS: tuple[str, ...] = (
-    "on_train_start",
-    "on_train_epoch_start",
-    "on_train_batch_end",
-    "on_validation_end",
-)
-HOOKS += ("on_train_epoch_end", "on_train_end")
-
-
-class Changes(Callback):
-    """Multiplies weights by 1.5 in a hook, by one of the ways in which PyTorch lets one do it."""
-
-    def __init__(self, hook: str, way: str) -> None:
-        self.way = way
-        setattr(self, hook, self.change)
-
-    @torch.no_grad()
-    def change(self, trainer: Any, module: Any, *_: Any) -> None:
-        if trainer.state.fn != "fit":
-            return
-        weight = module.network.weight_layers()["conv2"].parametrizations.weight.original1
-        if self.way == "data":
-            weight.data[0] *= 1.5
-        elif self.way == "assigned":
-            weight.data = weight.data.clone()
-            weight.data[0] *= 1.5
-        elif self.way == "in place":
-            weight[0] *= 1.5
-        else:
-            state = {key: value.clone() for key, value in module.state_dict().items()}
-            state["network.rho"] *= 1.25
-            state[next(k for k in state if k.endswith("original1"))][0] *= 1.5
-            module.load_state_dict(state)
-
-
-def weights_of(task: Any) -> tuple[list[Any], float]:
-    """The weights W_k and the scalar in front, float64, read from the state alone."""
-    layers = task.network.weight_layers().values()
-    return [layer.weight.detach().double().clone() for layer in layers], float(
-        task.network.rho.detach()
-    )
-
-
-def truth(weights: Any, x: torch.Tensor, y: torch.Tensor) -> dict[str, float]:
-    """The numbers of a row at these weights."""
-    (*convolutions, dense, last), front = weights
-    h = x.double()
-    for weight, stride in zip(convolutions, STRIDES, strict=True):
-        h = F.relu(F.conv2d(h, weight, stride=stride))
-    f = front * F.relu(h.flatten(1) @ dense.T) @ last.T
-    rho = abs(front) * np.prod([float(w.norm()) for w in weights[0]])
-    margins = (y.double() * (f[:, 1] - f[:, 0]) / 2).numpy() / rho
-    codes = torch.stack((-y, y), 1).double()
-    numbers = {
-        "rho": rho,
-        "margin/mean": margins.mean(),
-        "margin/std": margins.std(),
-        "margin/min": margins.min(),
-        "train/loss": float((f - codes).square().mean()),
-        "train/error": (margins <= 0).mean(),
-    }
-    names = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
-    for name, weight in zip(names, weights[0], strict=True):
-        sigma = np.linalg.svd(weight.flatten(1).numpy(), compute_uv=False)
-        numbers[f"stable_rank/{name}"] = (sigma**2).sum() / sigma[0] ** 2
-    # d rho/dt = 2 nu/rho - lambda rho with nu = mean((1 - y f) y f) less the common mode.
-    yf, common = margins * rho, float(f.mean(1).square().mean())
-    learned = abs(front)
-    numbers["equilibrium/rho_dot"] = 2 * (np.mean((1 - yf) * yf) - common) / learned
-    numbers["equilibrium/rho_dot"] -= 0.01 * learned
-    return numbers
 
 
 @pytest.fixture
@@ -109,42 +32,17 @@ def held(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], Any]]:
     written: list[tuple[dict[str, Any], Any]] = []
 
     def keep(trainer: Trainer, row: Any) -> None:
-        if not any(isinstance(logger, DummyLogger) for logger in trainer.loggers):  # of a tuner
-            written.append((dict(row), weights_of(trainer.lightning_module)))
+        written.append((dict(row), weights_of(trainer.lightning_module)))
 
     monkeypatch.setattr(janus_pl.training.row, "write_row", keep)
     return written
-
-
-def loaders(small_loader: Any, size: Any) -> tuple[InMemoryBatches, InMemoryBatches]:
-    train = small_loader(batch_size=size, dtype=torch.float64)
-    other = small_loader(n=12, batch_size=5, dtype=torch.float64, order="sequential")
-    return train, InMemoryBatches(-other.x, other.y, 5, order="sequential")
-
-
-def wrong(rows: Any, train: Any, val: Any) -> list[str]:
-    """The numbers of rows that are not those of their weights, to 1e-6."""
-    found = []
-    for row, weights in rows:
-        expected = truth(weights, train.x, train.y)
-        if "val/loss" in row:
-            held_out = truth(weights, val.x, val.y)
-            expected |= {f"val/{k}": held_out[f"train/{k}"] for k in ("loss", "error")}
-        for key, value in expected.items():
-            if key in row and row[key] != pytest.approx(value, rel=1e-6, abs=1e-12):
-                found.append(f"epoch {row['epoch']}: {key} is {row[key]}, not {value}")
-    return found
-
-
-def looks() -> list[Callback]:
-    return [MarginHistogram(1), LayerRank(1), EquilibriumResidual(1)]
 
 
 def trainer_of(folder: Path, callbacks: Any, epochs: int = 3, **options: Any) -> Trainer:
     return Trainer(
         max_epochs=epochs,
         accelerator="cpu",
-        logger=CSVLogger(folder),  # a tuner puts a dummy in its place while it tries
+        logger=CSVLogger(folder),
         callbacks=callbacks,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -157,20 +55,19 @@ def trainer_of(folder: Path, callbacks: Any, epochs: int = 3, **options: Any) ->
 
 
 @pytest.mark.filterwarnings("ignore:.*left out. a callback changed the weights")
-@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")  # of the tuner
 @pytest.mark.parametrize("size", [8, "full"], ids=["SGD", "GD"])
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("way", ["data", "assigned", "in place", "state"])
 def test_each_number_of_a_row_is_of_the_weights_of_the_row(
     way: str, hook: str, size: Any, held: Any, small_task: Any, small_loader: Any, tmp_path: Path
 ) -> None:
-    """Tuner, fit, validate, fit, with a callback that changes the weights between the looks."""
+    """Fit, validate, fit, with trials and a callback that changes the weights between the looks."""
     task: DeepReLUClassifier = small_task(weight_decay=0.01, init_scale=0.3).double()
     train, val = loaders(small_loader, size)
     callbacks = looks()
     callbacks.insert(1, Changes(hook, way))
     if way == "data":
-        callbacks.append(LearningRateFinder(num_training_steps=4))
+        callbacks.append(Tries())
     trainer = trainer_of(tmp_path, callbacks)
     trainer.fit(task, train, val)
     assert [row["epoch"] for row, _ in held] == [0, 1, 2, 3]

@@ -187,7 +187,10 @@ def test_looking_at_somebodys_loader_moves_no_generator() -> None:
     loader = DataLoader(data, batch_size=2, shuffle=True, drop_last=True)
     strategy = SimpleNamespace(batch_to_device=lambda batch: batch)
     here: Any = SimpleNamespace(
-        train_dataloader=loader, precision_plugin=Precision(), strategy=strategy
+        train_dataloader=loader,
+        precision_plugin=Precision(),
+        strategy=strategy,
+        lightning_module=LightningModule(),
     )
     before = shown()
     seen = [y for _, y in training_samples(here, chunk=3)]

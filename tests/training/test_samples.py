@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader, Dataset
 
 from janus_pl.training.samples import training_samples
@@ -28,7 +28,12 @@ class Drawn(Dataset):
 def trainer() -> Any:
     loader = DataLoader(Drawn(), batch_size=2, shuffle=True)
     same = SimpleNamespace(convert_input=lambda batch: batch, batch_to_device=lambda batch: batch)
-    return SimpleNamespace(train_dataloader=loader, precision_plugin=same, strategy=same)
+    return SimpleNamespace(
+        train_dataloader=loader,
+        precision_plugin=same,
+        strategy=same,
+        lightning_module=LightningModule(),
+    )
 
 
 def draws() -> tuple[float, float, float]:

@@ -18,7 +18,7 @@ from janus_pl.training.schedules import (
     check_end,
     multiplier,
     multipliers,
-    planned_epochs,
+    planned,
 )
 
 FORMULAS = {
@@ -62,7 +62,7 @@ def trainer_of(steps: float, batches: float, **options: Any) -> Any:
     [(30, 10, 3), (31, 10, 4), (39, 10, 4), (1, 10, 1), (0, 10, 1), (5, 0, 5), (7, 1, 7)],
 )
 def test_epochs_to_run_are_rounded_up(steps: int, batches: int, epochs: int) -> None:
-    assert planned_epochs(trainer_of(steps, batches)) == epochs
+    assert planned(trainer_of(steps, batches)) == epochs
 
 
 @every
@@ -128,6 +128,12 @@ def test_groups_keep_the_decay_that_they_bring_and_share_the_rate() -> None:
         (
             lambda g, lr: torch.optim.SparseAdam([p for group in g for p in group["params"]], lr),
             "SparseAdam",
+        ),
+        (torch.optim.LBFGS, "^model.optimizer: got 'LBFGS', allowed: .*no closure"),
+        (lambda g, lr: torch.optim.LBFGS(g, lr), "^model.optimizer: got 'LBFGS'.*no closure"),
+        (
+            lambda g, lr: torch.optim.LBFGS([p for group in g for p in group["params"]], lr),
+            "^model.optimizer: got 'LBFGS'.*no closure",
         ),
     ],
 )
