@@ -101,6 +101,6 @@ def set_generators(states: dict[str, Any]) -> None:
 
 
 def had_ended(trainer: Trainer) -> bool:
-    """Tell whether the run of the checkpoint had ended before, by its own count of epochs."""
+    """Tell whether the run that is resumed was killed after its last step."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return any(each.had_ended for each in callbacks if isinstance(each, ExactResume))

@@ -15,6 +15,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import LayerRotation
+from janus_pl import LinearRegressor
+from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.errors import UsageError
 from janus_pl.run.logger import RunLogger
@@ -115,6 +117,22 @@ def test_somebody_elses_module(tmp_path: Path, fit: Any) -> None:
     logger = RunLogger(run_dir=tmp_path)
     fit(Foreign(), DataLoader(data, 4), callbacks=[keep, look], epochs=EPOCHS, logger=logger)
     check(recorded(tmp_path), keep.kept, 0.05, last=STEPS)
+
+
+def test_linear_regression_has_no_angle_of_a_single_step(tmp_path: Path, fit: Any) -> None:
+    data = LinearProblem(num_train=7, dim=9, outputs=3, batch_size=2)
+    task = LinearRegressor(learning_rate=0.05, schedule="inverse_sqrt", looks_per_decade=9)
+    keep = Keep(lambda module: {"fc1": module.weight[0]})
+    logger = RunLogger(run_dir=tmp_path)
+    fit(task, data, callbacks=[LayerRotation(1), keep], epochs=9, logger=logger)
+    rows = [row for row in recorded(tmp_path) if "weight_norm/fc1" in row]
+    assert len(rows) > 3
+    assert not any("rotation/fc1" in row for row in rows)
+    final = keep.kept[-1]["fc1"]
+    assert rows[-1]["weight_norm/fc1"] == pytest.approx(np.linalg.norm(final), rel=1e-12)
+    rate = 0.05 / math.sqrt(rows[-1]["epoch"])
+    assert rows[-1]["effective_rate/fc1"] == pytest.approx(rate / (final @ final), rel=1e-12)
+    assert all(0 < row["rotation_since/fc1"] < math.pi for row in rows[1:])
 
 
 def test_chosen_layers_alone(tmp_path: Path, fit: Any, small_task: Any, small_loader: Any) -> None:
