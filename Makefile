@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?=
 REPRODUCE := $(BIN)/python -m janus_pl.cli.reproduce $(if $(DATA),--data $(DATA))
 
-.PHONY: help install quickstart reproduce reproduce-fast results check test soak mutants lint audit bench
+.PHONY: help install quickstart reproduce reproduce-fast nightly results check test soak mutants lint audit bench
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -23,6 +23,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 
 quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
 	$(BIN)/python -m janus_pl.cli.quickstart
+
+nightly: $(INSTALLED)  ## the same with seeds 0 to 4, for the ratios of each
+	for seed in 0 1 2 3 4; do echo "seed $$seed"; $(BIN)/python -m janus_pl.cli.quickstart --seed_everything $$seed --trainer.enable_progress_bar false || exit; done
 
 reproduce: $(INSTALLED)  ## every figure from real runs, for hours; DATA=DIR takes a folder of images
 	$(REPRODUCE)

@@ -4,7 +4,9 @@ from callbacks._observer import Observer
 from callbacks.equilibrium_residual import EquilibriumResidual
 from callbacks.gradient_noise import GradientNoise
 from callbacks.layer_rank import LayerRank
+from callbacks.layer_rotation import LayerRotation
 from callbacks.layer_velocity import LayerVelocity
+from callbacks.loss_events import LossEvents
 from callbacks.margin_csv import MarginCSV
 from callbacks.margin_histogram import MarginHistogram
 from callbacks.neural_collapse import NeuralCollapse
@@ -17,7 +19,9 @@ __all__ = [
     "EquilibriumResidual",
     "GradientNoise",
     "LayerRank",
+    "LayerRotation",
     "LayerVelocity",
+    "LossEvents",
     "MarginCSV",
     "MarginHistogram",
     "NeuralCollapse",

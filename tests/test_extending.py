@@ -217,7 +217,7 @@ def test_a_new_data_set_is_read_and_follows_the_seed(folder: Path) -> None:
     rows = rows_of_all_epochs(run)
     given = options_of(run, "data")
     assert (given["class_path"], given["seed"]) == ("npz_pair.NpzPair", 3)
-    assert rows[-1]["trainer/global_step"] == 2 * np.ceil(len(arrays["train_y"]) / 32)
+    assert rows[-1]["trainer/global_step"] == 2 * np.ceil(len(arrays["train_y"]) / 8)
     gray = arrays["train_x"] / 255
     x = ((gray - gray.mean()) / gray.std())[:, None].repeat(3, axis=1)
     x /= np.linalg.norm(x.reshape(len(x), -1), axis=1)[:, None, None, None]

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from janus_pl.deep.epoch import Epoch
 from janus_pl.deep.held_out import HoldsOut
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.parametrization import Decay, Parametrization
@@ -43,6 +45,7 @@ class Answers(HoldsOut):
     loss_name: str
     weight_decay: float
     decay: Decay
+    _epoch: Epoch
 
     def layers(self) -> Sequence[str]:
         return list(self.parametrization.weights)
@@ -64,6 +67,17 @@ class Answers(HoldsOut):
 
     def velocity_norms(self) -> Tensor:
         return self.parametrization.velocity_norms()
+
+    def matrices(self) -> dict[str, Tensor]:
+        return {name: p.detach().flatten(1) for name, p in self.parametrization.weights.items()}
+
+    def learning_rates(self) -> Tensor:
+        optimizer = self.trainer.optimizers[0]
+        weights = self.parametrization.weights.values()
+        return torch.tensor([learning_rate_of(optimizer, p) for p in weights], dtype=torch.float64)
+
+    def running_loss(self) -> Tensor:
+        return self._epoch.running(self.ranks)[0]
 
     def features(self) -> Features:
         return features_of(self.trainer, self, last_dense(self), self.ranks)

@@ -33,7 +33,7 @@ from janus_pl.run.record import record_of
 from janus_pl.run.rows import AXES
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.divergence import OnDivergence, check_on_divergence, diverged
-from janus_pl.training.resume import ExactResume
+from janus_pl.training.resume import had_ended
 from janus_pl.training.row import write_whole
 from janus_pl.training.schedules import ScheduleName
 from janus_pl.training.task import JanusTask
@@ -123,6 +123,12 @@ class LinearRegressor(JanusTask):
     def scale(self) -> Tensor:
         return torch.linalg.vector_norm(self.weight.detach()[0])
 
+    def matrices(self) -> dict[str, Tensor]:
+        return {"fc1": self.weight.detach()[0]}
+
+    def learning_rates(self) -> Tensor:
+        return self.replicas.newest_rates()[:1]
+
     def velocities(self) -> dict[str, Tensor]:
         watch = self.replicas.watch
         return {"fc1": weight_velocity(watch.before[0], watch.slope[0])}
@@ -210,9 +216,7 @@ class LinearRegressor(JanusTask):
         )
         self.record = LinearRecord(self.replicas)
         if self._loaded is not None:
-            resumes = (c for c in trainer.callbacks if isinstance(c, ExactResume))  # type: ignore[attr-defined]
-            had_ended = any(resume.had_ended for resume in resumes)
-            self.replicas.load(self._loaded["training"], had_ended)
+            self.replicas.load(self._loaded["training"], had_ended(trainer))
             self.record.load(self._loaded["record"])
         if not self._warned:
             warn_of_instability(self.replicas, self.data)

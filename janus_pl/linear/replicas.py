@@ -153,6 +153,11 @@ class LinearTraining:
         """Return the factors of eta in the units of time first to last - 1."""
         return multipliers(self.schedule, first, last, self.plan.total)
 
+    def newest_rates(self) -> Tensor:
+        """Return the learning rate of the newest step, or of the first one to come; (R,)."""
+        last = max(self.plan.done, 1)
+        return self.eta.cpu().double() * float(self.multipliers(last - 1, last)[0])
+
     def run(self, piece: Piece) -> bool:
         """Take the steps of a piece; tell whether it ends at a record."""
         ends = piece.last == self.plan.record

@@ -110,6 +110,19 @@ class AnyModule(Subject):
         norms = [frobenius_norm(self._velocity(weight)) for weight in self._weights.values()]
         return torch.stack(norms)
 
+    def matrices(self) -> dict[str, Tensor]:
+        return {name: weight.matrix() for name, weight in self._weights.items()}
+
+    def learning_rates(self) -> Tensor:
+        found = []
+        for weight in self._weights.values():
+            rates = [0.0]
+            if not weight.parametrized:
+                optimizers = self.trainer.optimizers
+                rates += [learning_rate_of(each, weight.parameter) for each in optimizers]
+            found.append(torch.nan if weight.parametrized else max(rates))
+        return torch.tensor(found, dtype=torch.float64)
+
     @torch.no_grad()
     def margins(self) -> Tensor:
         self._check_passes()

@@ -98,3 +98,9 @@ def set_generators(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
+
+
+def had_ended(trainer: Trainer) -> bool:
+    """Tell whether the run that is resumed was killed after its last step."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(each.had_ended for each in callbacks if isinstance(each, ExactResume))

@@ -135,6 +135,27 @@ class Subject(ABC):
         """
         raise NotOffered("the gradient of a chosen batch is not known (velocities_of)")
 
+    def matrices(self) -> dict[str, Tensor]:
+        """Return p_k by layer with V_k = p_k/||p_k||, as it is trained: (out, rest), detached.
+
+        It is v_k under weight normalization, and W_k of a plain weight.
+        """
+        raise NotOffered("the parameters behind its layers are not known")
+
+    def learning_rates(self) -> Tensor:
+        """Return the learning rate of the newest step on each p_k, (L,).
+
+        NaN stands for a weight that is computed from others.
+        """
+        raise NotOffered("the learning rates of its layers are not known")
+
+    def running_loss(self) -> Tensor:
+        """Return the mean loss over the samples of the epoch that ends, as they were seen; ().
+
+        Several processes share the work, so each has to ask.
+        """
+        raise NotOffered("the loss of its epochs is not known")
+
     def margins(self) -> Tensor:
         """Return the margins of all N training samples in the unit of `margin`, (N,).
 

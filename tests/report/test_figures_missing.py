@@ -24,7 +24,7 @@ A2 = {"num_train": 10, "dim": 11, "init": "gaussian"}
 def drawn(runs: Iterable[Run], folder: Path, x: str = "epoch") -> dict[str, Figure]:
     """The figures, each whole or with a line that says why not."""
     figures = {figure.key: figure for figure in draw(list(runs), folder, x)}
-    assert len(figures) == 16
+    assert len(figures) == 17
     for figure in figures.values():
         assert (figure.missing is None) == (len(figure.files) == 4)
         assert figure.missing is None or figure.missing.strip()

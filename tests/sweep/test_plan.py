@@ -119,9 +119,9 @@ def test_a_dry_run_makes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture) 
     lines = [line.split("│") for line in capsys.readouterr().out.splitlines() if "│" in line]
     cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
     assert cells == [
-        [runs[0].id, "1", "done before", "7/300"],
-        [runs[1].id, "2", "diverged before", "7/300"],
-        [runs[2].id, "3", "to be resumed", "7/300"],
+        [runs[0].id, "1", "done before", "7/150"],
+        [runs[1].id, "2", "diverged before", "7/150"],
+        [runs[2].id, "3", "to be resumed", "7/150"],
         [runs[3].id, "4", "new", ""],
     ]
 

@@ -39,7 +39,7 @@ def test_all_runs_are_made_and_a_second_time_none(folder: Path) -> None:
     first = Sweep(folder, "--jobs", "2")
     assert first.end() == 0
     assert_each_once(folder)
-    assert first.text.count(": done (epoch 6/300, loss 0.1667") == 4
+    assert first.text.count(": done (epoch 6/150, loss 0.1667") == 4
     assert "4 done. Runs lie in runs/janus_pl" in first.text
     assert "goes on from here" not in first.text
     again = Sweep(folder, "--jobs", "2")
@@ -128,14 +128,14 @@ def test_another_ctrl_c_kills_what_does_not_end(folder: Path) -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "s1": ({"code": 3}, "seed=1: diverged (epoch 2/300"),
-    "s2": ({"code": 5}, "seed=2: theorem broken (epoch 2/300"),
+    "s1": ({"code": 3}, "seed=1: diverged (epoch 2/150"),
+    "s2": ({"code": 5}, "seed=2: theorem broken (epoch 2/150"),
     "s3": (
         {"code": 1, "says": "Traceback\nValueError: why"},
         "seed=3: ValueError: why\n  output: r",
     ),
     "s4": ({"code": 2, "says": "error: x: got 1"}, "failed: seed=4: error: x: got 1"),
-    "s5": ({"code": 143}, "seed=5: interrupted (epoch 2/300"),
+    "s5": ({"code": 143}, "seed=5: interrupted (epoch 2/150"),
     "s6": ({"signal": 9}, "failed: seed=6: killed by SIGKILL; the last line of its output:"),
 }
 

@@ -25,8 +25,8 @@ SAMPLES = {**dict.fromkeys(NETWORKS, 20), "regressor": 7, **dict.fromkeys(FOREIG
 EPOCHS = 2
 
 # What a subject does not answer; all else it answers.
-OF_FOREIGN = {"full_velocity_norms", "velocities_of", "equilibrium"}
-OF_REGRESSOR = {"velocities_of", "features", "equilibrium", "split_layers", "step", "bounded"}
+OF_FOREIGN = {"running_loss", "full_velocity_norms", "velocities_of", "equilibrium"}
+OF_REGRESSOR = {"running_loss", "velocities_of", "features", "equilibrium", "split_layers", "step", "bounded"}
 NOT_OFFERED = {
     **{name: set() for name in NETWORKS},
     "regressor": OF_REGRESSOR | {"kept"},
@@ -251,6 +251,9 @@ def test_there_is_one_margin_a_sample_of_the_kind_that_is_said(name: str, fit_su
 QUESTIONS: dict[str, Callable[[Subject, Any], object]] = {
     "full_velocity_norms": lambda subject, _: subject.full_velocity_norms(),
     "velocities_of": lambda subject, _: subject.velocities_of(_batch_of(subject)),
+    "matrices": lambda subject, _: subject.matrices(),
+    "learning_rates": lambda subject, _: subject.learning_rates(),
+    "running_loss": lambda subject, _: subject.running_loss(),
     "margins": lambda subject, _: subject.margins(),
     "features": lambda subject, _: subject.features(),
     "equilibrium": lambda subject, _: subject.equilibrium(),

@@ -89,6 +89,7 @@ class Sheet:
         logarithmic: bool = True,
         layer: str | None = None,
         shaded: bool = True,
+        x: str | None = None,
         **look: Any,
     ) -> None:
         """The mean of a key over runs against x, with the band of their extremes.
@@ -102,10 +103,12 @@ class Sheet:
             logarithmic: whether the y axis is.
             layer: the layer's name in the CSV.
             shaded: whether with the band.
+            x: the column of the x axis, if it is not that of the sheet.
             look: of the line.
         """
-        found = [curve(run, key, self.x) for run in runs] if found is None else found
-        columns = {"x_name": self.x, "layer": layer}
+        x = x or self.x
+        found = [curve(run, key, x) for run in runs] if found is None else found
+        columns = {"x_name": x, "layer": layer}
         for run, values in zip(runs, found, strict=True):
             if len(values):
                 at = values.index.get_level_values(0)
