@@ -18,7 +18,9 @@ from janus_pl.report.figures import Figure, draw
 from janus_pl.report.page import write
 from janus_pl.report.publish import publish
 from janus_pl.run.folder import check_outside
-from janus_pl.verify.table import verdicts
+from janus_pl.verify.claims import read_claims
+from janus_pl.verify.judge import judge
+from janus_pl.verify.lines import to_json
 
 USAGE = "RUN... --out DIR [--x epoch|step|eta_t] [--unfinished] [--log]"
 AXES = {"epoch": "epoch", "step": "trainer/global_step", "eta_t": "eta_t"}
@@ -50,7 +52,7 @@ def main(args: Sequence[str]) -> int:
         figures = draw(records.runs, out, AXES[options.x])
     except OSError as error:
         raise StorageError(error.filename or out, error) from error
-    found = [verdict.to_json() for verdict in verdicts(records.runs)]
+    found = to_json(judge(read_claims(), records.runs))
     page = write(records.runs, out / "index.html", found, command)
     _print(figures, len(records.runs))
     print(f"Figures: {out} (PNG, SVG, the numbers as CSV, a caption each)")

@@ -1,4 +1,4 @@
-"""`python -m janus_pl verify RUN...`: the paper's predictions, from records alone."""
+"""`python -m janus_pl verify RUN...`: the paper's claims, answered from records alone."""
 
 from __future__ import annotations
 
@@ -7,74 +7,47 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
-from janus_pl.records.families import is_untrained, told_apart, why_untrained
 from janus_pl.records.read import read, told
 from janus_pl.run.folder import check_outside
-from janus_pl.verify.table import verdicts
-from janus_pl.verify.verdicts import Outcome, Verdict
+from janus_pl.verify.claims import PAPER, read_claims
+from janus_pl.verify.judge import Verdicts, judge
+from janus_pl.verify.lines import details, table, to_json
 
-USAGE = "RUN... [--unfinished] [--json FILE], a RUN is a folder"
-COLOURS = {Outcome.HOLDS: "green", Outcome.FAILS: "red", Outcome.UNTESTABLE: "dim"}
+USAGE = "RUN... [--all] [--claims FILE] [--unfinished] [--json FILE], a RUN is a folder"
 
 
 def main(args: Sequence[str]) -> int:
-    """Read runs, print the table, and say whether a theorem is violated.
+    """Read runs, print the answers, and say whether a theorem is violated.
 
     Returns:
-        BROKEN_THEOREM if a theorem fails, else DONE, whatever the verdicts of predictions are.
+        BROKEN_THEOREM if a theorem fails, else DONE, whatever the answers to the claims are.
 
     Raises:
-        UsageError: A path has no runs, or the file cannot be written.
+        UsageError: A path has no runs, the claims cannot be used, or the file cannot be written.
     """
     options = _parser().read(args, needed="runs")
     if options.json not in (None, "-") and not Path(options.json).absolute().parent.is_dir():
         raise UsageError("--json", options.json, "a file in an existing folder, or -")
     if options.json not in (None, "-"):
         check_outside("--json", options.json)
+    claims = read_claims(Path(options.claims))
     records = read(options.runs, options.unfinished)
     for line in told(records):
         print(line, file=sys.stderr)
-    found = verdicts(records.runs)
+    found = judge(claims, records.runs)
     if options.json != "-":
-        _print(found, len(records.runs))
+        print("\n".join(details(found) if options.all else table(found)))
     if options.json is not None:
         _write(options.json, found)
-    for sentence in told_apart(records.runs):
+    for sentence in found.notes:
         print(sentence, file=sys.stderr)
-    for run in filter(is_untrained, records.runs):
-        why = why_untrained(run)
-        print(f"left out of the predictions: {run.name} ({run.id}): {why}", file=sys.stderr)
-    return Exit.BROKEN_THEOREM if any(v.violated for v in found) else Exit.DONE
+    return Exit.BROKEN_THEOREM if found.violated else Exit.DONE
 
 
-def _print(found: Sequence[Verdict], count: int) -> None:
-    console = Console(width=None if sys.stdout.isatty() else 140)
-    runs = "1 run" if count == 1 else f"{count} runs"
-    table = Table(title=f"Predictions of the paper in {runs}", show_lines=True)
-    table.add_column("prediction", width=14)
-    table.add_column("claim", ratio=3)
-    table.add_column("in the paper", width=14)
-    table.add_column("measured", ratio=5)
-    table.add_column("verdict", width=8)
-    for verdict in found:
-        measured = verdict.measured or f"missing: {verdict.missing}"
-        said = f"[{COLOURS[verdict.verdict]}]{verdict.verdict}[/]"
-        cells = (verdict.prediction, verdict.claim, verdict.source, measured)
-        table.add_row(*(cell.replace("[", r"\[") for cell in cells), said)
-    console.print(table)
-    counts = {o: sum(v.verdict is o for v in found) for o in Outcome}
-    console.print(", ".join(f"{number} {outcome}" for outcome, number in counts.items()))
-    if broken := [verdict.prediction for verdict in found if verdict.violated]:
-        console.print(f"A theorem is violated: {', '.join(dict.fromkeys(broken))}")
-
-
-def _write(target: str, found: Sequence[Verdict]) -> None:
-    text = json.dumps([verdict.to_json() for verdict in found], indent=2, allow_nan=False) + "\n"
+def _write(target: str, found: Verdicts) -> None:
+    text = json.dumps(to_json(found), indent=2, allow_nan=False) + "\n"
     if target == "-":
         print(text, end="")
         return
@@ -88,14 +61,16 @@ def _parser() -> ToolParser:
     parser = ToolParser(
         "verify",
         USAGE,
-        "Every prediction of the paper against run records: what was measured, and"
-        " whether it holds. Exit code 5 only where a theorem is violated.",
+        "Every claim of the paper against run records, one line each: supported, contradicted,"
+        " undecided or not testable. Exit code 5 only where a theorem is violated.",
     )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folder of a run, or of many")
+    parser.add_argument("--all", action="store_true", help="every claim in every setting")
     parser.add_argument(
-        "--unfinished",
-        action="store_true",
-        help="take runs that have not ended, for controls and theorems",
+        "--claims", metavar="FILE", default=str(PAPER), help="the claims (default: the paper's)"
     )
-    parser.add_argument("--json", metavar="FILE", help="write the verdicts as JSON, - to stdout")
+    parser.add_argument(
+        "--unfinished", action="store_true", help="take runs that have not ended, for the theorems"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write everything as JSON, - to stdout")
     return parser

@@ -114,6 +114,7 @@ def _sound(found: Description) -> Description:
         and isinstance(found.decays, Mapping)
         and _is_of_data(found.data)
         and all(isinstance(facts, Mapping) for facts in found.decays.values())
+        and isinstance(found.claims, Mapping)
     )
     if not sound:
         raise ValueError(f"not a description of a run: {found}")

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import wandb
-
 from janus_pl.errors import Exit, UsageError
 from janus_pl.records.parts import Part, Skipped
 from janus_pl.run.account import has_account
@@ -40,6 +38,8 @@ def read_online(path: str) -> list[Part | Skipped]:
     if not has_account():  # W&B would ask for a key and wait
         nobody = "no account is configured (`wandb login`)"
         raise UsageError("RUN", path, f"{WANTED}; there is no such folder, and for W&B {nobody}")
+    import wandb
+
     entity, project, *group = path.split("/", 2)
     filters = {"jobType": {"$ne": "report"}, **({"group": group[0]} if group else {})}
     try:
@@ -54,6 +54,8 @@ def read_online(path: str) -> list[Part | Skipped]:
 
 
 def _part(run: Any) -> Part | Skipped:
+    import wandb
+
     place = Path(f"{run.entity}/{run.project}/{run.id}")
     try:
         items = [dict(_flat(row)) for row in run.scan_history()]

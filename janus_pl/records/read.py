@@ -9,6 +9,7 @@ import gc
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -120,15 +121,23 @@ def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
         parts.append(folder.part(part for part in own if part is not None))
     parts += [part for file in found.copies if (part := copies[file]) is not None]
     damaged: list[UsageError] = []
-    for archive in found.archives:
-        try:
-            parts += read_archive(archive)
-        except UsageError as error:
-            parts.append(Skipped(archive, f"not {error.allowed}"))
-            damaged.append(error)
+    with ThreadPoolExecutor() as pool:  # one unpacks while another is parsed
+        for archive, held in zip(found.archives, pool.map(_archive, found.archives), strict=True):
+            if isinstance(held, UsageError):
+                parts.append(Skipped(archive, f"not {held.allowed}"))
+                damaged.append(held)
+            else:
+                parts += held
     if damaged and not any(isinstance(part, Part) for part in parts):
         raise damaged[0]
     return parts
+
+
+def _archive(path: Path) -> list[Part] | UsageError:
+    try:
+        return read_archive(path)
+    except UsageError as error:
+        return error
 
 
 def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
@@ -143,10 +152,6 @@ def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
         return Skipped(last.path, "no rows with an epoch")
     rows = pd.DataFrame([numbers_in(item) for item in items])
     rows.columns = pd.Index([printable(key) for key in rows])
-    histograms: dict[str, list[Histogram]] = {}
-    for item in items:
-        for key, histogram in _histograms(item):
-            histograms.setdefault(key, []).append(histogram)
     return Run(
         id=printable(last.id),
         name=printable(last.name),
@@ -155,9 +160,34 @@ def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
         config=all_printable(joined_config(parts)),
         exit_code=last.exit_code,
         rows=rows,
-        histograms={printable(key): shown for key, shown in histograms.items()},
+        histograms=_Histograms(items),
         notes=tuple(dict.fromkeys(printable(note) for part in parts for note in part.notes)),
     )
+
+
+class _Histograms(Mapping[str, Sequence[Histogram]]):
+    """The histograms of a run's rows, made when one is asked for; `verify` needs none."""
+
+    def __init__(self, items: Sequence[Mapping[str, Any]]) -> None:
+        self._items = items
+
+    @cached_property
+    def _made(self) -> dict[str, list[Histogram]]:
+        made: dict[str, list[Histogram]] = {}
+        for item in self._items:
+            for key, histogram in _histograms(item):
+                made.setdefault(printable(key), []).append(histogram)
+        self._items = ()
+        return made
+
+    def __getitem__(self, key: str) -> Sequence[Histogram]:
+        return self._made[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._made)
+
+    def __len__(self) -> int:
+        return len(self._made)
 
 
 def _histograms(item: Mapping[str, Any]) -> Iterator[tuple[str, Histogram]]:

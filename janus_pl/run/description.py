@@ -63,6 +63,7 @@ class Description:
         device: The device, such as `cpu` or `NVIDIA H200`.
         processes: The number of processes.
         versions: The versions of the packages behind the numbers.
+        claims: The SHA-256 of each claims file that was there, by its name (`janus_pl.run.claims`).
     """
 
     task: str
@@ -90,6 +91,7 @@ class Description:
     device: str = "cpu"
     processes: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)
+    claims: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dynamics(self) -> str:

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.observables.update import momentum_of
+from janus_pl.run.claims import claims_there
 from janus_pl.run.description import Description, seed_in_force, task_of
 from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
@@ -49,6 +50,7 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "device": _device(trainer),
         "processes": trainer.world_size,
         "versions": _versions(),
+        "claims": claims_there(),
     }
     return Description(**measured | of_loader | subject.facts())
 

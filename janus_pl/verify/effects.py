@@ -5,13 +5,10 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-
-from janus_pl.records.families import seed_of
-from janus_pl.records.run import Run
 
 CONFIDENCE = 0.95
 
@@ -68,22 +65,6 @@ def ratio(name: str, values: Sequence[float]) -> Estimate:
     return Estimate(name, math.exp(logarithms.value), ends[0], ends[1], len(values))
 
 
-def mean_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
-    """Return the mean of one value a run, within each seed first: only seeds are independent."""
-    found: dict[tuple[Any, Any], list[float]] = {}
-    for run, value in zip(runs, values, strict=True):
-        found.setdefault(seed_of(run), []).append(value)
-    return mean(name, [float(np.mean(same)) for same in found.values()])
-
-
-def ratio_by_seed(name: str, runs: Sequence[Run], values: Sequence[float]) -> Estimate:
-    """Return the geometric mean of one positive value a run, within each seed first."""
-    found: dict[tuple[Any, Any], list[float]] = {}
-    for run, value in zip(runs, values, strict=True):
-        found.setdefault(seed_of(run), []).append(value)
-    return ratio(name, [ratio(name, same).value for same in found.values()])
-
-
 def is_positive(value: float) -> bool:
     """Tell whether a value is finite and above 0, so that it may be a part of a ratio."""
     return math.isfinite(value) and value > 0
@@ -92,13 +73,3 @@ def is_positive(value: float) -> bool:
 def _exp(exponent: float) -> float:
     """Return e^exponent, or infinity if two seeds are so far apart that it overflows."""
     return math.exp(exponent) if exponent < math.log(sys.float_info.max) else math.inf
-
-
-def trend(x: Sequence[float], y: Sequence[float]) -> float:
-    """Return Kendall's tau of y against x, -1 to 1; 0 if one of them does not vary.
-
-    >>> trend([0, 1, 2], [5.0, 6.0, 9.0])
-    1.0
-    """
-    tau = float(stats.kendalltau(x, y).statistic)
-    return tau if math.isfinite(tau) else 0.0

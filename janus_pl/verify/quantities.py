@@ -1,71 +1,110 @@
-"""The numbers of a run that the rules compare.
+"""The numbers of a run that claims are about, as means over a window of its rows.
 
-A number is taken from the last row that holds it, unless a docstring names another row.
+The window is the last fifth of the run, or of the common reach of two runs by another clock. A last
+row alone is one draw of a noise that spans orders of magnitude.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
-from janus_pl.records.run import Run
+from janus_pl.records.run import STEP, Run
 
+WINDOW = 0.2  # of the epochs, or of another clock
+CLOCKS = {"epochs": "epoch", "steps": STEP, "eta_t": "eta_t"}
 # Layers whose rank is far above the number of classes. conv1 and conv2 have few columns.
 MIDDLE = ("conv3", "conv4", "fc1")
 
-RANK, VELOCITY = "effective_rank", "velocity"
 
-T = TypeVar("T")
-Quantity = Callable[[Run], float]
+class Window(NamedTuple):
+    """The rows of a run by which a claim is judged.
 
-
-class At(NamedTuple):
-    """A run at one of its rows."""
+    Attributes:
+        run: The run.
+        rows: These rows.
+    """
 
     run: Run
-    row: int
+    rows: pd.DataFrame
+
+    def mean(self, key: str) -> float:
+        """Return the mean of a key over the rows that have it; NaN if none has."""
+        values = self.rows[key].dropna() if key in self.rows else []
+        return float(np.mean(values)) if len(values) else math.nan
 
 
-# Runs of SGD and GD of the same seed, each at a row.
-Pair = tuple[At, At]
+class Quantity(NamedTuple):
+    """A positive number of a window, or several, one a layer.
+
+    Attributes:
+        words: What it is called.
+        of: The function of a window.
+        keys: The keys that it needs; `KIND/` stands for a key of each layer.
+    """
+
+    words: str
+    of: Callable[[Window], float]
+    keys: Sequence[str]
 
 
-def relative_spread(run: Run) -> float:
+def window(run: Run, clock: str = "epoch", end: float | None = None) -> Window:
+    """Return the rows in the last fifth of a clock's time.
+
+    Args:
+        run: The run.
+        clock: The column of the clock.
+        end: The time at the window's end; None is the run's end.
+    """
+    times = run.rows[clock]
+    last = times.max() if end is None else end
+    inside = (times > (1 - WINDOW) * last * (1 + 1e-9)) & (times <= last * (1 + 1e-9))
+    return Window(run, run.rows[inside])
+
+
+def spread(at: Window) -> float:
     """Return std/|mean| of the margins; rho changes the units of the margins, not this ratio."""
-    mean = abs(run.last("margin/mean"))
-    return run.last("margin/std") / mean if mean else math.inf
+    if not {"margin/std", "margin/mean"} <= {*at.rows}:
+        return math.nan
+    ratios = (at.rows["margin/std"] / at.rows["margin/mean"].abs()).dropna()
+    return float(ratios.mean()) if len(ratios) else math.nan
 
 
-def mean_margin(run: Run) -> float:
-    """Return mu, in the paper's units."""
-    return run.last("margin/mean")
+def velocity(at: Window) -> float:
+    """Return the geometric mean of ||V_k dot|| over the layers."""
+    return geometric_mean([at.mean(f"velocity/{k}") for k in at.run.layers("velocity")])
 
 
-def velocity(run: Run) -> float:
-    """Return the geometric mean of ||V_k dot|| over the layers; NaN if none is recorded."""
-    return geometric_mean([run.last(f"velocity/{layer}") for layer in run.layers("velocity")])
+def rank(at: Window) -> float:
+    """Return the geometric mean of the effective ranks of the middle layers."""
+    return geometric_mean([at.mean(f"effective_rank/{k}") for k in middle(at.run)])
 
 
-def velocity_at(at: At) -> float:
-    """Return the geometric mean of ||V_k dot|| over the layers at a row."""
-    layers = at.run.layers(VELOCITY)
-    return geometric_mean([float(at.run.rows[f"{VELOCITY}/{k}"].loc[at.row]) for k in layers])
+def top_layer(at: Window) -> float:
+    """Return ||V_k dot|| of the last layer over the least of the others."""
+    *others, top = (at.mean(f"velocity/{k}") for k in at.run.layers("velocity"))
+    return top / min(others) if others and min(others) > 0 else math.nan
+
+
+def equilibrium(at: Window) -> float:
+    """Return |mu - (M + lambda) rho - common mode|/|mu|, in units of the learned rho (Eq. 13)."""
+    residual = at.mean("equilibrium/residual") - at.mean("equilibrium/common_mode")
+    learned = abs(at.mean("rho_learned"))
+    mu = abs(at.mean("margin/mean") * at.mean("rho")) / learned if learned else math.inf
+    return abs(residual) / mu if mu else math.nan
 
 
 def geometric_mean(values: Sequence[float]) -> float:
-    if not values:
+    """Return the geometric mean; 0 if a value is 0 or less, NaN if there is none."""
+    if not values or any(map(math.isnan, values)):
         return math.nan
     if min(values) <= 0:
         return 0.0
     return float(np.exp(np.mean(np.log(values))))
-
-
-def middle_rank(run: Run) -> float:
-    """Return the mean effective rank of the middle layers."""
-    return float(np.mean([run.last(f"effective_rank/{layer}") for layer in middle(run)]))
 
 
 def middle(run: Run) -> list[str]:
@@ -74,31 +113,31 @@ def middle(run: Run) -> list[str]:
     return [layer for layer in MIDDLE if layer in layers] or layers[1:-1] or layers
 
 
-def least_rank_at_start(run: Run) -> float:
-    """Return the least effective rank of the middle layers in the first row."""
-    return min(run.first(f"effective_rank/{layer}") for layer in middle(run))
+def by_layer(at: Window, kind: str) -> list[float]:
+    """Return the mean of `kind/LAYER` for each middle layer."""
+    return [at.mean(f"{kind}/{k}") for k in middle(at.run)]
 
 
-def falls(run: Run, row: int | None = None) -> dict[str, float]:
-    """Return 1 - effective rank/that at the start, by middle layer, at a row or at the end."""
-    found = {}
-    for layer in middle(run):
-        ranks = run.rows[f"effective_rank/{layer}"]
-        now = float(ranks.dropna().iloc[-1] if row is None else ranks.loc[row])
-        start = run.first(f"effective_rank/{layer}")
-        found[layer] = 1 - now / start if start else math.nan
-    return found
+QUANTITIES = {
+    "velocity": Quantity("||V_k dot||", velocity, ("velocity/",)),
+    "rank": Quantity("effective rank", rank, ("effective_rank/",)),
+    "spread": Quantity("std/|mean| of the margins", spread, ("margin/std", "margin/mean")),
+    "mean_margin": Quantity("mean margin", lambda at: at.mean("margin/mean"), ("margin/mean",)),
+    "top_layer": Quantity(
+        "||V_k dot|| of the last layer over the least of the others", top_layer, ("velocity/",)
+    ),
+    "equilibrium": Quantity(
+        "|mu - (M + lambda) rho|/|mu|",
+        equilibrium,
+        *[("equilibrium/residual", "equilibrium/common_mode", "margin/mean", "rho", "rho_learned")],
+    ),
+}
 
 
-def learned_mu(run: Run) -> float:
-    """Return |mu| in units of the learned rho."""
-    learned = abs(run.last("rho_learned"))
-    return abs(run.last("margin/mean") * run.last("rho")) / learned if learned else math.inf
-
-
-def clock_of(at: At, clock: str) -> float:
-    return float(at.run.rows[clock].loc[at.row])
-
-
-def flat(nested: Iterable[Iterable[T]]) -> list[T]:
-    return [each for inner in nested for each in inner]
+def lacking(run: Run, quantity: Quantity) -> str | None:
+    """Return the first key of a quantity that a run does not have; None if it has all."""
+    for key in quantity.keys:
+        there = run.layers(key.removesuffix("/")) if key.endswith("/") else run.has(key)
+        if not there:
+            return f"{key}*" if key.endswith("/") else key
+    return None

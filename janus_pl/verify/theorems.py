@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,129 @@ import pandas as pd
 from janus_pl.errors import Exit
 from janus_pl.records.families import by_seed, families
 from janus_pl.records.run import Run
-from janus_pl.verify.effects import mean
-from janus_pl.verify.subjects import ANY, LINEAR
-from janus_pl.verify.verdicts import Finding, Missing, Prediction
+from janus_pl.verify.subjects import ANY, LINEAR, Subjects, apart
 
 CLOSED_FORM = 1e-9  # of the start; float64 rounding over 500,000 steps leaves 5e-13
 SLOPE = 1e-6  # relative; measured while both norms are above 1e-10 of their start
 EMPTY = 1e-12
+
+
+class Finding(NamedTuple):
+    """What one run, or one set of comparable runs, says of a theorem.
+
+    Attributes:
+        holds: Whether the criterion is met.
+        size: The number that the criterion is about.
+        measured: The measurement in one line.
+        runs: The runs that were measured.
+        beside: What the size is to be compared with, in words.
+    """
+
+    holds: bool
+    size: float
+    measured: str
+    runs: Sequence[Run]
+    beside: str = ""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The reason, in words, why runs cannot be checked, and the run that could."""
+
+    run: str
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A theorem, and the findings on it.
+
+    Attributes:
+        theorem: The theorem.
+        findings: One for each run or set of runs that it is about.
+        missing: What is missing if there is none.
+    """
+
+    theorem: Theorem
+    findings: Sequence[Finding]
+    missing: str
+
+    @property
+    def name(self) -> str:
+        """The theorem's name."""
+        return self.theorem.name
+
+    @property
+    def broken(self) -> bool:
+        """Whether it does not hold in some runs."""
+        return not all(finding.holds for finding in self.findings)
+
+    @property
+    def answer(self) -> str:
+        """`holds`, `broken` or `not testable`."""
+        if not self.findings:
+            return "not testable"
+        return "broken" if self.broken else "holds"
+
+    @property
+    def sentence(self) -> str:
+        """The answer in a plain sentence."""
+        if not self.findings:
+            return f"{self.theorem.says.format('?')}: needs {self.missing}"
+        # NaN counts as the largest: it is no number that a theorem allows.
+        worst = max(self.findings, key=lambda found: (math.isnan(found.size), found.size))
+        runs = {run.id for finding in self.findings for run in finding.runs}
+        count = "1 run" if len(runs) == 1 else f"{len(runs)} runs"
+        broken = [finding.runs[0].name for finding in self.findings if not finding.holds]
+        said = f"{self.theorem.says.format(f'{worst.size:.2g}{worst.beside}')}; {count}"
+        return f"{said}, broken in {broken[0]}" if broken else said
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        return {
+            **{"name": self.name, "says": self.theorem.says, "source": self.theorem.source},
+            **{"criterion": self.theorem.criterion, "answer": self.answer},
+            **{"sentence": self.sentence, "missing": None if self.findings else self.missing},
+            "findings": [
+                {
+                    **{"holds": finding.holds, "size": finding.size, "measured": finding.measured},
+                    "runs": [f"{run.name} ({run.id})" for run in finding.runs],
+                }
+                for finding in self.findings
+            ],
+        }
+
+
+Rule = Callable[[Sequence[Run]], list[Finding | Missing]]
+
+
+class Theorem(NamedTuple):
+    """A statement that is proved, so that a failure is a defect.
+
+    Attributes:
+        name: Its short name.
+        says: The statement in a sentence; `{}` is the place of the largest `size`.
+        source: Its place in the paper.
+        criterion: The condition for `holds`.
+        about: The runs that it is about.
+        rule: The function that returns the findings in some of these runs.
+        needs: The runs that the rule needs.
+    """
+
+    name: str
+    says: str
+    source: str
+    criterion: str
+    about: Subjects
+    rule: Rule
+    needs: str
+
+    def check(self, runs: Sequence[Run]) -> Checked:
+        """Check the theorem in some runs."""
+        subjects, _ = apart(runs, self.about)
+        results = self.rule(subjects)
+        found = [result for result in results if isinstance(result, Finding)]
+        reasons = dict.fromkeys(r.run for r in results if isinstance(r, Missing))
+        return Checked(self, found, next(iter(reasons), self.needs))
 
 
 def null_space_decays(runs: Sequence[Run]) -> list[Finding | Missing]:
@@ -34,9 +152,9 @@ def null_space_decays(runs: Sequence[Run]) -> list[Finding | Missing]:
         results.append(
             Finding(
                 worst <= CLOSED_FORM,
+                worst,
                 f"{run.name}: at most {worst:.1e} of the start off the closed form in"
                 f" {norm.notna().sum()} rows; {kept} of the start is left",
-                [mean("difference", [worst])],
                 [run],
             )
         )
@@ -71,9 +189,9 @@ def rate_is_steps_per_epoch(runs: Sequence[Run]) -> list[Finding | Missing]:
                 results.append(
                     Finding(
                         abs(seen / expected - 1) <= SLOPE,
+                        abs(seen / expected - 1),
                         f"{b.name} falls {seen:.7g} times as fast per epoch as {a.name}; it takes"
                         f" {expected:g} times the steps",
-                        [mean("ratio of slopes", [seen])],
                         [a, b],
                     )
                 )
@@ -92,8 +210,8 @@ def empty_null_space_stays_empty(runs: Sequence[Run]) -> list[Finding | Missing]
             continue
         norms = {run.name: float(run.rows["null/norm"].max()) for run in family}
         measured = "; ".join(f"{name}: ||W_perp|| at most {v:.1e}" for name, v in norms.items())
-        effects = [mean(name, [value]) for name, value in norms.items()]
-        results.append(Finding(max(norms.values()) <= EMPTY, measured, effects, family))
+        largest = max(norms.values())
+        results.append(Finding(largest <= EMPTY, largest, measured, family))
     return results
 
 
@@ -109,6 +227,7 @@ def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
                     Missing(f"a smaller batch than that of {run.name}: its bound is vacuous")
                 )
             continue
+        top = max(largest, key=lambda k: largest[k])
         rows = np.any([_bounded(run, k) for k in largest], axis=0).sum()
         vacuous = sorted(set(watched) - set(largest))
         said = ", ".join(f"{layer} {value:.3g}" for layer, value in largest.items())
@@ -118,9 +237,10 @@ def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
                 # RankBound's own judgement: its ratio allows for rounding. NaN is not below 1.
                 run.exit_code != Exit.BROKEN_THEOREM
                 and all(value <= 1 for value in largest.values()),
+                max(largest.values()),
                 f"{run.name}: tail/bound at most {said} ({rows} rows)",
-                [mean(layer, [value]) for layer, value in largest.items()],
                 [run],
+                f" ({_first_ratio(run, top):.2g} at the first look)",
             )
         )
     return results
@@ -129,6 +249,12 @@ def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
 def _bounded(run: Run, layer: str) -> pd.Series[bool]:
     """Tell in which rows the bound of a layer is not vacuous, so that there is a ratio."""
     return run.rows[f"tail_bound/vacuous/{layer}"] == 0
+
+
+def _first_ratio(run: Run, layer: str) -> float:
+    """Return the ratio at the first look: that of weights that have hardly been trained."""
+    ratios = run.rows.reindex(columns=[f"tail_bound/ratio/{layer}"]).squeeze(axis=1)
+    return float(ratios[_bounded(run, layer)].iloc[0])
 
 
 def _largest_ratio(run: Run, layer: str) -> float:
@@ -163,44 +289,40 @@ def _slope_ratio(a: Run, b: Run) -> float | None:
 RANDOM = "linear regression from a random W0 (configs/linear/a2.yaml)"
 
 THEOREMS = (
-    Prediction(
+    Theorem(
         "Theorem 1",
-        "W_perp shrinks by 1 - 2 eta lambda at every step, whatever the minibatch",
+        "W_perp shrinks by 1 - 2 eta lambda at every step, to {} of its start",
         "Theorem 1, Eq. 9",
         f"||W_perp|| is the closed form to {CLOSED_FORM:g} of its start at every recorded epoch",
         LINEAR,
         null_space_decays,
         RANDOM,
-        theorem=True,
     ),
-    Prediction(
+    Theorem(
         "law over B",
-        "per epoch W_perp shrinks N/B times as fast as under GD",
+        "W_perp shrinks N/B times as fast per epoch as under GD, to {}",
         "Remark after Theorem 1, as corrected",
         f"the log-slopes per epoch are as the steps per epoch, to {SLOPE:g}",
         LINEAR,
         rate_is_steps_per_epoch,
         f"{RANDOM} at two batch sizes and the same seed",
-        theorem=True,
     ),
-    Prediction(
+    Theorem(
         "A.1",
-        "from W0 = 0 both SGD and GD keep the null space empty",
+        "from W0 = 0 the null space stays empty, ||W_perp|| at most {}",
         "Theorem 1, Fig. A.1",
         f"||W_perp|| stays below {EMPTY:g}",
         LINEAR,
         empty_null_space_stays_empty,
         "configs/linear/a1.yaml and the same with data.batch_size: full",
-        theorem=True,
     ),
-    Prediction(
+    Theorem(
         "tail bound",
-        "without momentum the tail of each spectrum is below prod |a_t| ||W||",
+        "no spectrum's tail exceeds its bound; it uses at most {} of it",
         "arXiv 2206.05794; Lemma 1's mechanism",
         "tail_bound/ratio is at most 1 in every layer and row",
         ANY,
         tails_are_bounded,
         "a run without momentum with callbacks.RankBound (configs/theory.yaml)",
-        theorem=True,
     ),
 )

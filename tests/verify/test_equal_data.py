@@ -16,8 +16,12 @@ from janus_pl.records import families as module
 from janus_pl.records.families import by_data, families, told_apart
 from janus_pl.records.read import Records
 from janus_pl.records.run import Run
-from janus_pl.verify.table import verdicts
-from janus_pl.verify.verdicts import Outcome
+from janus_pl.verify.claims import read_claims
+from janus_pl.verify.estimators import evidence
+from janus_pl.verify.judge import judge
+from janus_pl.verify.quantities import QUANTITIES
+from janus_pl.verify.settings import differences
+from janus_pl.verify.theorems import THEOREMS, Checked
 
 A, B = "a" * 64, "b" * 64
 
@@ -39,8 +43,9 @@ def on(
     return replace(run, config={**config, "description": described.to_plain()})
 
 
-def of(prediction: str, runs: list[Run]) -> list[Any]:
-    return [v for v in verdicts(runs) if v.prediction == prediction]
+def law(runs: list[Run]) -> Checked:
+    (theorem,) = (theorem for theorem in THEOREMS if theorem.name == "law over B")
+    return theorem.check(runs)
 
 
 # A theorem is not violated by other data
@@ -53,17 +58,17 @@ def pair(sgd: str | None, gd: str | None) -> list[Run]:
 
 
 def test_a_changed_file_breaks_no_theorem() -> None:
-    (verdict,) = of("law over B", pair(A, B))
-    assert verdict.verdict is Outcome.UNTESTABLE
-    assert "other data are not compared: linear-B1-seed0 (linear-B1-seed0) on aaaaaaaa from /here;"
-    assert "linear-Bfull-seed0) on bbbbbbbb from /here" in verdict.missing
+    assert law(pair(A, B)).answer == "not testable"
+    (note,) = judge(read_claims(), pair(A, B)).notes
+    first = "other data are not compared: linear-B1-seed0 (linear-B1-seed0) on aaaaaaaa from /here;"
+    assert note.startswith(first)
+    assert note.endswith("linear-Bfull-seed0) on bbbbbbbb from /here")
 
 
 @pytest.mark.parametrize("pools", [(A, A), (None, None), (A, None)])
 def test_of_equal_or_unknown_data_it_is_judged(pools: tuple[str | None, str | None]) -> None:
     """The control: the same numbers on the same data do violate the theorem."""
-    (verdict,) = of("law over B", pair(*pools))
-    assert verdict.violated
+    assert law(pair(*pools)).broken
 
 
 def test_without_the_comparison_of_data_the_theorem_is_violated(
@@ -71,33 +76,31 @@ def test_without_the_comparison_of_data_the_theorem_is_violated(
 ) -> None:
     """The negative control."""
     monkeypatch.setattr(module, "by_data", lambda runs: [list(runs)])
-    assert of("law over B", pair(A, B))[0].violated
+    assert law(pair(A, B)).broken
 
 
 # SGD against GD
 
 
+def seeds_of(runs: list[Run]) -> int:
+    """How many seeds are compared in ranks of SGD and GD."""
+    rank = QUANTITIES["rank"]
+    found, _ = evidence(runs, "sgd_over_gd", rank, "SGD", "epochs")
+    return len(found[0].effects) if found else 0
+
+
 def test_within_a_seed_pairs_are_on_equal_data_and_seeds_pool() -> None:
-    key = "janus: low rank"
-    low, same = (20, 30, 50, 50, 50, 2), (20, 60, 100, 100, 100, 2)
-    seeds = [on(deep_run(seed=s, ranks=low), A) for s in (0, 1)]
-    seeds += [on(deep_run(batch="full", seed=s, ranks=same), A) for s in (0, 1)]
-    (pooled,) = of(key, seeds)
-    assert pooled.verdict is Outcome.HOLDS
-    assert "(2 seeds; 2 alone would do)" in pooled.measured
-    moved = [*seeds[:3], on(deep_run(batch="full", seed=1, ranks=same), B)]
-    (one,) = of(key, moved)
-    assert "(1 seed; 1 alone would do)" in one.measured
-    apart = [on(deep_run(ranks=low), A), on(deep_run(batch="full", ranks=same), B)]
-    (neither,) = of(key, apart)
-    assert neither.verdict is Outcome.UNTESTABLE
-    assert "other data are not compared" in str(neither.missing)
+    seeds = [on(deep_run(batch=b, seed=s), A) for b in (32, "full") for s in (0, 1)]
+    assert seeds_of(seeds) == 2
+    assert seeds_of([*seeds[:3], on(deep_run(batch="full", seed=1), B)]) == 1
+    apart = [on(deep_run(), A), on(deep_run(batch="full"), B)]
+    assert seeds_of(apart) == 0
+    assert "other data are not compared" in judge(read_claims(), apart).notes[0]
 
 
-def test_findings_on_two_data_are_told_apart_by_them() -> None:
-    high = [on(deep_run(lam, std=std), pool) for pool in (A, B) for lam, std in ((0, 1), (0.1, 9))]
-    found = of("janus: noise", high)
-    assert [v.measured.partition(":")[0] for v in found] == ["sha256 aaaaaaaa", "sha256 bbbbbbbb"]
+def test_settings_on_two_data_are_told_apart_by_them() -> None:
+    settings = [[on(deep_run(seed=s), pool) for s in (0, 1)] for pool in (A, B)]
+    assert differences(settings) == ["sha256 aaaaaaaa", "sha256 bbbbbbbb"]
 
 
 # Families
@@ -195,7 +198,7 @@ def test_the_commands_name_runs_on_other_data(
     out = ["--out", str(tmp_path / "out")] if command is report_command else []
     assert command.main(["runs", *out]) == 0
     said = capsys.readouterr()
-    assert "A theorem is violated" not in said.out
+    assert "broken" not in said.out
     assert said.err.splitlines() == [
         "other data are not compared: linear-B1-seed0 (linear-B1-seed0) on aaaaaaaa from /here;"
         " linear-Bfull-seed0 (linear-Bfull-seed0) on bbbbbbbb from /here"

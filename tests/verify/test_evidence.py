@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,10 @@ from janus_pl.records.families import (
     seed_of,
 )
 from janus_pl.records.run import Run
-from janus_pl.verify.effects import Estimate, mean, mean_by_seed, ratio, ratio_by_seed, trend
-from janus_pl.verify.quantities import relative_spread
+from janus_pl.verify.effects import Estimate, mean, ratio
+from janus_pl.verify.settings import differences
 from janus_pl.verify.subjects import ANY
-from janus_pl.verify.table import verdicts
-from janus_pl.verify.theorems import THEOREMS
-from janus_pl.verify.verdicts import Finding, Missing, Outcome, Prediction, judge
+from janus_pl.verify.theorems import Finding, Missing, Theorem
 
 # Estimates
 
@@ -60,29 +57,6 @@ def test_a_ratio_has_the_interval_of_its_logarithms() -> None:
 def test_of_what_has_no_logarithm_there_is_no_ratio(odd: float) -> None:
     with pytest.raises(ValueError, match="allowed: finite ratios above 0"):
         ratio("name", [1.0, odd])
-
-
-def test_seeds_count_once_whatever_their_runs() -> None:
-    """Two seeds of weights and two of samples are three seeds here."""
-    runs = [network(lam, seed=0) for lam in (0.0, 1e-3, 2e-3)]
-    runs += [network(0.0, seed=1), network(0.0, seed=1, data_seed=5), network(1e-3, seed=1)]
-    values = (1.0, 2.0, 9.0, 0.5, 3.0, 8.0)
-    plain = mean_by_seed("name", runs, values)
-    within = [(1 + 2 + 9) / 3, (0.5 + 8) / 2, 3.0]
-    assert plain == mean("name", within)
-    geometric = ratio_by_seed("name", runs, values)
-    expected = ratio("name", [18 ** (1 / 3), 2.0, 3.0])
-    assert geometric.seeds == expected.seeds == 3
-    assert geometric[1:4] == pytest.approx(expected[1:4])
-
-
-def test_the_trend_is_kendall_s() -> None:
-    """The share of pairs in order less that of the others."""
-    x, y = (1, 2, 3, 4, 5, 6), (2.0, 30.0, 1.0, 4.0, 5.0, 500.0)
-    pairs = [np.sign((y[j] - y[i]) * (x[j] - x[i])) for i in range(6) for j in range(i)]
-    assert trend(x, y) == pytest.approx(sum(pairs) / len(pairs))
-    assert trend(x, [-v for v in y]) == pytest.approx(-sum(pairs) / len(pairs))
-    assert trend((1, 2), (3, 3)) == trend((1, 1), (2, 3)) == 0
 
 
 # Which runs compare
@@ -200,70 +174,49 @@ def test_outputs_that_were_not_recorded_or_were_zero_tell_nothing() -> None:
     assert math.isnan(outputs_left(silent))
 
 
-def test_predictions_are_of_trained_networks_and_theorems_of_all() -> None:
-    pair = [network(lam, columns={"margin/mean": [1.0] * 5}) for lam in (0.0, 1e-3)]
-    for run, std in zip(pair, (0.1, 9.0), strict=True):
-        run.rows["margin/std"] = std
-    untrained = network(2e-3, columns={"train/loss": [1.0] * 5, "margin/std": [1e-9] * 5})
-    for layer, value in (("fc1", 0.5), ("fc2", 3.0)):
-        untrained.rows[f"tail_bound/ratio/{layer}"] = value
-        untrained.rows[f"tail_bound/vacuous/{layer}"] = 0.0
-    found = verdicts([*pair, untrained])
-    (noise,) = [v for v in found if v.prediction == "janus: noise"]
-    assert noise.effects[0].value == pytest.approx(90)
-    named = {name for v in found if not v.theorem for name in v.runs}
-    assert named == {f"{run.name} ({run.id})" for run in pair}
-    (bound,) = [v for v in found if v.prediction == "tail bound"]
-    assert bound.violated
-    assert bound.runs == [f"{untrained.name} ({untrained.id})"]
-    told = "(1 run is left out as not trained)"
-    assert all((told in (v.missing or "")) == (not v.theorem) for v in found if v.missing)
+# Theorems
 
 
-@pytest.mark.parametrize(("mu", "expected"), [(4.0, 0.5), (-4.0, 0.5), (0.0, math.inf)])
-def test_the_spread_is_relative_to_the_size_of_the_mean(mu: float, expected: float) -> None:
-    columns = {"margin/mean": [1, 1, 1, mu, math.nan], "margin/std": [9, 9, 9, 2.0, math.nan]}
-    assert relative_spread(network(columns=columns)) == expected
+def checked(results: Sequence[Finding | Missing]) -> Any:
+    rule = Theorem("k", "off by {}", "s", "t", ANY, lambda _: list(results), "wanted")
+    return rule.check([])
 
 
-# Verdicts
+def found(run: Run, size: float = 0.5, holds: bool = True) -> Finding:
+    return Finding(holds, size, "measured", [run])
 
 
-def judged(results: Sequence[Finding | Missing], theorem: bool = False) -> list[Any]:
-    rule = Prediction("k", "c", "s", "t", ANY, lambda _: list(results), "wanted", theorem)
-    return judge(rule, [])
+def test_a_theorem_that_fails_anywhere_is_broken() -> None:
+    one, other = network(), network(seed=1)
+    sound = checked([found(one), found(other, 0.75)])
+    assert (sound.answer, sound.broken) == ("holds", False)
+    assert sound.sentence == "off by 0.75; 2 runs"
+    broken = checked([found(one), found(other, 0.25, holds=False), Missing("a run")])
+    assert (broken.answer, broken.broken) == ("broken", True)
+    assert broken.sentence == f"off by 0.5; 2 runs, broken in {other.name}"
+    odd = checked([found(one, math.nan, holds=False), found(other, 9.0)])
+    assert odd.sentence.startswith("off by nan; 2 runs, broken in")
 
 
-def found(*runs: Run, holds: bool = True) -> Finding:
-    return Finding(holds, "measured", [], runs)
+def test_without_findings_the_first_reason_is_told() -> None:
+    missing = checked([Missing("a"), Missing("b")])
+    assert (missing.answer, missing.broken) == ("not testable", False)
+    assert missing.sentence == "off by ?: needs a"
+    assert checked([]).sentence == "off by ?: needs wanted"
+    assert missing.to_json()["missing"] == "a"
+    assert checked([found(network())]).to_json()["missing"] is None
 
 
-def test_only_a_theorem_that_fails_is_violated() -> None:
-    for theorem in (True, False):
-        for holds in (True, False):
-            (verdict,) = judged([found(network(), holds=holds)], theorem)
-            assert verdict.verdict is (Outcome.HOLDS if holds else Outcome.FAILS)
-            assert verdict.violated is (theorem and not holds)
-        (verdict,) = judged([Missing("a run")], theorem)
-        assert not verdict.violated
-
-
-def test_reasons_are_told_once_each_and_only_where_nothing_decides() -> None:
-    reasons = [Missing("a"), Missing("b"), Missing("a")]
-    (verdict,) = judged(reasons)
-    assert (verdict.verdict, verdict.missing) == (Outcome.UNTESTABLE, "a; b")
-    assert judged([])[0].missing == "wanted"
-    (verdict,) = judged([*reasons, found(network())])
-    assert (verdict.verdict, verdict.missing) == (Outcome.HOLDS, None)
+# What tells settings apart
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ([{"lam": 1e-3}, {"lam": 2e-3}], ["lambda 0.001", "lambda 0.002"]),
         ([{"batch": 8}, {"batch": 16}], ["batch_size 8", "batch_size 16"]),
         ([{"loss": "square"}, {"loss": "logistic"}], ["loss square", "loss logistic"]),
         ([{"seed": 0}, {"seed": 1}], ["", ""]),
+        ([{"lam": 1e-3}, {"lam": 2e-3}], ["", ""]),
         ([{"data": {"root": "a"}}, {"data": {"root": "b"}}], ["", ""]),
         ([{"data": {"micro_batch_size": 1}}, {"data": {"micro_batch_size": 2}}], ["", ""]),
         ([{"model": {"on_divergence": "a"}}, {"model": {"on_divergence": "b"}}], ["", ""]),
@@ -274,40 +227,13 @@ def test_reasons_are_told_once_each_and_only_where_nothing_decides() -> None:
         ([{"model": {"x": 1}}, {}], ["x 1", ""]),
     ],
 )
-def test_findings_are_told_apart_by_the_options_that_matter(
+def test_settings_are_told_apart_by_the_options_that_matter(
     options: list[dict[str, Any]], said: list[str]
 ) -> None:
-    results = [found(network(**given)) for given in options]
-    told = [f"{words}: measured" if words else "measured" for words in said]
-    assert [verdict.measured for verdict in judged(results)] == told
-    assert [v.measured for v in judged(results, theorem=True)] == ["measured"] * 2
+    assert differences([[network(**given)] for given in options]) == said
 
 
-def test_what_differs_within_a_finding_does_not_tell_it_apart() -> None:
-    both = found(network(1e-3, 8), network(2e-3, 8))
-    other = found(network(1e-3, 16), network(1e-3, 16))
-    told = [verdict.measured for verdict in judged([both, other])]
-    assert told == ["batch_size 8: measured", "batch_size 16, lambda 0.001: measured"]
-
-
-def test_json_has_null_for_what_is_no_number_and_all_else_as_it_is() -> None:
-    effects = [Estimate("a", 0.5, math.nan, math.inf, 3), Estimate("b", -math.inf, None, 2.0, 1)]
-    run = replace(network(), id="x")
-    (verdict,) = judged([Finding(True, "measured", effects, [run])])
-    assert verdict.to_json() == {
-        "prediction": "k",
-        "claim": "c",
-        "source": "s",
-        "criterion": "t",
-        "about": "any run",
-        "theorem": False,
-        "verdict": "holds",
-        "measured": "measured",
-        "effects": [
-            {"name": "a", "value": 0.5, "low": None, "high": None, "seeds": 3},
-            {"name": "b", "value": None, "low": None, "high": 2.0, "seeds": 1},
-        ],
-        "runs": [f"{run.name} (x)"],
-        "missing": None,
-    }
-    assert {p.theorem for p in THEOREMS} == {True}
+def test_what_differs_within_a_setting_does_not_tell_it_apart() -> None:
+    both = [network(1e-3, 8), network(1e-3, 8, loss="logistic")]
+    other = [network(1e-3, 16), network(1e-3, 16)]
+    assert differences([both, other]) == ["batch_size 8", "batch_size 16, loss square"]

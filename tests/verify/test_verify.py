@@ -14,10 +14,19 @@ from janus_pl.cli import verify
 from janus_pl.cli.main import main
 from janus_pl.errors import Exit
 from janus_pl.records.read import Records, Skipped
+from janus_pl.verify.claims import read_claims
 
 PARTS = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
-DIGITS = ["--config", "quickstart.yaml", "--trainer.max_epochs", "3", "--model.hidden", "8"]
-DIGITS += ["--model.channels", "[2,3,4,4]", "--data.num_train", "40", "--data.batch_size"]
+DIGITS = ["--config", "quickstart.yaml", "--trainer.max_epochs", "30", "--model.hidden", "16"]
+DIGITS += [
+    "--model.channels",
+    "[4,8,8,8]",
+    "--model.init_scale",
+    "0.4",
+    "--data.num_train",
+    "40",
+    "--data.batch_size",
+]
 MOMENTUM_FREE = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.momentum", "0"]
 BOUND = ["--trainer.callbacks+=callbacks.RankBound", *MOMENTUM_FREE, "--name", "bound"]
 
@@ -39,46 +48,84 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def verdicts_of(runs: Path, capsys: pytest.CaptureFixture) -> list[dict[str, Any]]:
+def verdicts_of(runs: Path, capsys: pytest.CaptureFixture) -> dict[str, Any]:
     assert main(["verify", str(runs), "--json", "-"]) == 0
     return json.loads(capsys.readouterr().out)
 
 
 def test_the_theorems_hold_in_real_records(runs: Path, capsys: pytest.CaptureFixture) -> None:
-    found = verdicts_of(runs, capsys)
-    theorems = [v for v in found if v["theorem"]]
-    assert {v["prediction"] for v in theorems} == {"Theorem 1", "law over B", "A.1", "tail bound"}
-    assert {v["verdict"] for v in theorems} == {"holds"}
-    (law,) = [v for v in theorems if v["prediction"] == "law over B"]
-    assert law["effects"][0]["value"] == pytest.approx(10, rel=1e-9)
-    (bound,) = [v for v in theorems if v["prediction"] == "tail bound"]
-    assert 0 < max(effect["value"] for effect in bound["effects"]) <= 1
+    theorems = {t["name"]: t for t in verdicts_of(runs, capsys)["theorems"]}
+    assert {*theorems} == {"Theorem 1", "law over B", "A.1", "tail bound"}
+    assert {t["answer"] for t in theorems.values()} == {"holds"}
+    (law,) = theorems["law over B"]["findings"]
+    assert "falls 10 times as fast per epoch" in law["measured"]
+    (bound,) = theorems["tail bound"]["findings"]
+    assert 0 < bound["size"] <= 1
+    assert "at the first look" in theorems["tail bound"]["sentence"]
 
 
 def test_every_number_names_its_runs(runs: Path, capsys: pytest.CaptureFixture) -> None:
     ids = {folder.name for folder in (runs / "janus_pl").iterdir()}
-    for verdict in verdicts_of(runs, capsys):
-        named = {name.rsplit("(", 1)[-1].rstrip(")") for name in verdict["runs"]}
+    found = verdicts_of(runs, capsys)
+    judged = [each for claim in found["claims"] for each in claim["settings"]]
+    judged += [each for theorem in found["theorems"] for each in theorem["findings"]]
+    assert len(judged) >= 5
+    for each in judged:
+        named = {name.rsplit("(", 1)[-1].rstrip(")") for name in each["runs"]}
+        assert named
         assert named <= ids
-        assert bool(named) == (verdict["verdict"] != "not testable")
-        assert bool(verdict["missing"]) == (verdict["verdict"] == "not testable")
 
 
-def test_the_table_has_a_line_for_each_and_says_what_is_missing(
+def test_a_run_of_now_is_prospective(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its record holds the SHA-256 of the claims file of now."""
+    found = verdicts_of(runs, capsys)
+    judged = [each for claim in found["claims"] for each in claim["settings"]]
+    assert judged
+    assert not any(each["retrospective"] for each in judged)
+    (one, *_) = (runs / "janus_pl").iterdir()
+    described = json.loads((one / "description.json").read_text())
+    assert found["claims_file"]["sha256"] in described["claims"].values()
+
+
+def test_the_table_is_short_and_says_what_is_missing(
     runs: Path, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
     target = tmp_path / "verdicts.json"
     assert main(["verify", str(runs / "janus_pl"), "--json", str(target)]) == 0
-    out = capsys.readouterr().out
-    assert "Predictions of the paper in 7 runs" in out
-    for word in ("Theorem 1", "janus: noise", "holds", "not", "missing:", "cross_entropy"):
-        assert word in out
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) <= 15
+    assert max(map(len, lines)) <= 100
+    assert lines[0].startswith("not testable  noise: needs ")
     found = json.loads(target.read_text())
-    counts = [sum(v["verdict"] == o for v in found) for o in ("holds", "fails", "not testable")]
-    assert f"{counts[0]} holds, {counts[1]} fails, {counts[2]} not testable" in out
+    assert [line["sentence"][:20] for line in found["lines"] if line["primary"]] == [
+        line[14:34] for line in lines if not line.startswith("left out")
+    ]
 
 
-def test_a_violated_theorem_is_exit_code_5_and_a_failed_prediction_0(
+def test_all_shows_every_claim_and_setting(runs: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["verify", str(runs), "--all"]) == 0
+    out = capsys.readouterr().out
+    for claim in read_claims().claims:
+        assert f"{claim.name} ({claim.source}): " in out
+    assert "- B 8, lambda 0.002" in out
+    assert "1 seed, descriptive" in out
+
+
+def test_one_s_own_claims_are_answered(
+    runs: Path, capsys: pytest.CaptureFixture, tmp_path: Path
+) -> None:
+    mine = {"says": "ranks {}", "source": "here", "estimator": "sgd_over_gd", "quantity": "rank"}
+    mine |= {"bound": {"below": 1}, "effect": 0.5, "deviation": 0.1}
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps({"claims": {"mine": mine}}))
+    assert main(["verify", str(runs), "--claims", str(path)]) == 0
+    first, *theorems = capsys.readouterr().out.splitlines()
+    assert first.startswith("not testable  ranks ")
+    assert first.endswith("; 1 of 5 seeds")
+    assert len(theorems) >= 4
+
+
+def test_a_violated_theorem_is_exit_code_5_and_a_contradicted_claim_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     skipped = [Skipped(Path("half"), "it has not ended")]
@@ -86,23 +133,29 @@ def test_a_violated_theorem_is_exit_code_5_and_a_failed_prediction_0(
     monkeypatch.setattr(verify, "read", lambda *_: broken)
     assert main(["verify", "anything"]) == Exit.BROKEN_THEOREM
     captured = capsys.readouterr()
-    assert "A theorem is violated: Theorem 1, law over B" in captured.out
+    assert sum(line.startswith("broken        W_perp") for line in captured.out.splitlines()) == 2
     assert "left out: half: it has not ended" in captured.err
-    monkeypatch.setattr(verify, "read", lambda *_: Records([linear_run()], []))
+    pairs = [
+        deep_run(batch=b, seed=s, velocities=[1 + s] * 6) for b in (32, "full") for s in range(5)
+    ]
+    for run in pairs:
+        run.config["model"]["init_args"]["schedule"] = "constant"
+    monkeypatch.setattr(verify, "read", lambda *_: Records(pairs, []))
     assert main(["verify", "anything"]) == 0
+    assert capsys.readouterr().out.startswith("contradicted* SGD's velocity is 1 [1, 1] x GD's")
 
 
-def test_untrained_runs_are_named_with_what_shows_it(
+def test_untrained_runs_are_counted_in_the_table_and_named_by_all(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     runs = [deep_run(train_loss=1.0, rho=1e-6), deep_run(batch="full", train_loss=0.998)]
     monkeypatch.setattr(verify, "read", lambda *_: Records([*runs, deep_run(seed=1)], []))
     assert main(["verify", "anything"]) == 0
-    emptied, begun = capsys.readouterr().err.splitlines()
-    assert emptied.startswith("left out of the predictions: square-B32-lam0.001-seed0 (")
-    assert emptied.endswith("its training loss is 1 and its outputs 1.0e-07 of the first: f = 0")
-    assert begun.startswith("left out of the predictions: square-Bfull-lam0.001-seed0 (")
-    assert "it is not trained: its loss, 0.998, is not 1% below that of f = 0" in begun
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("left out      1 collapsed to f = 0, 1 not trained")
+    assert main(["verify", "anything", "--all"]) == 0
+    out = capsys.readouterr().out
+    assert "- square-B32-lam0.001-seed0 (" in out.partition("collapsed to f = 0")[2]
 
 
 def test_json_is_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
@@ -112,8 +165,8 @@ def test_json_is_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     monkeypatch.setattr(verify, "read", lambda *_: Records([broken], []))
     assert main(["verify", "anything", "--json", "-"]) == Exit.BROKEN_THEOREM
     found = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
-    (theorem,) = [v for v in found if v["verdict"] == "fails"]
-    assert theorem["effects"][0]["value"] is None
+    (theorem,) = [t for t in found["theorems"] if t["answer"] == "broken"]
+    assert theorem["findings"][0]["size"] is None
 
 
 @pytest.mark.parametrize(
@@ -121,7 +174,7 @@ def test_json_is_strict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
     [
         (
             [],
-            "error: verify: got '', allowed: RUN... [--unfinished] [--json FILE]",
+            "error: verify: got '', allowed: RUN... [--all] [--claims FILE] [--unfinished] [--js",
         ),
         (["nowhere"], "error: RUN: got 'nowhere', allowed: a folder with W&B's records"),
         (["RUNS", "--jsn", "x"], "got '--jsn', allowed: a valid option, the nearest is --json"),

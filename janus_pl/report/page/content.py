@@ -23,13 +23,13 @@ FACETS = ("family", "model", "dynamics", "λ", "B", "loss", "seed")
 
 
 def content(
-    runs: Sequence[Run], verdicts: Sequence[Mapping[str, Any]], command: str, most: Limits
+    runs: Sequence[Run], verdicts: Mapping[str, Any], command: str, most: Limits
 ) -> dict[str, Any]:
     """The page's data.
 
     Args:
         runs: in the order of the table.
-        verdicts: The JSON of `verify`; none is a page without them.
+        verdicts: The JSON of `verify`; empty is a page without them.
         command: what made the page, as typed.
         most: points a curve and epochs with a histogram.
     """
@@ -59,7 +59,8 @@ def content(
         "layers": _layers(runs, shown),
         "ranks": _rank_kinds(keys),
         "quantities": [key for key in keys if "/" not in key or not _of_layers_or_values(key)],
-        "verdicts": [_verdict(verdict) for verdict in verdicts],
+        "verdicts": list(verdicts.get("lines", ())),
+        "left_out": verdicts.get("left_out", ""),
     }
 
 
@@ -154,10 +155,3 @@ def _rank_label(kind: str) -> str:
 
 def _of_layers_or_values(key: str) -> bool:
     return bool(OF_LAYERS.match(key)) or key.startswith("singular_value/")
-
-
-def _verdict(verdict: Mapping[str, Any]) -> dict[str, Any]:
-    kept = ("prediction", "claim", "source", "criterion", "theorem", "verdict")
-    measured = verdict["measured"] or f"needs: {verdict['missing']}"
-    shown = {key: verdict[key] for key in kept}
-    return {**shown, "measured": measured, "runs": list(verdict["runs"])}

@@ -26,7 +26,7 @@ SCRIPTS = ("data.js", "colours.js", "plots.js", "runs.js", "layers.js", "whole.j
 
 
 def write(
-    runs: Sequence[Run], file: Path, verdicts: Sequence[Mapping[str, Any]] = (), command: str = ""
+    runs: Sequence[Run], file: Path, verdicts: Mapping[str, Any] | None = None, command: str = ""
 ) -> Path:
     """Write one page that shows some runs; it opens from disk and asks nothing of any network.
 
@@ -46,12 +46,12 @@ def write(
     Raises:
         StorageError: the file cannot be written.
     """
-    page = _page(_data(runs, verdicts, command)).encode()
+    page = _page(_data(runs, verdicts or {}, command)).encode()
     write_atomically(file, lambda out: out.write(page))
     return file
 
 
-def _data(runs: Sequence[Run], verdicts: Sequence[Mapping[str, Any]], command: str) -> str:
+def _data(runs: Sequence[Run], verdicts: Mapping[str, Any], command: str) -> str:
     """The data in no more characters than the page has room for, as far as thinning helps."""
     most = limits(len(runs))
     room = ROOM * math.sqrt(max(1, len(runs) / 20))

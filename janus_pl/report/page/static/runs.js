@@ -73,23 +73,31 @@ function fillFacets() {
   }
 }
 
-const OUTCOMES = { holds: ["holds", "✓ holds"], fails: ["fails", "✗ fails"] };
+const OUTCOMES = {
+  supported: ["holds", "✓"], holds: ["holds", "✓"],
+  contradicted: ["fails", "✗"], broken: ["fails", "✗"],
+};
 
 function fillVerdicts() {
   const none = !DATA.verdicts.length;
   byId("verdict-table").parentElement.hidden = none;
   if (none) return note("verdicts", "No verdicts came with these runs; python -m janus_pl verify tells them.");
-  const count = (word) => DATA.verdicts.filter((verdict) => verdict.verdict === word).length;
-  note("verdicts", `${count("holds")} hold, ${count("fails")} fail, ${count("not testable")} not testable with these runs.`);
-  byId("verdict-table").querySelector("tbody").replaceChildren(...DATA.verdicts.map((verdict) => {
-    const [kind, word] = OUTCOMES[verdict.verdict] || ["open", `– ${verdict.verdict}`];
-    const source = `${verdict.source}${verdict.theorem ? ", a theorem" : ""}`;
-    const runs = verdict.runs.length ? element("details", {}, element("summary", {}, `${verdict.runs.length}`), verdict.runs.join(", ")) : "";
-    return element("tr", {},
-      element("th", { scope: "row" }, verdict.prediction, element("small", {}, `${verdict.claim} (${source})`)),
-      element("td", { class: kind }, word),
-      element("td", {}, verdict.measured),
-      element("td", {}, verdict.criterion),
-      element("td", {}, runs));
-  }));
+  const left = DATA.left_out ? ` Left out of the claims: ${DATA.left_out}.` : "";
+  const old = DATA.verdicts.some((line) => line.retrospective) ? " Retrospective: the runs are older than the claim." : "";
+  note("verdicts", `The paper's claims and theorems, one line each; a click shows the settings behind it.${left}${old}`);
+  const shown = DATA.verdicts.filter((line) => line.primary);
+  const others = DATA.verdicts.filter((line) => !line.primary);
+  byId("verdict-table").querySelector("tbody").replaceChildren(...shown.map(verdictRow));
+  byId("more-verdicts").hidden = !others.length;
+  byId("more-verdicts").querySelector("tbody").replaceChildren(...others.map(verdictRow));
+}
+
+function verdictRow(line) {
+  const [kind, mark] = OUTCOMES[line.answer] || ["open", "–"];
+  const items = [...line.details.map((detail) => element("li", {}, detail)), element("li", {}, `supported if ${line.criterion}`)];
+  if (line.runs.length) items.push(element("li", {}, `runs: ${line.runs.join(", ")}`));
+  return element("tr", {},
+    element("td", { class: kind }, `${mark} ${line.answer}`, line.retrospective ? element("small", {}, "retrospective") : ""),
+    element("th", { scope: "row" },
+      element("details", {}, element("summary", {}, line.sentence), element("small", {}, `${line.name}, ${line.source}`), element("ul", {}, ...items))));
 }

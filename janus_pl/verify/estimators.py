@@ -1,0 +1,292 @@
+"""The estimators: how the runs of one seed make one number, the effect.
+
+An estimator compares runs within a seed: of SGD and GD, or of several lambdas, its arms. Seeds
+alone are independent, so each gives one effect. Nothing is pooled over epochs, or over layers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from janus_pl.records.families import Varied, families, lambda_of, seed_of
+from janus_pl.records.run import STEP, Run
+from janus_pl.verify.quantities import CLOCKS, Quantity, Window, by_layer, window
+
+Arm = str | float
+Seeds = dict[tuple[Any, Any], dict[Arm, Run]]
+Settings = list[tuple[str, Seeds]]  # each with its arms in words
+Values = Mapping[Arm, float]
+WHOLE = "whole"  # in place of B if each batch is the whole training set
+
+
+class Estimator(NamedTuple):
+    """How a claim's effect is made.
+
+    Attributes:
+        words: The effect in words; `{}` stands for the quantity.
+        needs: The runs that it needs.
+        logarithmic: Whether the effect is the logarithm of a ratio.
+        varied: What the runs of a family may differ in, besides seeds.
+        settings: Returns the comparable seeds of a family, each with the runs of all arms.
+        effect: Returns the effect of the values of a seed's arms.
+    """
+
+    words: str
+    needs: str
+    logarithmic: bool
+    varied: tuple[Varied, ...]
+    settings: Callable[[Sequence[Run], str], Settings]
+    effect: Callable[[Values], float]
+
+
+class Evidence(NamedTuple):
+    """The effects of one setting.
+
+    Attributes:
+        arms: The arms in words.
+        effects: One effect a seed.
+        runs: The runs behind them.
+    """
+
+    arms: str
+    effects: list[float]
+    runs: list[Run]
+
+
+def log_ratio(values: Values) -> float:
+    """Return log a - log b of the first two arms.
+
+    >>> log_ratio({"SGD": 4.0, "GD": 2.0}) == math.log(2)
+    True
+    """
+    first, second, *_ = values.values()
+    return math.log(first) - math.log(second)
+
+
+def log_slope(values: Values) -> float:
+    """Return the least-squares slope of log q in log lambda.
+
+    >>> round(log_slope({0.01: 1.0, 0.1: 10.0, 1.0: 100.0}), 12)
+    1.0
+    """
+    x, y = np.log([*map(float, values)]), np.log([*values.values()])
+    x = x - x.mean()
+    return float(x @ y / (x @ x))
+
+
+def log_level(values: Values) -> float:
+    """Return the mean of log q over the arms.
+
+    >>> round(math.exp(log_level({0.1: 2.0, 0.2: 8.0})), 12)
+    4.0
+    """
+    return float(np.mean(np.log([*values.values()])))
+
+
+def layer_tau(values: Mapping[Arm, Sequence[tuple[float, float]]]) -> float:
+    """Return Kendall's tau of pairs over the arms, the mean over layers.
+
+    >>> layer_tau({1: [(1.0, 2.0)], 2: [(3.0, 4.0)], 3: [(5.0, 6.0)]})
+    1.0
+    """
+    from scipy.stats import kendalltau  # half a second, for this estimator alone
+
+    layers = zip(*values.values(), strict=True)
+    taus = [float(kendalltau(*zip(*pairs, strict=True)).statistic) for pairs in layers]
+    return float(np.mean([tau if math.isfinite(tau) else 0.0 for tau in taus]))
+
+
+def dynamics_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
+    """Return, for each B and lambda above 0, the SGD and GD run of each seed; the longest ones."""
+    found: dict[tuple[str, float], Seeds] = {}
+    longest = sorted(runs, key=lambda run: run.last(STEP))
+    gd = {(seed_of(run), lambda_of(run)): run for run in longest if run.dynamics == "GD"}
+    for run in longest:
+        if run.dynamics == "SGD" and lambda_of(run) > 0:
+            twin = gd.get((seed_of(run), lambda_of(run)))
+            if twin is not None:
+                key = (str(run.description.batch_size), lambda_of(run))
+                arms: dict[Arm, Run] = {"SGD": run, "GD": twin}
+                found.setdefault(key, {})[seed_of(run)] = arms
+    order = sorted(found, key=lambda key: (-key[1], key[0]))
+    return [(f"B {batch}, lambda {lam:g}", found[batch, lam]) for batch, lam in order]
+
+
+def decay_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
+    """Return, for each lambda above 0, the run of each seed and that at lambda = 0."""
+    found: dict[float, Seeds] = {}
+    zero = {seed_of(run): run for run in runs if lambda_of(run) == 0 and run.dynamics == dynamics}
+    for run in runs:
+        if run.dynamics == dynamics and lambda_of(run) > 0 and seed_of(run) in zero:
+            arms: dict[Arm, Run] = {"decay": run, "none": zero[seed_of(run)]}
+            found.setdefault(lambda_of(run), {})[seed_of(run)] = arms
+    return [(f"lambda {lam:g}", found[lam]) for lam in sorted(found, reverse=True)]
+
+
+def sweeps(least: int) -> Callable[[Sequence[Run], str], Settings]:
+    """Make the function that returns the seeds with the same lambdas above 0, at least so many.
+
+    Of all sets of lambdas it takes the one that the most seeds have, and then the largest.
+    """
+
+    def settings(runs: Sequence[Run], dynamics: str) -> Settings:
+        by_seed: dict[tuple[Any, Any], dict[float, Run]] = {}
+        for run in runs:
+            if run.dynamics == dynamics and lambda_of(run) > 0:
+                by_seed.setdefault(seed_of(run), {})[lambda_of(run)] = run
+        grids = {frozenset(arms) for arms in by_seed.values()}
+        grids |= {a & b for a in grids for b in grids}
+        having = {
+            grid: [seed for seed, arms in by_seed.items() if grid <= {*arms}]
+            for grid in grids
+            if len(grid) >= least
+        }
+        if not having:
+            return []
+        grid = max(having, key=lambda grid: (len(having[grid]), len(grid), sorted(grid)))
+        lambdas = sorted(grid)
+        seeds: Seeds = {s: {lam: by_seed[s][lam] for lam in lambdas} for s in having[grid]}
+        return [(f"lambda {', '.join(f'{lam:g}' for lam in lambdas)}", seeds)]
+
+    return settings
+
+
+def loss_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
+    """Return, for each other loss, its run and that of the square loss at lambda = 0, by seed."""
+    still = [run for run in runs if lambda_of(run) == 0 and run.dynamics == dynamics]
+    square = {seed_of(run): run for run in still if run.description.loss == "square"}
+    found: dict[str, Seeds] = {}
+    for run in still:
+        loss = str(run.description.loss)
+        if loss != "square" and seed_of(run) in square:
+            arms: dict[Arm, Run] = {loss: run, "square": square[seed_of(run)]}
+            found.setdefault(loss, {})[seed_of(run)] = arms
+    return [(loss, found[loss]) for loss in sorted(found)]
+
+
+ESTIMATORS = {
+    "sgd_over_gd": Estimator(
+        "{} of SGD over that of GD",
+        "an SGD run at lambda > 0 and the same with data.batch_size: full",
+        True,
+        ("lambda", "batch"),
+        dynamics_pairs,
+        log_ratio,
+    ),
+    "decay_over_none": Estimator(
+        "{} with weight decay over that without",
+        "a run at lambda > 0 and the same at lambda = 0",
+        True,
+        ("lambda",),
+        decay_pairs,
+        log_ratio,
+    ),
+    "slope": Estimator(
+        "slope of log {} in log lambda",
+        "runs at two lambdas above 0 or more, of the same seed",
+        False,
+        ("lambda",),
+        sweeps(2),
+        log_slope,
+    ),
+    "level": Estimator(
+        "{}, geometric mean over lambdas above 0",
+        "runs at lambda > 0",
+        True,
+        ("lambda",),
+        sweeps(1),
+        log_level,
+    ),
+    "loss_over_square": Estimator(
+        "{} at lambda = 0 over that of the square loss",
+        "runs at lambda = 0 under the square loss and under cross_entropy, of the same seed",
+        True,
+        ("lambda", "loss"),
+        loss_pairs,
+        log_ratio,
+    ),
+    "tau_of_velocity": Estimator(
+        "Kendall's tau of {} and ||V_k dot|| over lambdas, mean over layers",
+        "runs at three lambdas above 0 or more, of the same seed, with velocities",
+        False,
+        ("lambda",),
+        sweeps(3),
+        layer_tau,  # type: ignore[arg-type]
+    ),
+}
+
+
+def evidence(
+    runs: Sequence[Run], name: str, quantity: Quantity, dynamics: str, clock: str
+) -> tuple[list[Evidence], list[str]]:
+    """Return the evidence of each setting, most seeds first, and why others have none.
+
+    Of equally many seeds, the setting with the most runs is first, then that of the longest run.
+
+    Args:
+        runs: The runs that the claim is about.
+        name: The estimator's name.
+        quantity: The quantity.
+        dynamics: `SGD` or `GD`, if the estimator compares runs of one.
+        clock: A name in `CLOCKS`, at whose equal times SGD and GD are compared.
+    """
+    estimator = ESTIMATORS[name]
+    varied = estimator.varied + (("epochs",) if clock != "epochs" else ())
+    found, reasons = [], []
+    for family in families(sorted(runs, key=lambda run: (run.name, run.id)), *varied):
+        for arms_in_words, seeds in estimator.settings(family, dynamics):
+            effects: list[float] = []
+            used: list[Run] = []
+            for arms in seeds.values():
+                windows = _windows(arms, clock)
+                if isinstance(windows, str):
+                    reasons.append(windows)
+                    continue
+                values = _values(name, windows, quantity)
+                if isinstance(values, str):
+                    reasons.append(values)
+                    break
+                effects.append(estimator.effect(values))
+                used += arms.values()
+            else:
+                if effects:
+                    found.append(Evidence(arms_in_words, effects, used))
+    found.sort(key=lambda e: (-len(e.effects), -len(e.runs), -max(r.last(STEP) for r in e.runs)))
+    return found, [*dict.fromkeys(reasons)]
+
+
+def _windows(arms: Mapping[Arm, Run], clock: str) -> dict[Arm, Window] | str:
+    """Return the windows of a seed's runs, or why they have none in common."""
+    column = CLOCKS[clock]
+    end = min(run.last(column) for run in arms.values()) if clock != "epochs" else None
+    found = {arm: window(run, column, end) for arm, run in arms.items()}
+    for at in found.values():
+        if at.rows.empty:
+            return f"{at.run.name} has no row in the last fifth of the common {clock}"
+    return found
+
+
+def _values(name: str, windows: Mapping[Arm, Window], quantity: Quantity) -> Any:
+    """Return the quantity of each arm, or why there is none that has a logarithm."""
+    if name == "tau_of_velocity":
+        kinds = ("effective_rank", "velocity")
+        pairs = {
+            arm: [*zip(*(by_layer(at, kind) for kind in kinds), strict=True)]
+            for arm, at in windows.items()
+        }
+        lost = next((a for a, p in pairs.items() if not _finite(v for ab in p for v in ab)), None)
+        return pairs if lost is None else f"{windows[lost].run.name} lacks a rank or a velocity"
+    values = {arm: quantity.of(at) for arm, at in windows.items()}
+    for arm, value in values.items():
+        if not (math.isfinite(value) and value > 0):
+            run = windows[arm].run
+            return f"{quantity.words} is {value:.3g} in {run.name}, and has no logarithm"
+    return values
+
+
+def _finite(values: Iterable[float]) -> bool:
+    return all(map(math.isfinite, values))

@@ -1,0 +1,37 @@
+"""What tells the settings of a claim apart, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from janus_pl.records.families import digest_of
+from janus_pl.records.run import Run
+
+TOLD_OF_TRAINER = ("trainer.max_epochs", "trainer.precision")
+NOT_TOLD = ("", "seed", "root", "download", "micro_batch_size", "on_divergence", "weight_decay")
+
+
+def differences(settings: Sequence[Sequence[Run]]) -> list[str]:
+    """Name the options in which the runs of a setting differ from the others', for each setting.
+
+    Seeds and lambda are left out, and so are options that differ within a setting.
+    """
+    shared = []
+    for runs in settings:
+        first, *others = ({**run.options, **_of_data(run)} for run in runs)
+        kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
+        shared.append({k: v for k, v in kept.items() if _tells(k)})
+    keys = dict.fromkeys(key for options in shared for key in options)
+    apart = [k for k in keys if len({repr(options.get(k)) for options in shared}) > 1]
+    return [", ".join(f"{k.rpartition('.')[2]} {o[k]}" for k in apart if k in o) for o in shared]
+
+
+def _of_data(run: Run) -> dict[str, Any]:
+    digest = digest_of(run)
+    return {} if digest is None else {"data.sha256": digest}
+
+
+def _tells(key: str) -> bool:
+    part, _, name = key.partition(".")
+    return key in TOLD_OF_TRAINER or (part in ("model", "data") and name not in NOT_TOLD)
