@@ -23,7 +23,9 @@ from janus_pl.records.parts import Part, in_turn
 from janus_pl.records.read import read, read_parts
 from janus_pl.records.run import Run
 from janus_pl.report.figures import draw
-from janus_pl.verify.table import verdicts
+from janus_pl.verify.claims import read_claims
+from janus_pl.verify.judge import judge
+from janus_pl.verify.lines import to_json
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -88,12 +90,12 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:
 
 def verdicts_json(runs: Sequence[Run]) -> str:
     """What `verify --json` writes."""
-    return json.dumps([verdict.to_json() for verdict in verdicts(runs)], indent=2) + "\n"
+    return json.dumps(to_json(judge(read_claims(), runs)), indent=2) + "\n"
 
 
 def tables(runs: Sequence[Run]) -> dict[str, str]:
     """Every table of the page in Markdown, by the name of its place."""
-    found = {"verdicts": results_tables.of_verdicts(verdicts(runs))}
+    found = {"verdicts": results_tables.of_verdicts(judge(read_claims(), runs))}
     return found | results_tables.of_runs(runs)
 
 

@@ -10,12 +10,11 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from results_tables import MIDDLE, groups, of_sweeps
+from results_tables import MIDDLE, groups, of_sweeps, relative_spread, velocity
 
 from janus_pl.records.families import is_zero_function, lambda_of
 from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures import style
-from janus_pl.verify.quantities import relative_spread, velocity
 
 HEIGHT = 2.5
 

@@ -10,8 +10,9 @@ import numpy as np
 from janus_pl.records.families import families, lambda_of, seed_of
 from janus_pl.records.run import STEP, Run
 from janus_pl.verify.effects import mean, ratio
-from janus_pl.verify.quantities import relative_spread, velocity
-from janus_pl.verify.verdicts import Verdict
+from janus_pl.verify.judge import Verdicts
+from janus_pl.verify.lines import left_out, lines
+from janus_pl.verify.quantities import geometric_mean
 
 MIDDLE = ("conv3", "conv4", "fc1")
 FIFTH = 0.2  # of a run's epochs
@@ -22,16 +23,23 @@ def of_sweeps(runs: Iterable[Run], *sweeps: str) -> list[Run]:
     return [run for run in runs if set(run.config.get("tags") or ()) & set(sweeps)]
 
 
-def of_verdicts(found: Sequence[Verdict]) -> str:
-    """A line for each verdict, as `verify` prints them."""
-    rows, before = [], ""
-    for v in found:
-        claim = v.claim if v.prediction != before else ""
-        rows.append(
-            (v.prediction, claim, v.measured or f"missing: {v.missing}", f"**{v.verdict}**")
-        )
-        before = v.prediction
-    return table(("prediction", "claim", "measured", "verdict"), rows)
+def relative_spread(run: Run) -> float:
+    """std/|mean| of the margins in the last row."""
+    mean_of = abs(run.last("margin/mean"))
+    return run.last("margin/std") / mean_of if mean_of else float("inf")
+
+
+def velocity(run: Run) -> float:
+    """Geometric mean of ||V_k dot|| over the layers in the last row."""
+    return geometric_mean([run.last(f"velocity/{layer}") for layer in run.layers("velocity")])
+
+
+def of_verdicts(found: Verdicts) -> str:
+    """The table of `verify`: a line for each primary claim and each theorem."""
+    shown = [line for line in lines(found) if line.primary]
+    rows = [(f"**{line.answer}**", line.sentence, line.source) for line in shown]
+    left = f"\n\nLeft out of the claims: {left_out(found)}." if found.collapsed else ""
+    return table(("answer", "claim", "in the paper"), rows) + left
 
 
 def of_runs(runs: Sequence[Run]) -> dict[str, str]:

@@ -20,7 +20,6 @@ from PIL import Image
 from janus_pl.cli import subcommands as tools
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
-from janus_pl.verify.quantities import relative_spread
 
 DOCS = ROOT / "docs"
 RECORDED = DOCS / "results"
@@ -61,9 +60,9 @@ def test_the_committed_verdicts_are_what_verify_prints(
     committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
     assert_close(printed, committed)
     # Control: a number that differs in its eleventh digit is another.
-    verdict = next(v for v in printed if v["effects"])
-    verdict["effects"][0]["value"] *= 1 + 1e-11
-    with pytest.raises(AssertionError, match=r"effects\[0\].value"):
+    claim = next(claim for claim in printed["claims"] if claim["settings"])
+    claim["settings"][0]["effects"][0] *= 1 + 1e-11
+    with pytest.raises(AssertionError, match=r"settings\[0\].effects\[0\]"):
         assert_close(printed, committed)
 
 
@@ -87,14 +86,15 @@ def assert_close(one: Any, other: Any, where: str = "") -> None:
 def test_the_table_of_verdicts_is_that_of_the_committed_json(page: str) -> None:
     table = re.search(r"<!-- verdicts -->\n(.*?)<!-- end -->", page, re.DOTALL)
     assert table
-    _, _, *lines = table[1].strip().splitlines()
+    rows, _, left = table[1].strip().partition("\n\n")
+    _, _, *lines = rows.splitlines()
     committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
-    assert len(lines) == len(committed) > 17
-    for line, verdict in zip(lines, committed, strict=True):
+    shown = [line for line in committed["lines"] if line["primary"]]
+    assert len(lines) == len(shown) >= 10
+    for line, verdict in zip(lines, shown, strict=True):
         cells = [cell.replace("\\|", "|") for cell in re.split(r" (?<!\\)\| ", line.strip("| "))]
-        assert cells[0] == verdict["prediction"]
-        assert cells[-1] == f"**{verdict['verdict']}**"
-        assert cells[-2] in (verdict["measured"], f"missing: {verdict['missing']}")
+        assert cells == [f"**{verdict['answer']}**", verdict["sentence"], verdict["source"]]
+    assert left == f"Left out of the claims: {committed['left_out']}."
 
 
 def test_every_table_is_computed_from_the_recorded_runs(
@@ -108,7 +108,9 @@ def test_every_table_is_computed_from_the_recorded_runs(
     changed = next(run for run in runs if "two_cores_fig1" in run.config["tags"])
     rows = changed.rows.assign(**{"margin/std": 2 * changed.rows["margin/std"]})
     others = [replace(run, rows=rows) if run is changed else run for run in runs]
-    assert relative_spread(changed) * 2 == relative_spread(others[runs.index(changed)])
+    assert results.results_tables.relative_spread(changed) * 2 == (
+        results.results_tables.relative_spread(others[runs.index(changed)])
+    )
     assert results.filled(page, results.tables(others)) != page
 
 

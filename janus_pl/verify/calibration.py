@@ -60,7 +60,9 @@ def calibrate(claims: Iterable[Claim], trials: int = TRIALS, seed: int = 0) -> l
         at = level if claim.primary else ALPHA
         rng = np.random.default_rng((seed, number, 3))
         power = _supported(claim, claim.to_effect(claim.effect), _normal, at, rng, trials)
-        found.append(Calibrated(claim.name, *nulls, power, claim.power(at, SEEDS)))
+        normal, heavy, exploding = nulls
+        stated = claim.power(at, SEEDS)
+        found.append(Calibrated(claim.name, normal, heavy, exploding, power, stated))
     return found
 
 

@@ -159,10 +159,11 @@ def _evidence(claim: Claim, runs: Sequence[Run]) -> tuple[list[Evidence], str]:
     having = [run for run in about if lacking(run, quantity) is None]
     found, reasons = evidence(having, claim.estimator, quantity, claim.dynamics, claim.clock)
     lack = [f"{lacking(run, quantity)} of {run.name}" for run in about if run not in having]
-    why = [*reasons, *lack[:1]] or [f"needs {ESTIMATORS[claim.estimator].needs}"]
-    if not about:
-        set_to = ", ".join(f"{name} {value}" for name, value in claim.setting.items())
-        why += [f"({set_to})"] if networks and set_to else strangers[:1]
+    told = ", ".join(f"{name} {value}" for name, value in claim.setting.items())
+    needs = f"needs {ESTIMATORS[claim.estimator].needs}{f' ({told})' if told else ''}"
+    why = [*reasons, *lack[:1]] or [needs]
+    if not networks:
+        why += strangers[:1]
     return found, "; ".join(why)
 
 

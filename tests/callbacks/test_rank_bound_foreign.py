@@ -28,8 +28,7 @@ from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
 from janus_pl.run.logger import RunLogger
-from janus_pl.verify.theorems import tails_are_bounded
-from janus_pl.verify.verdicts import Finding, Missing
+from janus_pl.verify.theorems import Finding, Missing, tails_are_bounded
 
 ETA, ALL = 0.1, 10.0  # a weight decay of 1/eta leaves nothing
 

@@ -519,7 +519,7 @@ def of_server(state: str, rows: Any = (), **fields: Any) -> SimpleNamespace:
 
 def asked(monkeypatch: pytest.MonkeyPatch, path: str, *runs: Any) -> tuple[list[Any], Server]:
     server = Server(runs)
-    monkeypatch.setattr(online.wandb, "Api", server)
+    monkeypatch.setattr(wandb, "Api", server)
     monkeypatch.setattr(online, "has_account", lambda: True)
     return online.read_online(path), server
 

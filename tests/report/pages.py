@@ -15,7 +15,6 @@ from report.synthetic import LAYERS, deep_run, linear_run
 
 from janus_pl.records.run import Histogram, Run
 from janus_pl.report.page import write
-from janus_pl.verify.verdicts import Outcome, Verdict
 
 HOSTILE = "</script><img src=x onerror=alert(1)><b>bold</b><!--"
 
@@ -56,23 +55,18 @@ def several() -> list[Run]:
     return [*runs, linear(batch=1), linear(batch="full")]
 
 
-def verdict(measured: str = "times 2", outcome: Outcome = Outcome.HOLDS) -> dict[str, Any]:
-    """The JSON of a verdict."""
-    missing = "a run of GD" if outcome is Outcome.UNTESTABLE else None
-    measured = "" if missing else measured
-    return Verdict(
-        "1: mean",
-        "it grows",
-        "Fig. 1",
-        "tau",
-        "runs",
-        False,
-        outcome,
-        measured,
-        [],
-        ["a (b)"],
-        missing,
-    ).to_json()
+def verdict(sentence: str = "it is 2", answer: str = "supported") -> dict[str, Any]:
+    """A line of the JSON of `verify`."""
+    return {
+        **{"name": "1: mean", "answer": answer, "retrospective": False, "sentence": sentence},
+        **{"source": "Fig. 1", "criterion": "a slope is above 0", "primary": True},
+        **{"details": ["lambda 0, 1: 2, 5 seeds"], "runs": ["a (b)"]},
+    }
+
+
+def of_lines(*lines: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of `verify` with these lines."""
+    return {"lines": list(lines), "left_out": "1 not trained"}
 
 
 def long_run(seed: int, epochs: int = 800) -> Run:

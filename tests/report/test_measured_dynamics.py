@@ -16,7 +16,9 @@ from report.pages import data_of
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
 from janus_pl.report.page import write
-from janus_pl.verify.table import verdicts
+from janus_pl.verify.claims import read_claims
+from janus_pl.verify.judge import judge
+from janus_pl.verify.lines import to_json
 
 LAMBDAS = (0.0, 1e-4, 1e-3)
 NOISY = ("fig1a", "fig1b", "fig3", "fig4a", "fig4b", "fig5a", "fig5b")
@@ -159,7 +161,7 @@ def test_figures_of_the_paper_s_network_are_not_of_a_module(tmp_path: Path) -> N
 
 def test_raw_margins_are_called_raw_and_never_normalized(tmp_path: Path) -> None:
     theirs = [ten_classes(lam) for lam in LAMBDAS]
-    file = write(theirs, tmp_path / "p.html", [v.to_json() for v in verdicts(theirs)])
+    file = write(theirs, tmp_path / "p.html", to_json(judge(read_claims(), theirs)))
     found = data_of(file)
     assert "normalized" not in json.dumps(found).lower()
     heads = {column["label"]: column["title"] for column in found["columns"]}

@@ -22,6 +22,7 @@ from report.pages import (
     deep,
     linear,
     long_run,
+    of_lines,
     renamed,
     series_of,
     several,
@@ -35,7 +36,6 @@ from janus_pl.records.run import Histogram
 from janus_pl.report.page import document, write
 from janus_pl.report.page.numbers import inline_json, thinned
 from janus_pl.report.page.series import histograms, limits
-from janus_pl.verify.verdicts import Outcome
 
 MEGA = 1e6
 
@@ -75,7 +75,7 @@ def test_twenty_long_runs_are_below_ten_megabytes_and_200_still_open(tmp_path: P
 
 
 def test_equal_runs_give_equal_bytes_and_folders_are_made(tmp_path: Path) -> None:
-    options = {"verdicts": [verdict()], "command": "report x"}
+    options = {"verdicts": of_lines(verdict()), "command": "report x"}
     one = write(several(), tmp_path / "a" / "b" / "index.html", **options)
     two = write(several(), tmp_path / "two.html", **options)
     assert one.read_bytes() == two.read_bytes()
@@ -168,14 +168,16 @@ def test_histograms_come_back_as_they_were_recorded() -> None:
 def test_text_of_records_stays_text(tmp_path: Path) -> None:
     run = with_histograms(renamed(deep(), HOSTILE, HOSTILE), [HOSTILE])
     rows = run.rows.assign(**{f"velocity/{HOSTILE}": 1.0})
-    page = write([replace(run, rows=rows)], tmp_path / "page.html", [verdict(HOSTILE)], HOSTILE)
+    page = write(
+        [replace(run, rows=rows)], tmp_path / "page.html", of_lines(verdict(HOSTILE)), HOSTILE
+    )
     own = [tag for tag, _ in Elements(page.read_text()).tags]
     plain = [tag for tag, _ in Elements(write([deep()], tmp_path / "plain.html").read_text()).tags]
     assert own == plain
     assert own.count("script") == 3
     found = data_of(page)
     assert (
-        found["runs"][0]["name"] == found["command"] == found["verdicts"][0]["measured"] == HOSTILE
+        found["runs"][0]["name"] == found["command"] == found["verdicts"][0]["sentence"] == HOSTILE
     )
     # What the page would be without the escape.
     text = page.read_text().replace("\\u003c", "<")
@@ -283,8 +285,9 @@ def test_a_page_of_few_or_strange_runs_is_written(runs: list, tmp_path: Path) ->
     assert found["chosen"] == list(range(len(runs)))
 
 
-def test_verdicts_say_what_was_measured_or_what_is_missing(tmp_path: Path) -> None:
-    given = [verdict(), verdict("no", Outcome.FAILS), verdict(outcome=Outcome.UNTESTABLE)]
-    found = data([deep()], tmp_path, verdicts=given)["verdicts"]
-    assert [v["verdict"] for v in found] == ["holds", "fails", "not testable"]
-    assert [v["measured"] for v in found] == ["times 2", "no", "needs: a run of GD"]
+def test_the_page_has_the_lines_of_verify(tmp_path: Path) -> None:
+    given = of_lines(verdict(), verdict("no", "contradicted"))
+    found = data([deep()], tmp_path, verdicts=given)
+    assert found["verdicts"] == given["lines"]
+    assert found["left_out"] == "1 not trained"
+    assert data([deep()], tmp_path)["verdicts"] == []

@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 from report.generic import by_adam, network, ten_classes
-from report.pages import HOSTILE, deep, linear, renamed, several, verdict, with_histograms
+from report.pages import HOSTILE, deep, linear, of_lines, renamed, several, verdict, with_histograms
 
 from janus_pl.records.run import Run
 from janus_pl.report.page import document, write
-from janus_pl.verify.verdicts import Outcome
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium")
@@ -93,7 +92,9 @@ def notes(page: Any) -> dict[str, str]:
 
 
 def test_every_chart_is_drawn_without_an_error_and_no_request_leaves(show: Open) -> None:
-    page = show(several(), verdicts=[verdict(), verdict("no", Outcome.FAILS)], command="report x")
+    page = show(
+        several(), verdicts=of_lines(verdict(), verdict("no", "contradicted")), command="report x"
+    )
     assert page.locator("#spectra .main-svg").count() == 0  # only what is near the window is drawn
     page.get_by_role("link", name="spectra").click()
     page.locator("#spectra .main-svg").first.wait_for()
@@ -105,7 +106,7 @@ def test_every_chart_is_drawn_without_an_error_and_no_request_leaves(show: Open)
     assert len(counts) == 6
     assert all(counts)
     assert page.locator("#made").inner_text() == "Made by report x"
-    assert page.locator("#verdict-table .fails").inner_text() == "✗ fails"
+    assert page.locator("#verdict-table .fails").inner_text() == "✗ contradicted"
     page.set_viewport_size({"width": 420, "height": 800})
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 420
     unnamed = page.evaluate(
@@ -259,7 +260,7 @@ def test_colours_follow_the_system_and_the_button(show: Open) -> None:
 def hostile_page(show: Open) -> Any:
     run = with_histograms(renamed(deep(), HOSTILE, HOSTILE), [HOSTILE])
     run.rows[f"velocity/{HOSTILE}"] = 1.0
-    page = show([run, deep(lam=0)], verdicts=[verdict(HOSTILE)], command=HOSTILE)
+    page = show([run, deep(lam=0)], verdicts=of_lines(verdict(HOSTILE)), command=HOSTILE)
     page.get_by_role("button", name="tick all in the table").click()
     draw_all(page)
     page.locator("#velocities .plot").first.hover()

@@ -23,7 +23,8 @@ from janus_pl.records.archive import read_archive, write_archive
 from janus_pl.records.parts import Part, Skipped
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
-from janus_pl.verify.verdicts import Outcome, Verdict
+from janus_pl.verify.claims import read_claims
+from janus_pl.verify.judge import judge
 
 MIDDLE = ("conv3", "conv4", "fc1")
 WORDS = {0.0: "0", 1e-4: "1e-4", 2e-3: "2e-3"}
@@ -521,25 +522,18 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
     assert list(found) == [*sweeps, "settled", "linear", "layers", "lemma1"]
 
 
-def test_the_table_of_verdicts_has_a_line_for_each_and_each_claim_once(tables: ModuleType) -> None:
-    def verdict(key: str, outcome: Outcome, measured: str, missing: str | None = None) -> Verdict:
-        fixed = (key, f"claim of {key}", "source", "criterion", "runs", False)
-        return Verdict(*fixed, outcome, measured, [], [], missing)
-
-    found = tables.of_verdicts(
-        [
-            verdict("a", Outcome.HOLDS, "||x|| is 1"),
-            verdict("a", Outcome.FAILS, "two"),
-            verdict("b", Outcome.UNTESTABLE, "", "a run"),
-        ]
-    )
-    assert found.split("\n") == [
-        "| prediction | claim | measured | verdict |",
-        "| --- | --- | --- | --- |",
-        r"| a | claim of a | \|\|x\|\| is 1 | **holds** |",
-        "| a |  | two | **fails** |",
-        "| b | claim of b | missing: a run | **not testable** |",
-    ]
+def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:
+    claims = read_claims()
+    untrained = network(columns={"train/loss": [1.0] * 5})
+    found = tables.of_verdicts(judge(claims, [network(), untrained]))
+    head, rule, *lines = found.split("\n")
+    assert (head, rule) == ("| answer | claim | in the paper |", "| --- | --- | --- |")
+    primary = [claim for claim in claims.claims if claim.primary]
+    assert len(lines[:-2]) == len(primary) + 4
+    first = "| **not testable** | noise: needs an SGD run at lambda > 0 and the same with "
+    assert lines[0].startswith(first)
+    assert lines[0].endswith(f" | {primary[0].source} |")
+    assert lines[-1] == "Left out of the claims: 1 not trained."
 
 
 def test_figures_that_the_runs_allow_are_kept_as_pictures(

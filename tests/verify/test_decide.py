@@ -131,7 +131,7 @@ def test_seeds_needed_is_the_first_number_at_which_the_interval_clears_the_bound
     gap, spread = np.mean(some) - 0.5, np.std(some, ddof=1)
 
     def half(count: int) -> float:
-        return float(stats.t.isf(0.005, count - 1)) * spread / math.sqrt(count)
+        return float(stats.t.isf(0.005, count - 1) * spread / math.sqrt(count))
 
     assert half(needed) < gap <= half(needed - 1)
     assert seeds_needed((0.4, 0.6, 0.5, 0.49, 0.51), ABOVE, 0.05) is None

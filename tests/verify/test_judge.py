@@ -145,7 +145,7 @@ def test_what_is_missing_is_named() -> None:
     (verdict,) = judge(of(NOISE), blind).verdicts
     assert verdict.missing == f"velocity/* of {blind[0].name}"
     (verdict,) = judge(of(replace(NOISE, setting={"loss": "logistic"})), pairs(LARGE)).verdicts
-    assert str(verdict.missing).endswith("; (loss logistic)")
+    assert str(verdict.missing).endswith("data.batch_size: full (loss logistic)")
 
 
 def test_runs_that_know_the_file_are_prospective() -> None:

@@ -190,8 +190,8 @@ def test_the_law_is_of_runs_at_one_rate_and_one_seed(options: dict[str, Any]) ->
     assert only("law over B", same).answer == UNTESTABLE, "as many steps an epoch"
     # Another with other steps is compared with each of them.
     more = fading(2, kept_at(0.1, 8), steps=8)
-    both = ALL["law over B"].check([*same, more]).findings
-    assert [(f.holds, "falls 2 times" in f.measured) for f in both] == [(True, True)] * 2
+    each = ALL["law over B"].check([*same, more]).findings
+    assert [(f.holds, "falls 2 times" in f.measured) for f in each] == [(True, True)] * 2
 
 
 def test_medians_over_replicas_have_no_slope_of_one() -> None:

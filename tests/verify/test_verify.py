@@ -95,7 +95,8 @@ def test_the_table_is_short_and_says_what_is_missing(
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) <= 15
     assert max(map(len, lines)) <= 100
-    assert lines[0].startswith("not testable  noise: needs ")
+    assert lines[0].endswith(" x GD's, equal epochs; 1 of 5 seeds")
+    assert lines[6].startswith("not testable  gd_spread: needs runs at two lambdas above 0")
     found = json.loads(target.read_text())
     assert [line["sentence"][:20] for line in found["lines"] if line["primary"]] == [
         line[14:34] for line in lines if not line.startswith("left out")
@@ -114,7 +115,12 @@ def test_all_shows_every_claim_and_setting(runs: Path, capsys: pytest.CaptureFix
 def test_one_s_own_claims_are_answered(
     runs: Path, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
-    mine = {"says": "ranks {}", "source": "here", "estimator": "sgd_over_gd", "quantity": "rank"}
+    mine: dict[str, Any] = {
+        "says": "ranks {}",
+        "source": "here",
+        "estimator": "sgd_over_gd",
+        "quantity": "rank",
+    }
     mine |= {"bound": {"below": 1}, "effect": 0.5, "deviation": 0.1}
     path = tmp_path / "mine.yaml"
     path.write_text(json.dumps({"claims": {"mine": mine}}))
