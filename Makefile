@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?=
 REPRODUCE := $(BIN)/python -m janus_pl.cli.reproduce $(if $(DATA),--data $(DATA))
 
-.PHONY: help install quickstart reproduce reproduce-fast nightly results check test soak mutants lint audit bench
+.PHONY: help install quickstart reproduce reproduce-fast nightly results calibration check test soak mutants lint audit bench
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -36,6 +36,9 @@ reproduce-fast: $(INSTALLED)  ## the figures in minutes: linear regression, and 
 RUNS ?=
 results: $(INSTALLED)  ## docs/RESULTS.md's figures, tables and verdicts; RUNS=DIR first records runs
 	$(BIN)/python docs/results.py $(if $(RUNS),--record $(RUNS))
+
+calibration: $(INSTALLED)  ## how often the rules of verify are wrong: the table of docs/CLAIMS.md
+	$(BIN)/python docs/calibration.py
 
 check: lint  ## lint, and the tests without fit, command line, process or browser
 	$(PYTEST) -m "not soak and not heavy"

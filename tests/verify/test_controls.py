@@ -1,0 +1,83 @@
+"""Negative controls on recorded runs: labels that are shuffled or swapped support nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from janus_pl.records.families import by_seed, families, is_untrained, lambda_of
+from janus_pl.records.read import read
+from janus_pl.records.run import Run
+from janus_pl.verify.claims import Claims, read_claims
+from janus_pl.verify.decide import Answer
+from janus_pl.verify.judge import judge
+
+SHUFFLES = 20
+# 5% of the shuffles may support something; one expected, and three binomial errors.
+MOST = 3
+
+
+def few_seeds() -> Claims:
+    """The paper's claims for what is recorded: three seeds, at any schedule."""
+    claims = read_claims()
+    of_square = {"loss": "square"}
+    own = [
+        replace(c, seeds=3, setting=of_square if "schedule" in c.setting else c.setting)
+        for c in claims.claims
+        if c.primary
+    ]
+    return replace(claims, claims=own)
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[Run]:
+    found = read([ROOT / "docs" / "results"]).runs
+    return [r for r in found if r.description.kind == "network" and not is_untrained(r)]
+
+
+def supported(runs: Iterable[Run]) -> set[str]:
+    found = judge(few_seeds(), list(runs)).verdicts
+    return {v.claim.name for v in found if v.answer is Answer.SUPPORTED}
+
+
+def shuffled(runs: list[Run], rng: np.random.Generator) -> list[Run]:
+    """The runs with their rows dealt out anew among the lambdas of each seed."""
+    found = []
+    for family in families(runs, "lambda"):
+        for same in by_seed(family):
+            order = rng.permutation(len(same))
+            found += [replace(run, rows=same[k].rows) for run, k in zip(same, order, strict=True)]
+    return found
+
+
+def swapped(runs: list[Run]) -> list[Run]:
+    """The runs with the rows of SGD and GD of equal seed and lambda exchanged."""
+    found = []
+    for family in families(runs, "lambda", "batch"):
+        for same in by_seed(family):
+            kinds = {(run.dynamics, lambda_of(run)): run for run in same}
+            other = {"SGD": "GD", "GD": "SGD"}
+            for run in same:
+                twin = kinds.get((other[run.dynamics], lambda_of(run)), run)
+                found.append(replace(run, rows=twin.rows))
+    return found
+
+
+def test_the_true_labels_support_something(runs: list[Run]) -> None:
+    """Or the controls would show nothing."""
+    assert "rank" in supported(runs)
+
+
+def test_lambda_shuffled_within_seeds_supports_nothing(runs: list[Run]) -> None:
+    of_lambda = {"spread", "mean", "velocity", "rank"}
+    found = [supported(shuffled(runs, np.random.default_rng(k))) for k in range(SHUFFLES)]
+    assert sum(bool(each & of_lambda) for each in found) <= MOST
+    assert not found[0]
+
+
+def test_sgd_and_gd_swapped_within_seeds_supports_nothing(runs: list[Run]) -> None:
+    assert supported(swapped(runs)) == set()
