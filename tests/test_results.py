@@ -131,11 +131,50 @@ def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
     assert set(re.findall(r"\(results/(\w+)\.png\)", page)) == set(names)
 
 
+WORDS = re.compile(
+    r"\b(holds?|fail(s|ed)?|supported|contradicted|undecided|confirmed|refuted|proved)\b", re.I
+)
+ANSWERED = re.compile(r"`(\w+)` is (supported|contradicted|undecided|not testable)")
+
+
+def contradictions(text: str, answers: dict[str, str]) -> list[str]:
+    """Sentences that answer a claim in other words than verify.
+
+    Text may say `NAME` is ANSWER, with the answer of verify; any other word that sounds like an
+    answer is one that nobody compares.
+    """
+    found = [m[0] for m in ANSWERED.finditer(text) if answers.get(m[1]) != m[2]]
+    return found + [m[0] for m in WORDS.finditer(ANSWERED.sub("", text))]
+
+
+def answers() -> dict[str, str]:
+    committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
+    return {line["name"]: line["answer"] for line in committed["lines"]}
+
+
+def of_the_deep_network(page: str) -> str:
+    """The sentences about claims: those before the theorems, without tables and figures' names."""
+    before, _, _ = page.partition("## Linear regression")
+    tables = re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", before, flags=re.DOTALL)
+    return re.sub(r"```.*?```", "", tables, flags=re.DOTALL)
+
+
+def test_no_sentence_answers_a_claim_in_other_words_than_verify(page: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Start")[0]
+    for text in (of_the_deep_network(page), readme):
+        assert contradictions(text, answers()) == []
+    # Controls: planted sentences are found.
+    for planted in ("Prediction 1 holds.", "`spread` is supported", "`spredd` is not testable"):
+        assert contradictions(of_the_deep_network(f"{planted} {page}"), answers()) != []
+    assert contradictions("`spread` is not testable", {"spread": "not testable"}) == []
+
+
 def test_every_claim_has_its_section(page: str) -> None:
     titles = "\n".join(line for line in page.splitlines() if line.startswith("#"))
     assert [name for name in SECTIONS if name not in titles] == []
-    for part in ("**Claim.**", "**Command.**", "**Verdict.**"):
+    for part in ("**Claim.**", "**Command.**", "**Seen.**"):
         assert page.count(part) >= 15, part
+    assert page.count("**Verdict.**") >= 9
 
 
 def test_a_run_that_is_recorded_again_is_there_once_and_none_is_lost(
