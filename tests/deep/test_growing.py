@@ -62,7 +62,8 @@ def train(fit: Any, small_task: Any, small_loader: Any) -> Callable[..., Path]:
     ) -> Path:
         path = Path()
         options = {"learning_rate": ETA, "weight_decay": LAM, "init_scale": 0.5, **options}
-        task = small_task(schedule=schedule, optimizer=sgd(momentum), **options).double()
+        options = {"optimizer": sgd(momentum), **options}
+        task = small_task(schedule=schedule, **options).double()
         fit(
             task, small_loader(dtype=torch.float64), epochs, [path, *callbacks], precision="64-true"
         )
@@ -71,9 +72,14 @@ def train(fit: Any, small_task: Any, small_loader: Any) -> Callable[..., Path]:
     return run
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_directions_and_rho_are_those_of_weight_decay(momentum: float, train: Any) -> None:
-    decayed, grown = train("constant", momentum), train("growing", momentum)
+@pytest.mark.parametrize(("momentum", "fused"), [(0.0, False), (0.9, False), (0.9, True)])
+def test_directions_and_rho_are_those_of_weight_decay(
+    momentum: float, fused: bool, train: Any
+) -> None:
+    """A fused optimizer takes a first buffer, too."""
+    optimizer = sgd(momentum, fused=fused)
+    decayed = train("constant", momentum)
+    grown = train("growing", momentum, optimizer=optimizer)
     assert len(grown.directions) == 3 * EPOCHS + 1
     assert apart(grown, decayed) < 1e-10
     assert grown.rho == pytest.approx(decayed.rho, rel=1e-10)
