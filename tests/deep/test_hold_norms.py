@@ -145,7 +145,7 @@ def test_decay_does_next_to_nothing(made: Any, fit: Any, small_loader: Any) -> N
 def test_a_step_is_what_is_kept_and_a_multiple_of_the_gradient(c: float, lam: float) -> None:
     """`kept`, on which the tail bound stands, of a step without momentum, norm put back."""
     torch.manual_seed(0)
-    network = DeepReLU(**SMALL, init_scale=0.8).double()
+    network: Any = DeepReLU(**SMALL, init_scale=0.8).double()
     learned = WeightNorm(network, c)
     learned.after_step()  # to the last digit of float64
     before = [v.detach().flatten().clone().numpy() for v in learned.weights.values()]
