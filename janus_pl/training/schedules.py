@@ -135,8 +135,8 @@ def check_end(schedule: Schedule, trainer: Trainer) -> None:
     Raises:
         UsageError: Neither epochs nor steps are limited.
     """
-    ends = trainer.max_epochs != -1 or trainer.max_steps != -1
-    if schedule in ("cosine", "growing") and not ends:
+    ends = schedule in ("cosine", "growing")
+    if ends and trainer.max_epochs == -1 and trainer.max_steps == -1:
         allowed = f"a number of epochs or of trainer.max_steps, for schedule: {schedule}"
         raise UsageError("trainer.max_epochs", -1, allowed)
 
