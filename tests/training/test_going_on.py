@@ -25,6 +25,7 @@ from callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,
+    LayerRotation,
     LayerVelocity,
     MarginHistogram,
     NeuralCollapse,
@@ -125,6 +126,11 @@ CASES = {
     "a schedule that asks for the run's length": Case(
         task={"schedule": lambda optimizer: OneCycleLR(optimizer, 0.05, total_steps=EPOCHS)}
     ),
+    "growing": Case(lambda: [*observers(), LayerRotation(1)], task={"schedule": "growing"}),
+    "growing without momentum": Case(
+        observers, task={"schedule": "growing", "optimizer": plain_sgd, "weight_decay": 0.3}
+    ),
+    "held norms": Case(lambda: [*observers(), LayerRotation(1)], task={"hold_norms": 0.7}),
     "with replacement": Case(observers, loader={"order": "with_replacement"}),
     "Adam": Case(task={"optimizer": torch.optim.Adam, "learning_rate": 0.001}),
     "tail bound": Case(
