@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from callbacks_of_time import expected, of_noise
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
@@ -41,19 +42,6 @@ class Keep(Callback):
             if (margins := self.margins(pl_module)) is not None:
                 found["margin"] = margins.numpy().copy()
         self.seen.append(found)
-
-
-def expected(series: list[Array], mean: bool) -> tuple[float, float]:
-    """The noise and the drift of a window: a line through each value by `polyfit`."""
-    x, t = np.stack(series), np.arange(len(series))
-    slope, start = np.polyfit(t, x, 1)
-    rest = ((x - start - np.outer(t, slope)) ** 2).sum(0) / (len(t) - 2)
-    gather = np.mean if mean else np.sum
-    return float(np.sqrt(gather(rest))), float(np.sqrt(gather((slope * len(t)) ** 2)))
-
-
-def of_noise(row: dict[str, Any]) -> dict[str, float]:
-    return {k: v for k, v in row.items() if k.startswith("noise_time/")}
 
 
 def check(rows: Rows, keep: Keep, looks: list[int], window: int, tolerance: float = 1e-9) -> None:
