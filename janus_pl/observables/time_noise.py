@@ -79,9 +79,11 @@ class Window:
         return Fluctuation(rest.clamp(min=0) / (count - 2), (slope * count).view(self._shape))
 
     def state(self) -> dict[str, Any]:
-        """Return the sums, as a checkpoint holds them."""
-        sums = {"sum": self._sum, "weighted": self._weighted, "squares": self._squares}
-        return {"steps": self.steps, "shape": tuple(self._shape), "first": self._first} | sums
+        """Return a copy of the sums, as a checkpoint holds them."""
+        names = ("first", "sum", "weighted", "squares")
+        arrays = (self._first, self._sum, self._weighted, self._squares)
+        sums = {name: array.clone() for name, array in zip(names, arrays, strict=True)}
+        return {"steps": self.steps, "shape": tuple(self._shape)} | sums
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from the sums of a checkpoint."""
