@@ -99,10 +99,12 @@ class NoiseTime(LayerObserver):
         self._steps = trainer.global_step
         subject = subject_of(trainer, pl_module)
         try:
-            self._check_window(subject.steps_per_unit())
+            steps = subject.steps_per_unit()
         except NotOffered as reason:
             self.refuse(subject, reason)
             return
+        if not trainer.fast_dev_run:  # type: ignore[attr-defined]  # its epochs are cut short
+            self._check_window(steps)
         self._sample = self._sample_of(pl_module, subject)
         take = partial(self._take, pl_module, subject)
         self._hears = not subject.follow(self.window, self.is_due, take)

@@ -212,6 +212,14 @@ def test_a_window_longer_than_from_look_to_look(
     fit(small_task(), small_loader(), 1, [NoiseTime(0, window=900)])  # off
 
 
+def test_a_try_of_few_steps_is_not_refused_for_its_short_epochs(
+    fit: Any, rows: Rows, small_task: Any, small_loader: Any, caplog: Any
+) -> None:
+    fit(small_task(), small_loader(), 9, [NoiseTime(3, window=9, samples=20)], fast_dev_run=2)
+    assert not any(map(of_noise, rows))
+    assert "leaves out the look at 1" in said(caplog)[-1]
+
+
 def test_the_looks_of_each_step_are_those_whose_windows_hold_it() -> None:
     """Against every window written out."""
     for size, every, window, total in [(3, 3, 8, 24), (1, 10, 9, 35), (5, 2, 10, 23), (4, 9, 8, 7)]:
