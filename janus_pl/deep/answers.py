@@ -18,6 +18,7 @@ from janus_pl.observables.update import decay_of
 from janus_pl.training.clock import epochs_of
 from janus_pl.training.features import features_of, last_dense
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
+from janus_pl.training.samples import chosen_samples, steps_per_epoch
 from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered
 
 
@@ -69,6 +70,12 @@ class Answers(Descends):
 
     def running_loss(self) -> Tensor:
         return self._epoch.running(self.ranks)[0]
+
+    def sample(self, count: int) -> Sequence[Any]:
+        return chosen_samples(self.trainer, count)
+
+    def steps_per_unit(self) -> int:
+        return steps_per_epoch(self.trainer)
 
     def features(self) -> Features:
         return features_of(self.trainer, self, last_dense(self), self.ranks)

@@ -29,6 +29,7 @@ from callbacks import (
     LayerVelocity,
     MarginHistogram,
     NeuralCollapse,
+    NoiseTime,
     RankBound,
     UpdateSplit,
 )
@@ -91,6 +92,7 @@ def observers() -> list[Callback]:
         GradientNoise(2, batch_size=4, batches=2),
         EquilibriumResidual(3),
         NeuralCollapse(2),
+        NoiseTime(9, window=8),  # over the last eight steps
     ]
 
 
