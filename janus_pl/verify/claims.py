@@ -52,7 +52,8 @@ SETTINGS: Mapping[str, Callable[[Run], Any]] = {
     "decay": lambda run: run.description.decay,
     "momentum": lambda run: run.description.momentum,
     "num_train": lambda run: run.description.num_train,
-    "schedule": lambda run: run.options.get("model.schedule"),
+    "schedule": lambda run: run.description.schedule or run.options.get("model.schedule"),
+    "hold_norms": lambda run: run.description.hold_norms,
     "strides": lambda run: run.options.get("model.strides"),
     "learning_rate": lambda run: run.options.get("model.learning_rate"),
     "epochs": lambda run: run.options.get("trainer.max_epochs"),
@@ -109,8 +110,10 @@ class Claim:
         return power(self.to_effect(self.effect), self.deviation, self.region, level, seeds)
 
     def is_about(self, run: Run) -> bool:
-        """Tell whether a run is of the claim's setting."""
-        return all(_equal(SETTINGS[name](run), value) for name, value in self.setting.items())
+        """Tell whether a run is of the claim's setting; it is no control unless that says so."""
+        controls = all(name in self.setting for name in run.description.controls)
+        named = all(_equal(SETTINGS[name](run), value) for name, value in self.setting.items())
+        return controls and named
 
 
 @dataclass(frozen=True)

@@ -132,6 +132,19 @@ def test_a_setting_says_which_runs_a_claim_is_about() -> None:
         assert answers(found) == {"noise": answer}, setting
 
 
+def test_controls_are_judged_where_a_setting_names_them() -> None:
+    runs = pairs(LARGE)
+    held = [measured(run, hold_norms=0.5) for run in runs]
+    grown = [measured(run, schedule="growing") for run in runs]
+    for some in (held, grown):
+        assert answers(judge(of(NOISE), some)) == {"noise": "not testable"}
+    of_held = replace(NOISE, setting={"hold_norms": 0.5})
+    assert answers(judge(of(of_held), held)) == {"noise": "supported"}
+    assert answers(judge(of(of_held), runs)) == {"noise": "not testable"}
+    of_grown = replace(NOISE, setting={"schedule": "growing"})
+    assert answers(judge(of(of_grown), grown)) == {"noise": "supported"}
+
+
 def test_what_is_missing_is_named() -> None:
     (verdict,) = judge(of(NOISE), [pair(0, 20)[0]]).verdicts
     assert verdict.missing is not None
