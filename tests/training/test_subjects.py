@@ -26,7 +26,15 @@ EPOCHS = 2
 
 # What a subject does not answer; all else it answers.
 OF_FOREIGN = {"running_loss", "full_velocity_norms", "velocities_of", "equilibrium"}
-OF_REGRESSOR = {"running_loss", "velocities_of", "features", "equilibrium", "split_layers", "step", "bounded"}
+OF_REGRESSOR = {
+    "running_loss",
+    "velocities_of",
+    "features",
+    "equilibrium",
+    "split_layers",
+    "step",
+    "bounded",
+}
 NOT_OFFERED = {
     **{name: set() for name in NETWORKS},
     "regressor": OF_REGRESSOR | {"kept"},
