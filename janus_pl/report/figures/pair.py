@@ -20,7 +20,7 @@ def pair_of(
 
     Both have equal options but for the batch size. Of several such pairs the one of networks is
     taken, then the one of the largest lambda, then that of the first seed. Without a pair it is a
-    single run.
+    single run, on minibatches if there is one.
 
     Args:
         runs: The runs of a report.
@@ -78,9 +78,9 @@ def _sides(same: Sequence[Run]) -> list[Run]:
     return [*noisy[:1], *whole[:1]]
 
 
-def _rank(run: Run) -> tuple[bool, float, str]:
-    lam = lambda_of(run)
-    return run.description.kind == "network", -math.inf if math.isnan(lam) else lam, run.name
+def _rank(run: Run) -> tuple[bool, bool, float]:
+    seen, lam = run.description, lambda_of(run)
+    return seen.kind == "network", not seen.whole, -math.inf if math.isnan(lam) else lam
 
 
 def _order(run: Run) -> Any:
