@@ -188,9 +188,22 @@ def always(run: Run) -> bool:
             ["B32-lam0.001-seed1", "Bfull-lam0.001-seed1"],
         ),
         ([regression(), network()], ["B32-lam0.001-seed0"]),
+        (
+            [network(), network(batch="full", epochs=(0, 1)), network(batch="full", epochs=TALL)],
+            ["B32-lam0.001-seed0", "Bfull-lam0.001-seed0"],
+        ),
         ([network(), network(batch="full", model={"learning_rate": 0.2})], ["B32-lam0.001-seed0"]),
     ],
-    ids=["pair", "lambda", "pair first", "largest lambda", "same seed", "network", "rate"],
+    ids=[
+        "pair",
+        "lambda",
+        "pair first",
+        "largest lambda",
+        "same seed",
+        "network",
+        "length",
+        "rate",
+    ],
 )
 def test_which_two_runs_stand_side_by_side(runs: list[Run], shown: list[str]) -> None:
     found, left_out = pair_of(runs, always, "anything")
@@ -206,6 +219,17 @@ def test_that_other_seeds_are_left_out_is_said(tmp_path: Path) -> None:
     assert note in pictures([one, two], tmp_path / "a", ["spectra"])["spectra"].caption
     other = seen(network(5e-3))
     assert note not in pictures([one, other], tmp_path / "b", ["spectra"])["spectra"].caption
+
+
+def test_runs_of_unequal_length_stand_beside_each_other_and_that_is_said(tmp_path: Path) -> None:
+    """GD takes one step where SGD takes N/B, so that of equal steps has more epochs."""
+    sgd, short = network(), network(batch="full", epochs=(0, 1))
+    long = replace(network(batch="full", epochs=TALL), id="long")
+    assert [run.id for run in pair_of([sgd, short, long], always, "")[0]] == [sgd.id, "long"]
+    equal = replace(network(batch="full"), id="equal")
+    assert [run.id for run in pair_of([sgd, long, equal], always, "")[0]] == [sgd.id, "equal"]
+    said = pictures([seen(sgd), seen(long)], tmp_path, ["spectra"])["spectra"].caption
+    assert "They differ in length, too: 9 and 7 epochs." in said
 
 
 # Spikes

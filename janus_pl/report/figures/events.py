@@ -134,7 +134,8 @@ def _recorded(run: Run) -> list[Event]:
 
 
 def _losses(sheet: Sheet, axes: Axes, run: Run, spikes: Spikes) -> None:
-    sheet.curves("loss", axes, [run], LOSS, color=style.look(run.dynamics)["color"], linewidth=0.9)
+    look = {"color": style.look(run.dynamics)["color"], "linewidth": 0.9}
+    sheet.curves("loss", axes, [run], LOSS, shaded=False, **look)
     if spikes.threshold is not None:
         axes.axhline(spikes.threshold, **LINE)
         sheet.add("threshold", run, "threshold", spikes.threshold)
@@ -147,7 +148,8 @@ def _losses(sheet: Sheet, axes: Axes, run: Run, spikes: Spikes) -> None:
 def _ranks(sheet: Sheet, axes: Axes, run: Run, colours: Mapping[str, Any], lost: Lost) -> None:
     for layer, colour in colours.items():
         key = f"{RANK}/{layer}"
-        sheet.curves("rank", axes, [run], key, layer=layer, color=colour, linewidth=1.0)
+        look = {"color": colour, "linewidth": 1.0}
+        sheet.curves("rank", axes, [run], key, layer=layer, shaded=False, **look)
         for kind, sums in ((WITHIN, lost.within), (BETWEEN, lost.between)):
             if layer in sums:
                 sheet.add("lost", run, f"{kind}/{layer}", sums[layer], layer=layer)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from janus_pl.records.families import families, lambda_of, seed_of
+from janus_pl.records.families import Varied, families, lambda_of, seed_of
 from janus_pl.records.run import Run, natural
 from janus_pl.report.figures import style
 from janus_pl.report.figures.series import Unavailable, batch_of
@@ -18,9 +18,10 @@ def pair_of(
 ) -> tuple[list[Run], list[Run]]:
     """Return a run on minibatches and one on the whole set, and the other runs that could be shown.
 
-    Both have equal options but for the batch size. Of several such pairs the one of networks is
-    taken, then the one of the largest lambda, then that of the first seed. Without a pair it is a
-    single run, on minibatches if there is one.
+    Both have equal options but for the batch size. Without such a pair they may differ in length,
+    since in equal epochs they take unequal numbers of steps. Of several pairs the one of networks
+    is taken, then the one of the largest lambda, then that of the first seed. Without any pair it
+    is a single run, on minibatches if there is one.
 
     Args:
         runs: The runs of a report.
@@ -33,20 +34,27 @@ def pair_of(
     able = [run for run in runs if holds(run)]
     if not able:
         raise Unavailable(f"no {what} in {names_of(runs)}" if runs else f"no run with {what}")
-    found = [_sides(same) for same in families(able, "batch")]
-    best = max(found, key=lambda sides: (len(sides), *_rank(sides[0])))
+    alike: tuple[tuple[Varied, ...], ...] = (("batch",), ("batch", "epochs"))
+    for varied in alike:
+        found = [_sides(same) for same in families(able, *varied)]
+        best = max(found, key=lambda sides: (len(sides), *_rank(sides[0])))
+        if len(best) == 2:
+            break
     return best, others(able, best)
 
 
 def told(shown: Sequence[Run], left_out: Sequence[Run]) -> list[str]:
-    """Return the sentence that one seed is shown, where a report has several."""
+    """Say that the two runs differ in length, and that a report has others of their kind."""
+    ends = [f"{run.last('epoch'):g}" for run in shown]
+    length = f"They differ in length, too: {' and '.join(ends)} epochs."
     (same,) = (
         same
         for same in families([*shown, *left_out], "batch")
         if any(run is shown[0] for run in same)
     )
-    more = len(same) > len(shown)
-    return ["One run of each is shown; others differ in seeds or batch size alone."] if more else []
+    more = "One run of each is shown; others differ in seeds or batch size alone."
+    several = len(same) > sum(any(run is one for one in same) for run in shown)
+    return [length] * (len(set(ends)) > 1) + [more] * several
 
 
 def title_of(run: Run) -> str:
@@ -85,4 +93,5 @@ def _rank(run: Run) -> tuple[bool, bool, float]:
 
 def _order(run: Run) -> Any:
     weights, samples = seed_of(run)
-    return natural(f"{weights}/{samples}"), run.description.batch_size or 0, run.name, run.id
+    size, length = run.description.batch_size or 0, -run.last("epoch")
+    return natural(f"{weights}/{samples}"), size, length, run.name, run.id
