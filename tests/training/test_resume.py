@@ -19,7 +19,6 @@ from janus_pl.records.run import Run
 QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 CLASSIFIER = [
     *("fit", "--config", "quickstart.yaml", *QUIET, "--data.num_train", "100"),
-    *("--data.batch_size", "32"),  # epochs of four steps
     *("--model.hidden", "8", "--model.channels", "[2,3,4,4]", "--trainer.max_epochs", "7"),
     *("--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"),
     "--trainer.check_val_every_n_epoch=2",
