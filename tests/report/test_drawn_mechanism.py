@@ -346,6 +346,21 @@ def test_without_a_running_loss_there_is_no_figure(runs: list[Run], tmp_path: Pa
     assert missing is not None and "train/loss_running" in missing
 
 
+def test_a_run_with_a_spike_comes_before_one_without_and_a_dead_one_last(tmp_path: Path) -> None:
+    calm = {"train/loss_running": [np.nan, *np.linspace(0.9, 0.01, 7)]}
+    first = network(seed=0, epochs=TALL, columns=calm)
+    second = network(seed=1, epochs=TALL, columns={"train/loss_running": SPIKED})
+    left = {"train/loss": 1.0, "rho": [1.0, *[1e-9] * 7]}
+    dead = network(5e-3, epochs=TALL, columns={"train/loss_running": SPIKED, **left})
+    found = pictures([first, second, dead], tmp_path, ["events"])["events"]
+    assert {row["id"] for row in found.rows} == {second.id}
+    assert "one with a spike is taken first" in found.caption
+    found = pictures([first, dead], tmp_path, ["events"])["events"]
+    assert {row["id"] for row in found.rows} == {first.id}
+    found = pictures([dead], tmp_path, ["events"])["events"]
+    assert {row["id"] for row in found.rows} == {dead.id}
+
+
 def test_somebody_elses_run_is_shown_by_what_it_measurably_was(tmp_path: Path) -> None:
     run = measured(spiked(), optimizer="AdamW", kind="module", margin="raw")
     found = pictures([seen(run)], tmp_path, KEYS)

@@ -48,11 +48,13 @@ class Lost(NamedTuple):
 
 def events(study: Study) -> Sheet:
     """Draw the running loss with its spikes, and beneath it the effective ranks of the layers."""
-    runs, left_out = pair_of(study.runs, lambda run: has(run, LOSS), LOSS)
+    runs, left_out = pair_of(study.runs, lambda run: has(run, LOSS), LOSS, _spikes)
     names = layers(runs, RANK)
     tall = 3.5 + 0.14 * -(-len(names) // 2)
     sheet = Sheet(style.canvas(style.PAGE, tall), study.x, runs[0].dynamics)
     sheet.left_out, sheet.notes = left_out, told(runs, left_out)
+    if left_out:
+        sheet.notes.append("Of several runs on minibatches, one with a spike is taken first.")
     grid = sheet.canvas.subplots(2, len(runs), squeeze=False, sharex="col", sharey="row")
     colours = _colours(names)
     said = []
@@ -98,6 +100,10 @@ def spikes_of(run: Run) -> Spikes:
     for (epoch, _), loss in curve(run, LOSS, "epoch").items():
         found.add(int(epoch), float(loss))
     return Spikes(found.found, found.threshold)
+
+
+def _spikes(run: Run) -> bool:
+    return bool(spikes_of(run).events)
 
 
 def lost_of(run: Run, spikes: Spikes) -> Lost:
@@ -178,7 +184,8 @@ def _colours(names: Sequence[str]) -> dict[str, Any]:
 
 
 def _numbers(layer: str, lost: Lost) -> str:
-    return " / ".join(f"{sums.get(layer, 0.0):.2f}" for sums in (lost.within, lost.between))
+    sums = [round(each.get(layer, 0.0), 2) + 0.0 for each in lost]  # no -0.00
+    return " / ".join(f"{value:.2f}" for value in sums)
 
 
 def _told(run: Run, spikes: Spikes, lost: Lost) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from janus_pl.records.families import Varied, families, lambda_of, seed_of
+from janus_pl.records.families import Varied, families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import Run, natural
 from janus_pl.report.figures import style
 from janus_pl.report.figures.series import Unavailable, batch_of
@@ -14,19 +14,24 @@ from janus_pl.report.figures.study import names_of, others
 
 
 def pair_of(
-    runs: Sequence[Run], holds: Callable[[Run], bool], what: str
+    runs: Sequence[Run],
+    holds: Callable[[Run], bool],
+    what: str,
+    prefer: Callable[[Run], bool] = lambda run: True,
 ) -> tuple[list[Run], list[Run]]:
     """Return a run on minibatches and one on the whole set, and the other runs that could be shown.
 
     Both have equal options but for the batch size. Without such a pair they may differ in length,
     since in equal epochs they take unequal numbers of steps. Of several pairs the one of networks
-    is taken, then the one of the largest lambda, then that of the first seed. Without any pair it
-    is a single run, on minibatches if there is one.
+    that did not end as f = 0 is taken, then a preferred one, then the one of the largest lambda,
+    then that of the first seed. Without any pair it is a single run, on minibatches if there is
+    one.
 
     Args:
         runs: The runs of a report.
         holds: Tells whether a run has what is shown.
         what: What is shown, for the reason.
+        prefer: Tells whether a run on minibatches shows more than others.
 
     Raises:
         Unavailable: No run has it.
@@ -36,8 +41,8 @@ def pair_of(
         raise Unavailable(f"no {what} in {names_of(runs)}" if runs else f"no run with {what}")
     alike: tuple[tuple[Varied, ...], ...] = (("batch",), ("batch", "epochs"))
     for varied in alike:
-        found = [_sides(same) for same in families(able, *varied)]
-        best = max(found, key=lambda sides: (len(sides), *_rank(sides[0])))
+        found = [_sides(same, prefer) for same in families(able, *varied)]
+        best = max(found, key=lambda sides: (len(sides), *_rank(sides[0], prefer)))
         if len(best) == 2:
             break
     return best, others(able, best)
@@ -70,15 +75,17 @@ def option_of(run: Run, callback: str, name: str) -> float | None:
     for each in given if isinstance(given, list) else ():
         path = each.get("class_path") if isinstance(each, dict) else None
         if path == f"callbacks.{callback}":
-            value = (each.get("init_args") or {}).get(name)
+            options = each.get("init_args")
+            value = options.get(name) if isinstance(options, dict) else None
             return float(value) if isinstance(value, int | float) else None
     return None
 
 
-def _sides(same: Sequence[Run]) -> list[Run]:
+def _sides(same: Sequence[Run], prefer: Callable[[Run], bool]) -> list[Run]:
     """Return the first run on minibatches and the first on the whole set, of the same seed."""
     ordered = sorted(same, key=_order)
     noisy = [run for run in ordered if not run.description.whole]
+    noisy.sort(key=lambda run: not prefer(run))
     whole = [run for run in ordered if run.description.whole]
     pairs = [(a, b) for a in noisy for b in whole if seed_of(a) == seed_of(b)]
     if pairs:
@@ -86,9 +93,11 @@ def _sides(same: Sequence[Run]) -> list[Run]:
     return [*noisy[:1], *whole[:1]]
 
 
-def _rank(run: Run) -> tuple[bool, bool, float]:
+def _rank(run: Run, prefer: Callable[[Run], bool]) -> tuple[bool | float, ...]:
     seen, lam = run.description, lambda_of(run)
-    return seen.kind == "network", not seen.whole, -math.inf if math.isnan(lam) else lam
+    trained = seen.kind == "network" and not is_zero_function(run)
+    size = -math.inf if math.isnan(lam) else lam
+    return trained, not seen.whole, prefer(run), size
 
 
 def _order(run: Run) -> Any:
