@@ -51,6 +51,7 @@ RUNS: dict[str, tuple[list[str], list[Row]]] = {
     "Adam": ([*DIGITS, "--model.optimizer=torch.optim.Adam"], table.ADAM),
     "StepLR": ([*DIGITS, *STEPS], table.STEPS),
     "CosineAnnealingLR": ([*DIGITS, *ANNEALING], table.ANNEALING),
+    "growing": ([*DIGITS, "--model.schedule=growing"], table.GROWING),
     "folder": (IMAGES, table.FOLDER),
     "linear": (LINE, [*table.LINEAR, *table.PROBLEM]),
     "GD": ([*LINE, "--data.batch_size=full"], table.GD),
