@@ -131,6 +131,8 @@ def assert_same_run(resumed: Path, whole: Path) -> None:
         assert_equal(_anywhere(a.get(key)), _anywhere(b.get(key)), key)
     best = [final_state(folder, "best")["state_dict"] for folder in (resumed, whole)]
     assert_equal(*best, "best.ckpt")
+    spectra = [file.read_bytes() for f in (resumed, whole) for file in f.glob("runs/*/*/spectra*")]
+    assert len(spectra) == 2 and spectra[0] == spectra[1] != b""
     first, second = record(resumed), record(whole)
     assert first.rows["epoch"].is_unique
     pd.testing.assert_frame_equal(first.rows, second.rows, check_exact=True, check_like=True)
