@@ -13,6 +13,7 @@ from callbacks.neural_collapse import NeuralCollapse
 from callbacks.progress import ProgressBar
 from callbacks.rank_bound import RankBound
 from callbacks.run_checkpoint import RunCheckpoint
+from callbacks.sharpness import Sharpness
 from callbacks.update_split import UpdateSplit
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "ProgressBar",
     "RankBound",
     "RunCheckpoint",
+    "Sharpness",
     "UpdateSplit",
 ]

@@ -130,6 +130,23 @@ class Observer(Callback, ABC):
             UsageError: It is such a subject.
         """
 
+    def ask_before(self, question: str, subject: Subject, ask: Callable[[], T]) -> T:
+        """Return an answer before the run; if no layer has one, that is an error.
+
+        Args:
+            question: The callback or its option, for the message.
+            subject: The subject.
+            ask: Asks the question.
+
+        Raises:
+            UsageError: There is no answer.
+        """
+        try:
+            return ask()
+        except NotOffered as reason:
+            allowed = f"a module that can answer; {reason}"
+            raise UsageError(question, owner_of(subject), allowed) from reason
+
     def is_due(self, epoch: int) -> bool:
         n = self.every_n_epochs
         if n == 0:
@@ -219,23 +236,6 @@ class LayerObserver(Observer):
     def takes(self, layer: str) -> bool:
         """Tell whether a layer is among the chosen ones."""
         return self.layers is None or any(fnmatchcase(layer, glob) for glob in self.layers)
-
-    def ask_before(self, question: str, subject: Subject, ask: Callable[[], T]) -> T:
-        """Return an answer before the run; if no layer has one, that is an error.
-
-        Args:
-            question: The callback or its option, for the message.
-            subject: The subject.
-            ask: Asks the question.
-
-        Raises:
-            UsageError: There is no answer.
-        """
-        try:
-            return ask()
-        except NotOffered as reason:
-            allowed = f"a module that can answer; {reason}"
-            raise UsageError(question, owner_of(subject), allowed) from reason
 
 
 def owner_of(subject: Subject) -> str:

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from janus_pl.deep.descent import check_curved, descended_by
 from janus_pl.deep.epoch import Epoch
 from janus_pl.deep.held_out import HoldsOut
+from janus_pl.deep.losses import Loss
 from janus_pl.deep.network import DeepReLU
-from janus_pl.deep.parametrization import Decay, Parametrization
+from janus_pl.deep.parametrization import Decay, Parametrization, trained_parameters
 from janus_pl.deep.steps import bounded_of, shares_of, step_of
 from janus_pl.observables.margins import output_margins
 from janus_pl.observables.update import decay_of
 from janus_pl.training.clock import epochs_of
+from janus_pl.training.descended import Descended
 from janus_pl.training.features import features_of, last_dense
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
 from janus_pl.training.subject import Bounded, Buffers, Features
@@ -30,6 +33,7 @@ class Answers(HoldsOut):
         parametrization: What the network learns.
         normalization: The parametrization's name.
         loss_name: The name of the loss.
+        losses: The loss of each sample.
         weight_decay: The paper's lambda.
         decay: The parameters that lambda acts on.
     """
@@ -43,6 +47,7 @@ class Answers(HoldsOut):
     parametrization: Parametrization
     normalization: str
     loss_name: str
+    losses: Loss
     weight_decay: float
     decay: Decay
     _epoch: Epoch
@@ -78,6 +83,16 @@ class Answers(HoldsOut):
 
     def running_loss(self) -> Tensor:
         return self._epoch.running(self.ranks)[0]
+
+    def check_curvature(self) -> None:
+        check_curved(self.losses, self.loss_name)
+
+    def descended(self) -> Descended:
+        trained = [*trained_parameters(self, self.parametrization.weights).values()]
+        return descended_by(self.trainer, trained, self._losses_of, self.ranks)
+
+    def _losses_of(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.losses(self.network(x), y)
 
     def features(self) -> Features:
         return features_of(self.trainer, self, last_dense(self), self.ranks)

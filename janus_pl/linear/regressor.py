@@ -24,6 +24,7 @@ from janus_pl.linear.checks import (
     warn_of_instability,
     warn_of_zero_targets,
 )
+from janus_pl.linear.descent import Descends
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
 from janus_pl.linear.record import KEYS, LinearRecord, facts_of, save_problem, save_result
 from janus_pl.linear.replicas import LinearTraining
@@ -36,13 +37,12 @@ from janus_pl.training.divergence import OnDivergence, check_on_divergence, dive
 from janus_pl.training.resume import had_ended
 from janus_pl.training.row import write_whole
 from janus_pl.training.schedules import ScheduleName
-from janus_pl.training.task import JanusTask
 
 LearningRate = float | Literal["auto"] | list[float | Literal["auto"]]
 SAMPLES_AT_ONCE = 65_536
 
 
-class LinearRegressor(JanusTask):
+class LinearRegressor(Descends):
     r"""Linear regression W x = y by minibatch SGD or GD in float64, on a `LinearProblem`.
 
     L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum).

@@ -25,8 +25,19 @@ SAMPLES = {**dict.fromkeys(NETWORKS, 20), "regressor": 7, **dict.fromkeys(FOREIG
 EPOCHS = 2
 
 # What a subject does not answer; all else it answers.
-OF_FOREIGN = {"running_loss", "full_velocity_norms", "velocities_of", "equilibrium"}
-OF_REGRESSOR = {"running_loss", "velocities_of", "features", "equilibrium", "split_layers", "step", "bounded"}
+OF_FOREIGN = {
+    *("running_loss", "full_velocity_norms", "velocities_of", "equilibrium"),
+    *("check_curvature", "descended"),
+}
+OF_REGRESSOR = {
+    "running_loss",
+    "velocities_of",
+    "features",
+    "equilibrium",
+    "split_layers",
+    "step",
+    "bounded",
+}
 NOT_OFFERED = {
     **{name: set() for name in NETWORKS},
     "regressor": OF_REGRESSOR | {"kept"},
@@ -254,6 +265,8 @@ QUESTIONS: dict[str, Callable[[Subject, Any], object]] = {
     "matrices": lambda subject, _: subject.matrices(),
     "learning_rates": lambda subject, _: subject.learning_rates(),
     "running_loss": lambda subject, _: subject.running_loss(),
+    "check_curvature": lambda subject, _: subject.check_curvature(),
+    "descended": lambda subject, _: subject.descended(),
     "margins": lambda subject, _: subject.margins(),
     "features": lambda subject, _: subject.features(),
     "equilibrium": lambda subject, _: subject.equilibrium(),

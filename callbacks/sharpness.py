@@ -1,0 +1,202 @@
+r"""How sharp the loss is where training descends it, and up to where its steps are stable."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
+
+from callbacks._observer import Observer
+from janus_pl.errors import check_integer, check_number
+from janus_pl.observables.edge import Edge, NoLimit
+from janus_pl.observables.sharpness import Eigenpair, directional_curvature, tracked_eigenvalue
+from janus_pl.run.rows import Value
+from janus_pl.training.descended import Descended, Samples, pick
+from janus_pl.training.subject import NotOffered, Subject
+from janus_pl.training.subjects import subject_of
+
+PASSES = 3  # a product with the Hessian takes about as long as so many passes of training
+
+
+class Sharpness(Observer):
+    r"""Logs the largest curvature of the loss that training descends, and the limit of its steps.
+
+        sharpness/hessian         largest eigenvalue of the Hessian H of the descended loss in all
+                                  trained parameters, rho included, as they are trained
+        sharpness/preconditioned  the same of S^(1/2) H S^(1/2), where a step is -eta S m: of Adam,
+                                  AdamW and RMSprop, and of groups with unequal learning rates
+        sharpness/batch           mean of g^T H g/||g||^2 over minibatches, with g and H of the
+                                  minibatch (Andreyev and Beneventano, 2024)
+        sharpness/limit           the curvature above which steps on a quadratic diverge: 2/eta,
+                                  2(1 + beta)/eta with momentum, 38/eta of Adam with beta_1 = 0.9
+        sharpness/ratio           `preconditioned`, or else `hessian`, over `limit`
+        sharpness/residual        ||H x - h x||/|h| of the eigenvalue h and its vector x, the larger
+                                  one of two: some eigenvalue lies so close, as a part of h
+        sharpness/products        products with H that the eigenvalues took
+
+    The descended loss is the training loss, a mean over samples, plus the coupled weight decay:
+    (wd/2) ||p||^2 for every parameter p with PyTorch's `weight_decay` wd. H is that of `samples`
+    training samples, evenly spaced in data order and the same at every look. All other limits, and
+    S, are in `janus_pl.observables.edge`. Before the first step of Adam there is no S, and so no
+    ratio. An optimizer whose limit is not known has neither limit nor ratio.
+
+    With `lagrange` H is taken in the trained v_k, without the sphere that they are put back on. The
+    loss does not depend on ||v_k||, so along the sphere H is the Riemannian Hessian. Across it
+    H v_k = -dLoss/dv_k, which is 0 where the gradient is.
+
+    The eigenvalues are found by products with H. A look starts from the eigenvectors of the last
+    one, plus a few products from a random vector: else an eigenvalue that overtakes the last one
+    would be missed. Draws depend on (seed, epoch) alone.
+
+    No config has it, for it is dear: a look costs up to `products` products with H for each
+    eigenvalue, and one for each minibatch. It says so at the start. A module without `descended`,
+    such as that of others, and a loss without a second derivative are refused.
+
+    Args:
+        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
+            at the last one; 0 is off.
+        samples: The samples that H is of; all N if they are fewer.
+        batches: The minibatches of `sharpness/batch`; 0: no such number. One if a minibatch is
+            the whole set.
+        products: The most products with H that an eigenvalue may take.
+        tolerance: An eigenvalue h is found once ||H x - h x|| is at most this part of |h|.
+        seed: Of the draws.
+    """
+
+    keys = (
+        *("sharpness/hessian", "sharpness/preconditioned", "sharpness/batch", "sharpness/limit"),
+        *("sharpness/ratio", "sharpness/residual", "sharpness/products"),
+    )
+
+    def __init__(
+        self,
+        every_n_epochs: int = 100,
+        samples: int = 1000,
+        batches: int = 8,
+        products: int = 100,
+        tolerance: float = 1e-3,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(every_n_epochs)
+        for name, value, least in (
+            *(("samples", samples, 1), ("batches", batches, 0)),
+            *(("products", products, 1), ("seed", seed, 0)),
+        ):
+            check_integer(f"callbacks.Sharpness.{name}", value, least)
+        check_number("callbacks.Sharpness.tolerance", tolerance, above=0)
+        self.samples, self.batches, self.products = samples, batches, products
+        self.tolerance, self.seed = tolerance, seed
+        self._vectors: dict[str, Tensor] = {}
+        self._no_limit = ""
+
+    def check(self, subject: Subject) -> None:
+        self.ask_before("callbacks.Sharpness", subject, subject.check_curvature)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        self._vectors, self._no_limit = {}, ""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.every_n_epochs:
+            try:
+                self._tell_cost(subject_of(trainer, pl_module).descended())
+            except NotOffered as reason:
+                self.refuse(subject_of(trainer, pl_module), reason)
+        super().on_train_start(trainer, pl_module)
+
+    def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
+        descended = subject.descended()
+        given = [*descended.samples()]
+        count = sum(len(y) for _, y in given)
+        own = torch.from_numpy(np.arange(self._taken(count)) * count // self._taken(count))
+        product = descended.over(*pick(given, own)).product
+        rng = np.random.default_rng((self.seed, subject.completed()))
+        found = {"hessian": self._largest("hessian", product, descended, rng)}
+        values: dict[str, float] = {}
+        if (edge := self._edge(descended)) is not None:
+            if edge.begun and not (edge.scales is None and edge.shift is None):
+                scaled = edge.product(product)
+                found["preconditioned"] = self._largest("preconditioned", scaled, descended, rng)
+            values["limit"] = edge.limit
+            if edge.begun and math.isfinite(edge.limit):
+                values["ratio"] = float([*found.values()][-1].value) / edge.limit
+        values |= {name: float(pair.value) for name, pair in found.items()}
+        values["residual"] = max(float(p.residual / p.value.abs()) for p in found.values())
+        values["products"] = float(sum(pair.products for pair in found.values()))
+        values["batch"] = self._batch(descended, given, count, rng)
+        return {f"sharpness/{k}": v for k, v in values.items() if math.isfinite(v)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"vectors": dict(self._vectors)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._vectors = dict(state_dict["vectors"])
+
+    def _taken(self, count: int) -> int:
+        return min(self.samples, count)
+
+    def _largest(
+        self,
+        name: str,
+        product: Callable[[Tensor], Tensor],
+        descended: Descended,
+        rng: np.random.Generator,
+    ) -> Eigenpair:
+        """Return the largest eigenvalue, and keep its vector for the next look."""
+        like = descended.parameters[0].detach()
+        size = sum(p.numel() for p in descended.parameters)
+        fresh = torch.from_numpy(rng.standard_normal(size, np.float32)).to(like)
+        last = self._vectors.get(name)
+        if last is not None:
+            last = last.to(like) if len(last) == size else None
+        agree = descended.ranks.agree
+        pair = tracked_eigenvalue(product, last, fresh, self.tolerance, self.products, agree)
+        if bool(pair.vector.isfinite().all()):
+            self._vectors[name] = pair.vector.cpu()
+        return pair
+
+    def _edge(self, descended: Descended) -> Edge | None:
+        try:
+            return descended.edge()
+        except NoLimit as reason:
+            if not self._no_limit:
+                rank_zero_info(f"Sharpness records no limit and no ratio: {reason}")
+            self._no_limit = str(reason)
+            return None
+
+    def _batch(
+        self, descended: Descended, given: list[Samples], count: int, rng: np.random.Generator
+    ) -> float:
+        """Return the batch sharpness; NaN if no minibatch is asked for."""
+        size, replacement = descended.drawn()
+        size = size if replacement else min(size, count)
+        found = []
+        for _ in range(self._minibatches(size, count, replacement)):
+            index = torch.from_numpy(rng.choice(count, size, replace=replacement))
+            loss = descended.over(*pick(given, index))
+            found.append(float(directional_curvature(loss.gradient(), loss.product)))
+        return sum(found) / len(found) if found else math.nan
+
+    def _tell_cost(self, descended: Descended) -> None:
+        count = sum(len(y) for _, y in descended.samples())
+        taken = self._taken(count)
+        passes = PASSES * self.products * taken
+        if self.batches:
+            size, replacement = descended.drawn()
+            passes += (PASSES + 1) * size * self._minibatches(size, count, replacement)
+        of = f"all {count}" if taken == count else f"{taken}"
+        rank_zero_info(
+            f"Sharpness: a look costs up to {self.products} Hessian products over {of} samples for"
+            f" each eigenvalue, about as much as {max(1, round(passes / count))} epochs of training"
+        )
+
+    def _minibatches(self, size: int, count: int, replacement: bool) -> int:
+        """Return how many minibatches to draw: all are one if each is the whole set."""
+        return self.batches if replacement or size < count else min(self.batches, 1)
