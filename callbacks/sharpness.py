@@ -117,6 +117,7 @@ class Sharpness(Observer):
         own = torch.from_numpy(np.arange(self._taken(count)) * count // self._taken(count))
         product = descended.over(*pick(given, own)).product
         rng = np.random.default_rng((self.seed, subject.completed()))
+        batch = self._batch(descended, given, count, rng)
         found = {"hessian": self._largest("hessian", product, descended, rng)}
         values: dict[str, float] = {}
         if (edge := self._edge(descended)) is not None:
@@ -129,7 +130,7 @@ class Sharpness(Observer):
         values |= {name: float(pair.value) for name, pair in found.items()}
         values["residual"] = max(float(p.residual / p.value.abs()) for p in found.values())
         values["products"] = float(sum(pair.products for pair in found.values()))
-        values["batch"] = self._batch(descended, given, count, rng)
+        values["batch"] = batch
         return {f"sharpness/{k}": v for k, v in values.items() if math.isfinite(v)}
 
     def state_dict(self) -> dict[str, Any]:

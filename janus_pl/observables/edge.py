@@ -134,12 +134,12 @@ class _Law(NamedTuple):
 
 
 def _sgd_limit(rate: float, group: State) -> float:
-    if group["dampening"] >= 1:
-        raise NoLimit(f"a dampening of {group['dampening']:g} lets no gradient in")
-    momentum = float(group["momentum"])
-    # PyTorch reads neither of the other two without momentum.
-    others = (float(group["dampening"]), bool(group["nesterov"])) if momentum else ()
-    return stability_threshold(rate, momentum, *others)
+    momentum, dampening = float(group["momentum"]), float(group["dampening"])
+    if not momentum:  # PyTorch then reads neither of the others
+        return stability_threshold(rate)
+    if dampening >= 1:
+        raise NoLimit(f"a dampening of {dampening:g} lets no gradient in")
+    return stability_threshold(rate, momentum, dampening, bool(group["nesterov"]))
 
 
 def _rmsprop_limit(rate: float, group: State) -> float:

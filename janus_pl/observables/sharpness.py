@@ -140,7 +140,7 @@ def largest_eigenvalue(
         columns = [x, new / torch.linalg.vector_norm(new)]
         images = [image, product(columns[1])]
         count += 1
-        if not agree(bool(images[1].isfinite().all())):
+        if agree(not bool(images[1].isfinite().all())):
             return Eigenpair(theta, x, residual, count)
         if last is not None and (size := torch.linalg.vector_norm(last[0])) > 0:
             columns.append(last[0] / size)

@@ -29,6 +29,7 @@ from callbacks import (
     MarginHistogram,
     NeuralCollapse,
     RankBound,
+    Sharpness,
     UpdateSplit,
 )
 from janus_pl import SequentialLR
@@ -90,6 +91,7 @@ def observers() -> list[Callback]:
         GradientNoise(2, batch_size=4, batches=2),
         EquilibriumResidual(3),
         NeuralCollapse(2),
+        Sharpness(2, samples=6, batches=2, products=30),
     ]
 
 
