@@ -21,7 +21,7 @@ from janus_pl.training.descended import Descended, Samples, pick
 from janus_pl.training.subject import NotOffered, Subject
 from janus_pl.training.subjects import subject_of
 
-PASSES = 3  # a product with the Hessian takes about as long as so many passes of training
+PASSES = 4  # a product with the Hessian takes at most as long as so many passes of training
 
 
 class Sharpness(Observer):
@@ -195,7 +195,7 @@ class Sharpness(Observer):
         of = f"all {count}" if taken == count else f"{taken}"
         rank_zero_info(
             f"Sharpness: a look costs up to {self.products} Hessian products over {of} samples for"
-            f" each eigenvalue, about as much as {max(1, round(passes / count))} epochs of training"
+            f" each eigenvalue, as much as {max(1, round(passes / count))} epochs of training"
         )
 
     def _minibatches(self, size: int, count: int, replacement: bool) -> int:
