@@ -33,7 +33,8 @@ class Keep(Callback):
     def on_train_epoch_end(self, trainer: Any, pl_module: LightningModule) -> None:
         gradients = [p.grad.clone() for p in pl_module.parameters() if p.grad is not None]
         versions = [p._version for p in pl_module.parameters()]
-        drawn = [torch.random.get_rng_state(), torch.from_numpy(np.random.get_state()[1].copy())]
+        legacy: Any = np.random.get_state()
+        drawn = [torch.random.get_rng_state(), torch.from_numpy(legacy[1].copy())]
         self.kept.append((gradients, versions, drawn))
 
 

@@ -20,7 +20,11 @@ from janus_pl.report.figures.study import Study, names_of, others, time_axis, x_
 
 HESSIAN, SCALED = "sharpness/hessian", "sharpness/preconditioned"
 LOSS = "train/loss_running"
-SPIKE = {"color": "#E69F00", "alpha": 0.25, "linewidth": 0}  # Okabe and Ito's orange
+SPIKE: dict[str, Any] = {
+    "color": "#E69F00",
+    "alpha": 0.25,
+    "linewidth": 0,
+}  # Okabe and Ito's orange
 PLAIN = {"color": "0.45", "linestyle": (0, (1, 1.5)), "linewidth": 1.0}  # 2/eta beside momentum
 LIMIT = {"color": "black", "linestyle": (0, (5, 1.5)), "linewidth": 1.0}
 BATCH = {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "linewidth": 0.9}  # reddish purple
@@ -52,8 +56,8 @@ def edge(study: Study) -> Sheet:
     grid = sheet.canvas.subplots(
         2, len(runs), squeeze=False, sharex="col", sharey="row", height_ratios=(1.4, 1)
     )
-    for column, run in zip(grid.T, runs, strict=True):
-        _column(sheet, *column, run, study.x)
+    for above, below, run in zip(*grid, runs, strict=True):
+        _column(sheet, above, below, run, study.x)
     for axes in grid[:, 0]:
         style.logarithmic(axes)
     grid[0, 0].set(ylabel="largest curvature")
@@ -199,19 +203,21 @@ def _said(run: Run) -> str:
     for spike in spikes:
         within |= (at >= spike.begin) & (at < spike.end)
     before = np.array([s.ratio for s in spikes if np.isfinite(s.ratio)])
-    parts = [f"at looks outside of spikes {_range(ratios.to_numpy()[~within])}"]
+    parts = [f"{_range(ratios.to_numpy()[~within])} at looks outside of spikes"]
     if len(before):
-        parts.append(f"at the last look before each of {len(before)} spikes {_range(before)}")
-    else:
-        parts.append("no spike")
+        several = f"{len(before)} spikes" if len(before) > 1 else "the spike"
+        parts.append(f"{_range(before)} at the last look before {several}")
     if within.any():
-        parts.append(f"at looks within spikes {_range(ratios.to_numpy()[within])}")
-    return f"Sharpness over its limit under {who}: {'; '.join(parts)}."
+        parts.append(f"{_range(ratios.to_numpy()[within])} at looks within")
+    if not spikes:
+        parts.append("there is no spike")
+    return f"Sharpness over its limit under {who}: {', '.join(parts)}."
 
 
 def _range(values: NDArray[np.float64]) -> str:
-    """Return the median of some numbers with their extremes."""
+    """Return the median of some numbers, and their extremes."""
     if not len(values):
         return "none"
-    low, high = values.min(), values.max()
-    return f"{np.median(values):.2g} in the median ({low:.2g} to {high:.2g})"
+    if len(values) == 1:
+        return f"{values[0]:.2g}"
+    return f"{np.median(values):.2g} ({values.min():.2g} to {values.max():.2g})"
