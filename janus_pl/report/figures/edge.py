@@ -60,6 +60,10 @@ def edge(study: Study) -> Sheet:
         _column(sheet, above, below, run, study.x)
     for axes in grid[:, 0]:
         style.logarithmic(axes)
+    # Of a full batch the curvature along the gradient falls far below, where nothing else is.
+    lowest = min(curve(run, HESSIAN, study.x).min() for run in runs)
+    if lowest > 0:
+        grid[0, 0].set_ylim(bottom=max(lowest / 2, grid[0, 0].get_ylim()[0]))
     grid[0, 0].set(ylabel="largest curvature")
     grid[1, 0].set(ylabel="running loss")
     style.legend(sheet.canvas, _handles(runs), 3 * len(runs))
@@ -210,7 +214,7 @@ def _said(run: Run) -> str:
     if within.any():
         parts.append(f"{_range(ratios.to_numpy()[within])} at looks within")
     if not spikes:
-        parts.append("there is no spike")
+        parts.append("there is no spike of the loss")
     return f"Sharpness over its limit under {who}: {', '.join(parts)}."
 
 
