@@ -148,7 +148,7 @@ class GradientNoise(LayerObserver):
 
 def _pick(samples: Pairs, index: Tensor) -> Pairs:
     """The samples of these numbers, a few hundred at a time."""
-    x, y = pick(samples, index)
+    ((x, y),) = pick(samples, index)
     return list(zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True))
 
 

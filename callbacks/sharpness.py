@@ -3,7 +3,7 @@ r"""How sharp the loss is where training descends it, and up to where its steps 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,7 @@ class Sharpness(Observer):
         self.tolerance, self.seed = tolerance, seed
         self._vectors: dict[str, Tensor] = {}
         self._no_limit = ""
+        self._count = 0  # N
 
     def check(self, subject: Subject) -> None:
         self.ask_before("callbacks.Sharpness", subject, subject.check_curvature)
@@ -105,19 +106,20 @@ class Sharpness(Observer):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.every_n_epochs:
             try:
-                self._tell_cost(subject_of(trainer, pl_module).descended())
+                descended = subject_of(trainer, pl_module).descended()
+                self._count = sum(len(y) for _, y in descended.samples())
+                self._tell_cost(descended)
             except NotOffered as reason:
                 self.refuse(subject_of(trainer, pl_module), reason)
         super().on_train_start(trainer, pl_module)
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         descended = subject.descended()
-        given = [*descended.samples()]
-        count = sum(len(y) for _, y in given)
-        own = torch.from_numpy(np.arange(self._taken(count)) * count // self._taken(count))
-        product = descended.over(*pick(given, own)).product
         rng = np.random.default_rng((self.seed, subject.completed()))
-        batch = self._batch(descended, given, count, rng)
+        taken = self._taken()
+        even = torch.from_numpy(np.arange(taken) * self._count // taken)
+        own, *minibatches = pick(descended.samples(), even, *self._draws(descended, rng))
+        product = descended.over(*own).product
         found = {"hessian": self._largest("hessian", product, descended, rng)}
         values: dict[str, float] = {}
         if (edge := self._edge(descended)) is not None:
@@ -130,7 +132,7 @@ class Sharpness(Observer):
         values |= {name: float(pair.value) for name, pair in found.items()}
         values["residual"] = max(float(p.residual / p.value.abs()) for p in found.values())
         values["products"] = float(sum(pair.products for pair in found.values()))
-        values["batch"] = batch
+        values["batch"] = _batch_sharpness(descended, minibatches)
         return {f"sharpness/{k}": v for k, v in values.items() if math.isfinite(v)}
 
     def state_dict(self) -> dict[str, Any]:
@@ -140,8 +142,8 @@ class Sharpness(Observer):
         super().load_state_dict(state_dict)
         self._vectors = dict(state_dict["vectors"])
 
-    def _taken(self, count: int) -> int:
-        return min(self.samples, count)
+    def _taken(self) -> int:
+        return min(self.samples, self._count)
 
     def _largest(
         self,
@@ -172,32 +174,29 @@ class Sharpness(Observer):
             self._no_limit = str(reason)
             return None
 
-    def _batch(
-        self, descended: Descended, given: list[Samples], count: int, rng: np.random.Generator
-    ) -> float:
-        """Return the batch sharpness; NaN if no minibatch is asked for."""
+    def _draws(self, descended: Descended, rng: np.random.Generator) -> list[Tensor]:
+        """Return the numbers of the samples of each minibatch."""
+        if not self.batches:
+            return []
         size, replacement = descended.drawn()
-        size = size if replacement else min(size, count)
-        found = []
-        for _ in range(self._minibatches(size, count, replacement)):
-            index = torch.from_numpy(rng.choice(count, size, replace=replacement))
-            loss = descended.over(*pick(given, index))
-            found.append(float(directional_curvature(loss.gradient(), loss.product)))
-        return sum(found) / len(found) if found else math.nan
+        whole = not replacement and size >= self._count
+        times, size = (1, self._count) if whole else (self.batches, size)
+        draws = [rng.choice(self._count, size, replace=replacement) for _ in range(times)]
+        return [torch.from_numpy(draw) for draw in draws]
 
     def _tell_cost(self, descended: Descended) -> None:
-        count = sum(len(y) for _, y in descended.samples())
-        taken = self._taken(count)
-        passes = PASSES * self.products * taken
-        if self.batches:
-            size, replacement = descended.drawn()
-            passes += (PASSES + 1) * size * self._minibatches(size, count, replacement)
+        count, taken = self._count, self._taken()
+        drawn = self._draws(descended, np.random.default_rng(0))
+        passes = PASSES * self.products * taken + (PASSES + 1) * sum(map(len, drawn))
         of = f"all {count}" if taken == count else f"{taken}"
         rank_zero_info(
             f"Sharpness: a look costs up to {self.products} Hessian products over {of} samples for"
             f" each eigenvalue, as much as {max(1, round(passes / count))} epochs of training"
         )
 
-    def _minibatches(self, size: int, count: int, replacement: bool) -> int:
-        """Return how many minibatches to draw: all are one if each is the whole set."""
-        return self.batches if replacement or size < count else min(self.batches, 1)
+
+def _batch_sharpness(descended: Descended, minibatches: Sequence[Samples]) -> float:
+    """Return the mean over minibatches of g^T H g/||g||^2; NaN without one."""
+    losses = [descended.over(*minibatch) for minibatch in minibatches]
+    found = [float(directional_curvature(loss.gradient(), loss.product)) for loss in losses]
+    return sum(found) / len(found) if found else math.nan

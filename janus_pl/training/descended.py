@@ -85,20 +85,22 @@ class Mean:
         return self._of.losses(x, y).sum() / self._count
 
 
-def pick(samples: Iterable[Samples], index: Tensor) -> Samples:
-    """Return the samples of these numbers, counted through all chunks.
+def pick(samples: Iterable[Samples], *indices: Tensor) -> list[Samples]:
+    """Return the samples of several lists of numbers, in one pass over chunks that hold them all.
 
-    They come chunk by chunk, and within a chunk in the order of the numbers.
+    Numbers count through all chunks. Samples come chunk by chunk, and within a chunk in the order
+    of their numbers in the list.
 
-    >>> x, y = pick([(torch.zeros(2, 1), torch.tensor([0, 1])),
-    ...              (torch.ones(2, 1), torch.tensor([2, 3]))], torch.tensor([3, 1]))
-    >>> y.tolist()
-    [1, 3]
+    >>> chunks = [(torch.zeros(2, 1), torch.tensor(y)) for y in ([0, 1], [2, 3])]
+    >>> [y.tolist() for _, y in pick(chunks, torch.tensor([3, 1, 2]), torch.tensor([0]))]
+    [[1, 3, 2], [0]]
     """
-    start, parts = 0, []
+    start = 0
+    parts: list[list[Samples]] = [[] for _ in indices]
     for x, y in samples:
-        own = index[(index >= start) & (index < start + len(y))].to(y.device) - start
-        parts.append((x[own], y[own]))
+        for index, found in zip(indices, parts, strict=True):
+            own = index[(index >= start) & (index < start + len(y))].to(y.device) - start
+            found.append((x[own], y[own]))
         start += len(y)
-    x, y = (torch.cat(part) for part in zip(*parts, strict=True))
-    return x, y
+    together = (zip(*found, strict=True) for found in parts)
+    return [(torch.cat(xs), torch.cat(ys)) for xs, ys in together]

@@ -241,6 +241,21 @@ def test_linear_regression_has_its_closed_form(
     assert sharp(rows[-1])["batch"] == pytest.approx(np.mean(quotients), rel=1e-9)
 
 
+@pytest.mark.parametrize("held", [1e9, 0])
+def test_a_stream_is_read_in_pieces(
+    held: float, fit: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("janus_pl.data.regression.HELD", held)
+    monkeypatch.setattr("janus_pl.linear.descent.SAMPLES_AT_ONCE", 16)
+    data = LinearProblem(num_train=50, dim=7, outputs=2, batch_size=5, order="online")
+    fit(LinearRegressor(learning_rate=0.01, weight_decay=0.1), data, 1, [Sharpness(1, **EXACT)])
+    assert data.streamed == (held == 0)
+    X = data.stream(0, 50)[0][0]
+    expected = 2 * (np.linalg.eigvalsh(X @ X.T / 50)[-1] + 0.1)
+    assert sharp(rows[-1])["hessian"] == pytest.approx(expected, rel=1e-12)
+    assert sharp(rows[-1])["batch"] > 0
+
+
 def test_exactly_these_keys_at_its_epochs(looked: Any, rows: Any) -> None:
     looked(Sharpness(2))
     assert [{f"sharpness/{k}" for k in sharp(row)} for row in rows] == [KEYS] * 3
