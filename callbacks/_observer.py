@@ -156,8 +156,9 @@ class Observer(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         subject = subject_of(trainer, pl_module)
         subject.start()
-        # A run that goes on within its first epoch is past the start.
-        if subject.completed() == 0 and trainer.global_step == 0 and self.is_due(0):
+        # A run that goes on within its first epoch has looked at the start, and is past it.
+        past = self._last_seen == 0 and trainer.global_step > 0
+        if subject.completed() == 0 and not past and self.is_due(0):
             self._look(trainer, pl_module, epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
