@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from janus_pl.deep.descent import check_curved, descended_by
+from janus_pl.deep.curvature import check_curved, descended_by
 from janus_pl.deep.epoch import Epoch
 from janus_pl.deep.held_out import HoldsOut
 from janus_pl.deep.losses import Loss

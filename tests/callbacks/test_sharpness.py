@@ -246,7 +246,7 @@ def test_a_stream_is_read_in_pieces(
     held: float, fit: Any, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("janus_pl.data.regression.HELD", held)
-    monkeypatch.setattr("janus_pl.linear.descent.SAMPLES_AT_ONCE", 16)
+    monkeypatch.setattr("janus_pl.linear.curvature.SAMPLES_AT_ONCE", 16)
     data = LinearProblem(num_train=50, dim=7, outputs=2, batch_size=5, order="online")
     fit(LinearRegressor(learning_rate=0.01, weight_decay=0.1), data, 1, [Sharpness(1, **EXACT)])
     assert data.streamed == (held == 0)

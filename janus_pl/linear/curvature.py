@@ -17,7 +17,7 @@ from janus_pl.training.ranks import Ranks
 from janus_pl.training.task import JanusTask
 
 
-class Descends(JanusTask):
+class Curved(JanusTask):
     """Linear regression whose Hessian is 2 (X X^T/N + lambda I), that of the first replica.
 
     Attributes:
