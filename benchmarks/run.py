@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks import epoch, full_batch, host, linear
+from benchmarks import epoch, full_batch, host, linear, noise_time
 
 epoch.main()
 full_batch.main()
 host.main()
 linear.main()
+noise_time.main()

@@ -10,6 +10,7 @@ from callbacks.loss_events import LossEvents
 from callbacks.margin_csv import MarginCSV
 from callbacks.margin_histogram import MarginHistogram
 from callbacks.neural_collapse import NeuralCollapse
+from callbacks.noise_time import NoiseTime
 from callbacks.progress import ProgressBar
 from callbacks.rank_bound import RankBound
 from callbacks.run_checkpoint import RunCheckpoint
@@ -26,6 +27,7 @@ __all__ = [
     "MarginCSV",
     "MarginHistogram",
     "NeuralCollapse",
+    "NoiseTime",
     "Observer",
     "ProgressBar",
     "RankBound",

@@ -49,7 +49,8 @@ class RankBound(LayerObserver):
         sqrt(sum_{i > n B m} sigma_i(p_k(T))^2) <= prod_t |a_t| ||p_k(T - n)||
 
     (arXiv 2206.05794 for plain weights; `janus_pl.theory.tail_bound`). a_t is 1 - eta wd for plain
-    weights, 1 - eta wd + (eta/||v||^2) <G, W> for weight normalization. B is the size of the
+    weights, 1 - eta wd + (eta/||v||^2) <G, W> for weight normalization; where a norm is put back
+    after the step, a_t is divided by the factor by which it had grown. B is the size of the
     minibatch, of all that a step accumulates, and m the number of positions at which a convolution
     is applied; 1 for a dense layer. The ratio is that of the left side to the
     right one and the rounding of n steps, the largest over all windows n = 1, 2, ... that leave a

@@ -18,6 +18,7 @@ from janus_pl.observables.edge import Edge, NoLimit
 from janus_pl.observables.sharpness import Eigenpair, directional_curvature, tracked_eigenvalue
 from janus_pl.run.rows import Value
 from janus_pl.training.descended import Descended, Samples, pick
+from janus_pl.training.samples import drawn
 from janus_pl.training.subject import NotOffered, Subject
 from janus_pl.training.subjects import subject_of
 
@@ -42,8 +43,8 @@ class Sharpness(Observer):
 
     The descended loss is the training loss, a mean over samples, plus the coupled weight decay:
     (wd/2) ||p||^2 for every parameter p with PyTorch's `weight_decay` wd. H is that of `samples`
-    training samples, evenly spaced in data order and the same at every look. All other limits, and
-    S, are in `janus_pl.observables.edge`. Before the first step of Adam there is no S, and so no
+    training samples, drawn by a fixed seed and the same at every look. All other limits, and S, are
+    in `janus_pl.observables.edge`. Before the first step of Adam there is no S, and so no
     ratio. An optimizer whose limit is not known has neither limit nor ratio.
 
     With `lagrange` H is taken in the trained v_k, without the sphere that they are put back on. The
@@ -116,9 +117,8 @@ class Sharpness(Observer):
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         descended = subject.descended()
         rng = np.random.default_rng((self.seed, subject.completed()))
-        taken = self._taken()
-        even = torch.from_numpy(np.arange(taken) * self._count // taken)
-        own, *minibatches = pick(descended.samples(), even, *self._draws(descended, rng))
+        of_h = torch.from_numpy(drawn(self._count, self.samples))
+        own, *minibatches = pick(descended.samples(), of_h, *self._draws(descended, rng))
         product = descended.over(*own).product
         found = {"hessian": self._largest("hessian", product, descended, rng)}
         values: dict[str, float] = {}
@@ -141,9 +141,6 @@ class Sharpness(Observer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._vectors = dict(state_dict["vectors"])
-
-    def _taken(self) -> int:
-        return min(self.samples, self._count)
 
     def _largest(
         self,
@@ -185,9 +182,9 @@ class Sharpness(Observer):
         return [torch.from_numpy(draw) for draw in draws]
 
     def _tell_cost(self, descended: Descended) -> None:
-        count, taken = self._count, self._taken()
-        drawn = self._draws(descended, np.random.default_rng(0))
-        passes = PASSES * self.products * taken + (PASSES + 1) * sum(map(len, drawn))
+        count, taken = self._count, min(self.samples, self._count)
+        draws = self._draws(descended, np.random.default_rng(0))
+        passes = PASSES * self.products * taken + (PASSES + 1) * sum(map(len, draws))
         of = f"all {count}" if taken == count else f"{taken}"
         rank_zero_info(
             f"Sharpness: a look costs up to {self.products} Hessian products over {of} samples for"

@@ -29,7 +29,8 @@ class UpdateSplit(LayerObserver):
     buffer that follows the optimizer's own recursion, over the step's own denominator; the decay
     of AdamW acts apart. The parts sum to the step (`janus_pl.observables.update`). A share is the
     norm of one part over the sum of the three norms, averaged over the epoch's steps; shares of a
-    layer add up to 1.
+    layer add up to 1. The step is the optimizer's: norms that are put back after it (`lagrange`,
+    `model.hold_norms`) are no part. With momentum, `model.schedule: growing` has no shares.
 
     Any other LightningModule is served for its weights without a parametrization. Another
     optimizer than those of `janus_pl.observables.update`, or gradient clipping, is said once.

@@ -36,6 +36,7 @@ from callbacks import (
     MarginCSV,
     MarginHistogram,
     NeuralCollapse,
+    NoiseTime,
     RankBound,
     Sharpness,
     UpdateSplit,
@@ -289,6 +290,7 @@ CASES: dict[str, Callable[[int], Result]] = {
     },
     # The record
     "looked_at": lambda w: fit(w, n=21, batch_size=8, callbacks=observers, held_out=7),
+    "noise_time": lambda w: fit(w, n=21, epochs=4, callbacks=lambda: [NoiseTime(3, 8, 9)]),
     "gd_looked_at": lambda w: fit(w, n=21, batch_size="full", micro=4, callbacks=observers),
     "tail_bound": lambda w: fit(
         w,

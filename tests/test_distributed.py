@@ -156,12 +156,13 @@ def test_the_schedule_counts_epochs_and_there_is_one_step_in_each(ranks: list[Re
         assert result["gd_cosine"]["rates"] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["looked_at", "gd_looked_at", "tail_bound"])
+@pytest.mark.parametrize("name", ["looked_at", "gd_looked_at", "tail_bound", "noise_time"])
 def test_the_rows_are_those_of_one_process(name: str, alone: Result, ranks: list[Result]) -> None:
     kinds = {
         "looked_at": "margin velocity velocity_full rank equilibrium collapse update val train",
         "gd_looked_at": "margin velocity_full equilibrium gradient_noise train",
         "tail_bound": "tail_bound",
+        "noise_time": "noise_time",
     }[name]
     assert set(kinds.split()) <= {key.split("/")[0] for key in alone[name]["rows"][-1]}
     for result in ranks:

@@ -181,6 +181,12 @@ class InMemoryBatches:
         """Yield (x, y) of at most `chunk` samples in data order, every sample once; views."""
         return _slices(self.x, self.y, chunk)
 
+    def chosen(self, index: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield (x, y) of at most `chunk` of the samples with these indices, in that order."""
+        index = index.to(self.device)
+        x = self._nchw(self._stored.index_select(0, index))
+        return _slices(x, self.y.index_select(0, index), chunk)
+
     def _nchw(self, rows: Tensor) -> Tensor:
         return rows.permute(0, 3, 1, 2) if self._images else rows
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from janus_pl.deep.curvature import check_curved, descended_by
+from janus_pl.deep.descent import Descends
 from janus_pl.deep.epoch import Epoch
-from janus_pl.deep.held_out import HoldsOut
 from janus_pl.deep.losses import Loss
 from janus_pl.deep.network import DeepReLU
-from janus_pl.deep.parametrization import Decay, Parametrization, trained_parameters
+from janus_pl.deep.parametrization import trained_parameters
 from janus_pl.deep.steps import bounded_of, shares_of, step_of
 from janus_pl.observables.margins import output_margins
 from janus_pl.observables.update import decay_of
@@ -22,20 +22,17 @@ from janus_pl.training.clock import epochs_of
 from janus_pl.training.descended import Descended
 from janus_pl.training.features import features_of, last_dense
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
-from janus_pl.training.subject import Bounded, Buffers, Features
+from janus_pl.training.samples import chosen_samples, steps_per_epoch
+from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered
 
 
-class Answers(HoldsOut):
+class Answers(Descends):
     """A task of a network in a parametrization; what callbacks ask of its weights and steps.
 
     Attributes:
         network: The network.
-        parametrization: What the network learns.
-        normalization: The parametrization's name.
         loss_name: The name of the loss.
         losses: The loss of each sample.
-        weight_decay: The paper's lambda.
-        decay: The parameters that lambda acts on.
     """
 
     keys = (
@@ -44,12 +41,8 @@ class Answers(HoldsOut):
         *("equilibrium/residual", "equilibrium/common_mode"),
     )
     network: DeepReLU
-    parametrization: Parametrization
-    normalization: str
     loss_name: str
     losses: Loss
-    weight_decay: float
-    decay: Decay
     _epoch: Epoch
 
     def layers(self) -> Sequence[str]:
@@ -94,6 +87,12 @@ class Answers(HoldsOut):
     def _losses_of(self, x: Tensor, y: Tensor) -> Tensor:
         return self.losses(self.network(x), y)
 
+    def sample(self, count: int) -> Sequence[Any]:
+        return chosen_samples(self.trainer, count)
+
+    def steps_per_unit(self) -> int:
+        return steps_per_epoch(self.trainer)
+
     def features(self) -> Features:
         return features_of(self.trainer, self, last_dense(self), self.ranks)
 
@@ -101,6 +100,11 @@ class Answers(HoldsOut):
         return self.layers()
 
     def step(self, optimizer: Optimizer, buffers: Buffers) -> dict[str, dict[str, Tensor]]:
+        if self.grows and not has_no_memory(optimizer):
+            raise NotOffered(
+                "v_k's first momentum buffer under model.schedule: growing is no part of gradient,"
+                " decay or projection"
+            )
         return step_of(self.parametrization, optimizer, buffers)
 
     def step_shares(self, optimizer: Optimizer, buffers: Buffers) -> Tensor:
@@ -122,8 +126,16 @@ class Answers(HoldsOut):
             "normalization": self.normalization,
             "weight_decay": self.weight_decay,
             "decay": self.decay,
+            "schedule": self._schedule_name(),
+            "hold_norms": self.hold_norms,
             "decays": decays_of(self.trainer.optimizers, self.parametrization.weights),
         }
+
+    def _schedule_name(self) -> str:
+        """Return the schedule's name, or the class of the scheduler that trains."""
+        if isinstance(self.schedule, str):
+            return self.schedule
+        return type(self.trainer.lr_scheduler_configs[0].scheduler).__name__
 
     @property
     def _a_weight(self) -> nn.Parameter:

@@ -19,7 +19,7 @@ from janus_pl.training.schedules import Schedule, check_end
 # Options of a network, which decide what its weights mean; then those of its training, of which a
 # checkpoint holds the result.
 NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
-TRAINING = ("loss", "init_scale", "schedule_interval")
+TRAINING = ("loss", "init_scale", "schedule_interval", "hold_norms")
 
 
 def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: int) -> None:
@@ -71,7 +71,7 @@ def check_restored(
         signs = described.get("classes") or {}
         then = {"data.classes": sorted(signs, key=lambda name: signs[name])} if signs else {}
         check_options({"data.classes": data.class_names}, then)
-        check_options(_batches(data), checkpoint.get("batches") or {})
+        check_options(batches_in(data), checkpoint.get("batches") or {})
     check_optimizers([optimizer], checkpoint)
     if not isinstance(schedule, str):
         take_schedulers([schedule(optimizer)], checkpoint)
@@ -89,7 +89,7 @@ def batches_of(loader: object) -> dict[str, Any]:
     }
 
 
-def _batches(data: ImagePair) -> dict[str, Any]:
+def batches_in(data: ImagePair) -> dict[str, Any]:
     """Return the same of a data module, whose loader is not made yet."""
     count = data.num_train_samples
     return {

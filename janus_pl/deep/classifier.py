@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn.utils import parametrize
-from torch.optim import Optimizer
 
 from janus_pl.deep.answers import Answers
-from janus_pl.deep.checks import batches_of, check_restored, check_run, fixed_options
+from janus_pl.deep.checks import batches_of
 from janus_pl.deep.epoch import Epoch, TrainingPass
 from janus_pl.deep.equilibrium import Equilibrium
 from janus_pl.deep.losses import LOSSES, PULLS
 from janus_pl.deep.network import DeepReLU
-from janus_pl.deep.normalizations import PARAMETRIZATIONS
-from janus_pl.deep.optimizers import OptimizerFactory, build_optimizer
+from janus_pl.deep.normalizations import PARAMETRIZATIONS, parametrized
+from janus_pl.deep.optimizers import OptimizerFactory
 from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError, check_name, check_number
 from janus_pl.training.clock import epochs_reached, is_last_epoch
@@ -31,13 +28,7 @@ from janus_pl.training.optimizers import is_sgd
 from janus_pl.training.precision import full_precision
 from janus_pl.training.ranks import Ranks, backward_alone
 from janus_pl.training.samples import training_samples
-from janus_pl.training.schedules import (
-    Interval,
-    Schedule,
-    build_scheduler,
-    check_schedule,
-    step_schedules,
-)
+from janus_pl.training.schedules import Interval, Schedule, step_schedules
 from janus_pl.training.subject import NotOffered
 
 
@@ -64,7 +55,9 @@ class DeepReLUClassifier(Answers):
             lambda rho^2 (Eq. 12), so rho alone gets the gradient 2 lambda rho (PyTorch's
             `weight_decay` = 2 lambda).
         schedule: The schedule: `cosine` (over the run), `constant`, `inverse_sqrt`, or a PyTorch
-            scheduler as `class_path` and `init_args`.
+            scheduler as `class_path` and `init_args`. `growing`: in place of decay on v_k a rate of
+            v_k that grows after every step, with which all V_k are those of `constant`. It is of
+            `weight_norm`, `decay: all` and SGD; rho keeps rate and decay.
         optimizer: A PyTorch optimizer as `class_path` and `init_args`, called with the parameters
             and the learning rate. It takes the momentum, but no weight decay.
         strides: The strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
@@ -79,7 +72,11 @@ class DeepReLUClassifier(Answers):
             rates a hundred times lower. `none`: plain weights.
         on_divergence: The end of a run if a loss, gradient or weight is not finite. It keeps the
             last sound weights. `stop`: an error, exit code 3. `record`: an outcome, exit code 0.
-        schedule_interval: What the schedule steps after, and a cosine runs over: `epoch` or `step`.
+        schedule_interval: What the schedule steps after, and a cosine runs over: `epoch` or `step`;
+            `growing` always steps after a step.
+        hold_norms: The factor c above 0: ||v_k|| is put back to c times its start after every step,
+            and starts there, so the effective rate of V_k is held. It is of `weight_norm`. Not set:
+            ||v_k|| goes where the steps take it.
 
     Raises:
         UsageError: A value is outside its range.
@@ -103,6 +100,7 @@ class DeepReLUClassifier(Answers):
         normalization: str = "weight_norm",
         on_divergence: OnDivergence = "stop",
         schedule_interval: Interval = "epoch",
+        hold_norms: float | None = None,
     ) -> None:
         super().__init__()
         check_number("model.learning_rate", learning_rate, above=0)
@@ -116,7 +114,7 @@ class DeepReLUClassifier(Answers):
         self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
         self.automatic_optimization = False
         self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
-        self.parametrization = PARAMETRIZATIONS[normalization](self.network)
+        self.parametrization = parametrized(self.network, normalization, hold_norms)
         self.image_size = image_size
         self.loss_name = loss
         self.losses = LOSSES[loss]
@@ -125,14 +123,15 @@ class DeepReLUClassifier(Answers):
         self.decay = decay
         self.normalization = normalization
         self.schedule = schedule
-        self.schedule_interval: Interval = schedule_interval
+        self.schedule_interval = schedule_interval
+        self.hold_norms = hold_norms
         self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
         self._equilibrium = Equilibrium(self.parametrization, loss, weight_decay, decay)
         self._epoch = Epoch()
         self._pass: TrainingPass | None = None
         self._of_row: HeldWeights | None = None  # of a row that early stopping holds back
-        check_schedule(schedule, self._build_optimizer())  # a mistake shows before the start
+        self.check_options()  # a mistake shows before the start
 
     # The contract of JanusTask
 
@@ -222,6 +221,7 @@ class DeepReLUClassifier(Answers):
         self._epoch.optimizer = optimizer
         self._epoch.move_to(self.device)
         if self.trainer.global_step == 0:
+            self._start(optimizer.optimizer)
             self._complete_row(epoch=0)
             self.row.write(self.trainer)
 
@@ -255,30 +255,7 @@ class DeepReLUClassifier(Answers):
                 self.row.back()
             self.row.write(self.trainer)
 
-    def check_run(self, trainer: Trainer, data: object = None) -> None:
-        check_run(trainer, data, self.schedule, self.image_size)
-
-    def configure_optimizers(self) -> OptimizerLRScheduler:
-        optimizer = self._build_optimizer()
-        interval = self.schedule_interval
-        scheduler = build_scheduler(self.schedule, optimizer, self.trainer, interval)
-        config: Any = {"scheduler": scheduler, "interval": interval}
-        return {"optimizer": optimizer, "lr_scheduler": config}
-
     # State
-
-    def fixed_options(self, training: bool) -> dict[str, Any]:
-        return fixed_options(self.hparams, training)
-
-    def check_restored(
-        self,
-        checkpoint: Mapping[str, Any],
-        trainer: Trainer,
-        data: object = None,
-        resumes: bool = True,
-    ) -> None:
-        super().check_restored(checkpoint, trainer, data, resumes)
-        check_restored(checkpoint, data, self._build_optimizer(), self.schedule)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if "guard" in vars(self):  # the guard is made when training starts
@@ -298,11 +275,6 @@ class DeepReLUClassifier(Answers):
         self._epoch.forwards = [tuple(forward) for forward in checkpoint["forwards"]]
 
     # Parts
-
-    def _build_optimizer(self) -> Optimizer:
-        """Build the optimizer over groups of learned parameters, each with its own weight decay."""
-        groups = self.parametrization.groups(self.weight_decay, self.decay)
-        return build_optimizer(self.make_optimizer, groups, self.learning_rate)
 
     def _own_gradients(self, x: Tensor, y: Tensor) -> list[Tensor]:
         """Return the gradients of sum_n loss_n over this process's share, by the weights."""

@@ -71,8 +71,11 @@ class Epoch:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate of the step to come."""
-        return self.optimizer.param_groups[0]["lr"]
+        """The learning rate of the step to come, of the last group: rho's, if rho is learned.
+
+        All groups have the same one, unless the rate of the v_k grows.
+        """
+        return self.optimizer.param_groups[-1]["lr"]
 
     def count_step(self) -> float:
         """Count the step to come in eta_t, and return its learning rate."""

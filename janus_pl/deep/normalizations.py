@@ -30,7 +30,7 @@ from janus_pl.deep.parametrization import (
     grad_of,
 )
 from janus_pl.deep.weight_norm import weight_norm
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, check_number
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.theory.deep import plain_decay, weight_norm_decay
 
@@ -75,7 +75,21 @@ class WeightNorm(GlobalScale):
 
     f_W = rho (prod_k g_k) f_V, where g_k is the norm of the weight at the start. Decay on v_k
     shrinks ||v_k|| and so raises the rate eta/||v_k||^2 of V_k; it moves no V_k itself.
+
+    With `hold` ||v_k|| is put back to c times its start after every step, and starts there: the
+    rate of V_k is held. What decay takes from ||v_k|| is put back, too. Buffers of momentum stay as
+    they are. Decay on v_k then does next to nothing: it makes a steady motion of V_k faster by the
+    share eta lambda/(1 - beta)^2, to first order.
+
+    Args:
+        network: The network.
+        hold: c, above 0; None leaves ||v_k|| where the steps take it.
     """
+
+    def __init__(self, network: HomogeneousNetwork, hold: float | None = None) -> None:
+        super().__init__(network)
+        self.hold = hold
+        self.after_step()
 
     def groups(self, lam: float, decay: Decay) -> Groups:
         on_vs, on_rho = _decays(lam, decay)
@@ -84,12 +98,22 @@ class WeightNorm(GlobalScale):
             {"params": [self.rho], "weight_decay": on_rho},
         ]
 
+    @torch.no_grad()
     def after_step(self) -> None:
-        """Do nothing: V_k = v_k/||v_k|| has unit norm for every v_k."""
+        """Put ||v_k|| back to c g_k, if it is held; g_k is ||v_k|| at the start."""
+        if self.hold is not None:
+            for v, g in zip(self.weights.values(), self.gains, strict=True):
+                v.mul_(self.hold * g / frobenius_norm(v))
 
     def kept(self, eta: float, weight_decay: float) -> Tensor:
-        etas = torch.full_like(self.norms(), eta)
-        return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
+        norms = self.norms()
+        etas = torch.full_like(norms, eta)
+        a = weight_norm_decay(etas, weight_decay, self.radial(), norms, momentum=0.0)
+        if self.hold is None:
+            return a
+        # The gradient is tangent, so the norm before it is put back is of a right triangle.
+        moved = torch.hypot((1 - eta * weight_decay) * norms, eta * self.velocity_norms() / norms)
+        return a * self.hold * self.factors().abs() / moved
 
 
 @final
@@ -258,6 +282,23 @@ PARAMETRIZATIONS: dict[str, Callable[[HomogeneousNetwork], Parametrization]] = {
     "lagrange": Lagrange,
     "none": Plain,
 }
+
+
+def parametrized(
+    network: HomogeneousNetwork, name: str, hold_norms: float | None = None
+) -> Parametrization:
+    """Return the parametrization of a name, of a network; its norms may be held.
+
+    Raises:
+        UsageError: The norms of another one than weight normalization are to be held, or the factor
+            is not above 0.
+    """
+    if hold_norms is None:
+        return PARAMETRIZATIONS[name](network)
+    check_number("model.hold_norms", hold_norms, above=0)
+    if name != "weight_norm":
+        raise UsageError("model.normalization", name, "weight_norm, for model.hold_norms")
+    return WeightNorm(network, hold_norms)
 
 
 def _normalize(

@@ -9,24 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from janus_pl.data.regression import LinearProblem
-from janus_pl.linear.replicas import SAMPLES_AT_ONCE, LinearTraining
+from janus_pl.linear.following import Followed
+from janus_pl.linear.replicas import SAMPLES_AT_ONCE
 from janus_pl.observables.edge import Edge
 from janus_pl.observables.sharpness import stability_threshold
 from janus_pl.training.descended import Descended
 from janus_pl.training.ranks import Ranks
-from janus_pl.training.task import JanusTask
 
 
-class Curved(JanusTask):
+class Curved(Followed):
     """Linear regression whose Hessian is 2 (X X^T/N + lambda I), that of the first replica.
 
     Attributes:
         weight: W, (R, m, d).
-        replicas: The replicas in training.
     """
 
     weight: nn.Parameter
-    replicas: LinearTraining
 
     def check_curvature(self) -> None:
         return  # the square loss has second derivatives

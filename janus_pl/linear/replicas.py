@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,11 +25,13 @@ from janus_pl.linear import (
     run_epochs_torch,
 )
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
+from janus_pl.linear.followers import Follower, parts
 from janus_pl.linear.landscape import Landscape
 from janus_pl.linear.watch import Moments
 from janus_pl.theory import decay_factor
 from janus_pl.training.restoring import check_options
 from janus_pl.training.schedules import ScheduleName, multipliers
+from janus_pl.training.subject import Take
 
 PROBES = 32  # the first inputs, whose predictions are watched
 # Steps that a watch looks at between two rows: one in 64, since a look costs as much as twenty
@@ -141,6 +144,7 @@ class LinearTraining:
         records, looks = (log_spaced(total, n) for n in (records_per_decade, looks_per_decade))
         self.plan = Plan(total, records, looks, size, stretch)
         self._images: Tensor | None = None
+        self._followers: list[Follower] = []
         self._begin()
 
     @property
@@ -165,7 +169,7 @@ class LinearTraining:
             self._begin()
         self.sound = self.weight.clone()
         m = self.multipliers(*piece)
-        lost = self._take_steps(piece, m[None] if self.in_steps else m[:, None])
+        lost = self._take_piece(piece, m)
         new = (lost >= 0) & (self.diverged < 0)
         self.diverged = torch.where(new, piece.first + lost, self.diverged)
         rates = self._tensor(m)[:, None] * self.eta
@@ -257,7 +261,44 @@ class LinearTraining:
         most = STREAM_LOOKS if self.in_steps else min(most, max(least, steps // 64))
         return Watch(self.weight, self.probes, steps, self.steps_per_unit, most)
 
-    def _take_steps(self, piece: Piece, rates: NDArray[np.float64]) -> Tensor:
+    def follow(self, count: int, due: Callable[[int], bool], take: Take) -> None:
+        """Call `take` after each of the last `count` steps before a due look, with those looks."""
+        looks = [look for look in self.plan.looks if due(look) or look == self.plan.total]
+        self._followers.append(Follower(count, looks, self.steps_per_unit, take))
+
+    def _take_piece(self, piece: Piece, rates: NDArray[np.float64]) -> Tensor:
+        """Take all steps; tell after which unit of the piece W was first not finite, or -1; (R,).
+
+        Steps that somebody follows are taken one at a time, to the same bits.
+        """
+        lost = torch.full_like(self.diverged, -1)
+        for part, followed in parts(piece, self._followers):
+            start = part.first - piece.first
+            m = rates[start : part.last - piece.first]
+            if followed:
+                found = self._take_singly(part, m)
+            else:
+                found = self._take_steps(part, m[None] if self.in_steps else m[:, None])
+            lost = torch.where((lost < 0) & (found >= 0), start + found, lost)
+        return lost
+
+    def _take_singly(self, part: Piece, rates: NDArray[np.float64]) -> Tensor:
+        """Take the followed steps one at a time, and show W after each."""
+        lost, size = torch.full_like(self.diverged, -1), self.steps_per_unit
+        for number, unit in enumerate(range(*part)):
+            start = min(follower.first_in(unit) for follower in self._followers)
+            for first, last in pairwise(sorted({0, *range(start, size + 1)})):
+                m = rates[number : number + 1, None]
+                found = self._take_steps(Piece(unit, unit + 1), m, slice(first, last))
+                lost = torch.where((lost < 0) & (found >= 0), number, lost)
+                for follower in self._followers:
+                    follower.show(unit * size + last)
+        return lost
+
+    def _take_steps(
+        self, piece: Piece, rates: NDArray[np.float64], steps: slice | None = None
+    ) -> Tensor:
+        """Take all steps of a piece, or some of its only unit."""
         data, batch = self.data, self.data.batch_size
         x, y, order = self._x, self._y, None
         if self.in_steps:
@@ -269,6 +310,10 @@ class LinearTraining:
             batch = "full"
         elif (orders := data.orders(*piece)) is not None:
             order = orders[self._replica]
+        if steps is not None and self.steps_per_unit > 1 and batch != "full":
+            every = np.arange(data.num_train)[None, None] if order is None else order
+            order = every[:, :, steps.start * batch : steps.stop * batch]
+            batch = min(batch, order.shape[2])  # a last minibatch may be smaller
         convention = self.decay_convention
         if self.compiled:
             w, rows, targets = (a.numpy() for a in (self.weight, x, y))

@@ -54,6 +54,8 @@ def _network(
         loss=model.get("loss"),
         normalization=model.get("normalization"),
         decay=model.get("decay"),
+        hold_norms=model.get("hold_norms"),
+        schedule=schedule if isinstance(schedule := model.get("schedule"), str) else None,
         **_shared(seed, model, data),
     )
 
@@ -106,8 +108,10 @@ def _sound(found: Description) -> Description:
         and isinstance(found.whole, bool)
         and all(isinstance(text, str) for text in (found.task, found.optimizer, *found.layers))
         and all(
-            isinstance(text, str | None) for text in (found.loss, found.normalization, found.decay)
+            isinstance(text, str | None)
+            for text in (found.loss, found.normalization, found.decay, found.schedule)
         )
+        and (found.hold_norms is None or is_number(found.hold_norms))
         and all(isinstance(size, int | None) for size in (found.num_train, found.batch_size))
         and all(isinstance(seed, int | None) for seed in (found.seed, found.data_seed))
         and (decay is None or all(map(is_number, decay if isinstance(decay, list) else [decay])))

@@ -30,6 +30,8 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
 }
 # Options of ours that change no number: what a run does if it diverges, and how much memory it has.
 NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
+# Options of ours that the description knows better: old records lack them.
+DESCRIBED = ("model.hold_norms",)
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -92,8 +94,8 @@ def setup(run: Run, *varied: Varied) -> str:
     """Return all that changes the numbers, except what is varied; equal if comparable.
 
     These are the options as configured, and measured facts that need not be options: the optimizer,
-    the batch size and, of somebody else's module, how its weights decay. An option of somebody
-    else's class is kept even if its name is that of a varied one of ours.
+    the batch size, the controls and, of somebody else's module, how its weights decay. An option of
+    somebody else's class is kept even if its name is that of a varied one of ours.
 
     The data and their place are not a part of it: see `by_data`.
     """
@@ -101,7 +103,7 @@ def setup(run: Run, *varied: Varied) -> str:
     kept = {
         key: value
         for key, value in run.options.items()
-        if not ((key in left_out or key in NO_NUMBER) and _is_of_ours(run, key))
+        if not (key in {*left_out, *NO_NUMBER, *DESCRIBED} and _is_of_ours(run, key))
         and not is_place(key, value)
         and (not key.startswith("trainer.") or key in TRAINER)
     }
@@ -118,7 +120,7 @@ def _is_of_ours(run: Run, option: str) -> bool:
 
 def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
     seen = run.description
-    facts: dict[str, Any] = {"optimizer": seen.optimizer}
+    facts: dict[str, Any] = {"optimizer": seen.optimizer, **seen.controls}
     if "batch" not in varied:
         facts["batch"] = "whole" if seen.whole else seen.batch_size
     if seen.kind == "module":

@@ -42,6 +42,9 @@ class Description:
         normalization: The parametrization, by its name; None if there is none.
         weight_decay: The paper's lambda, or a list of them (replicas); None for a `module`.
         decay: The parameters that lambda acts on, `all` or `rho`; None for a `module`.
+        schedule: The learning-rate schedule of a `network`: its name, or the scheduler's class.
+        hold_norms: The factor of the norms ||v_k|| that are put back after every step; None if none
+            are.
         optimizer: The class of the optimizer, such as `SGD` or `AdamW`; several are joined by `+`.
         momentum: The momentum of SGD or RMSprop, or the first beta of Adam's family; None if the
             optimizer has none by these names.
@@ -76,6 +79,8 @@ class Description:
     normalization: str | None = None
     weight_decay: float | list[float] | None = None
     decay: str | None = None
+    schedule: str | None = None
+    hold_norms: float | None = None
     momentum: float | None = None
     decays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     num_train: int | None = None
@@ -102,6 +107,16 @@ class Description:
         if self.optimizer == "SGD":
             return "GD" if self.whole else "SGD"
         return f"{FULL_BATCH} {self.optimizer}" if self.whole else self.optimizer
+
+    @property
+    def controls(self) -> dict[str, Any]:
+        """The controls that tell a run from an ordinary one of its weight decay, by option.
+
+        >>> Description("a.B", "network", "none", "SGD", True, (), schedule="growing").controls
+        {'schedule': 'growing'}
+        """
+        grows = {"schedule": self.schedule} if self.schedule == "growing" else {}
+        return grows if self.hold_norms is None else {**grows, "hold_norms": self.hold_norms}
 
     @property
     def pool(self) -> str | None:

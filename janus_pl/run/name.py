@@ -35,11 +35,12 @@ def run_name(description: Description) -> str:
     if description.kind == "network":
         found = {key: getattr(description, key) for key in USUAL}
         parts += [f"{found[key]}" for key in USUAL if found[key] not in (None, USUAL[key])]
+        parts += _controls(description)
     return "-".join(part for part in [*parts, *_seeds(description)] if part)
 
 
 def run_tags(description: Description) -> list[str]:
-    """Return the tags: `linear` if it is, the dynamics, the loss, the normalization of weights.
+    """Return the tags: `linear` if it is, the dynamics, the loss, the normalization, the controls.
 
     >>> run_tags(Description("a.Mine", "module", "raw", "AdamW", True, ()))
     ['full-batch AdamW']
@@ -47,7 +48,15 @@ def run_tags(description: Description) -> list[str]:
     if description.kind == "linear":
         return ["linear", description.dynamics]
     options = (description.loss, description.normalization)
-    return [description.dynamics, *(given for given in options if given is not None)]
+    known = [given for given in options if given is not None]
+    return [description.dynamics, *known, *_controls(description)]
+
+
+def _controls(description: Description) -> list[str]:
+    """Return a word for each control that is on, such as `growing` or `hold0.5`."""
+    held = description.controls.get("hold_norms")
+    grows = ["growing"] if "schedule" in description.controls else []
+    return [*grows, *([] if held is None else [f"hold{_shown(held)}"])]
 
 
 def _decay(description: Description) -> list[str]:

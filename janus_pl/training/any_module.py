@@ -22,7 +22,7 @@ from janus_pl.training.features import features_of
 from janus_pl.training.optimizers import decays_of, learning_rate_of
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.row import Row
-from janus_pl.training.samples import training_samples
+from janus_pl.training.samples import chosen_samples, steps_per_epoch, training_samples
 from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered, Subject
 from janus_pl.training.weights import Weight, evaluating, in_order, weights_of
 
@@ -128,6 +128,17 @@ class AnyModule(Subject):
         self._check_passes()
         outputs, y = self._outputs(training_samples(self.trainer))
         return _margins(outputs, y)
+
+    def sample(self, count: int) -> Sequence[Any]:
+        self._check_passes()
+        return chosen_samples(self.trainer, count)
+
+    @torch.no_grad()
+    def margins_of(self, batch: Sequence[Any]) -> Tensor:
+        return _margins(*self._outputs([batch]))
+
+    def steps_per_unit(self) -> int:
+        return steps_per_epoch(self.trainer)
 
     def features(self) -> Features:
         owners = [weight.owner for weight in self._weights.values()]

@@ -25,6 +25,14 @@ def epochs_reached(trainer: Trainer) -> float:
     return epochs
 
 
+def steps_of(trainer: Trainer) -> int | None:
+    """Return the optimizer steps in an epoch; None for a stream without an end."""
+    batches = trainer.num_training_batches
+    if not math.isfinite(batches):
+        return None
+    return math.ceil(batches / trainer.accumulate_grad_batches)
+
+
 def is_last_epoch(trainer: Trainer) -> bool:
     """Tell whether the epoch that just ended is the last one, as far as can be known now."""
     epochs, steps = trainer.max_epochs or -1, trainer.max_steps

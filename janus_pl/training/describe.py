@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.observables.update import momentum_of
 from janus_pl.run.description import Description, seed_in_force, task_of
+from janus_pl.training.clock import steps_of
 from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
 from janus_pl.version import __version__
@@ -60,12 +60,12 @@ def _of_loader(trainer: Trainer) -> dict[str, Any]:
         return {
             "num_train": loader.num_samples,
             "batch_size": loader.batch_size,
-            "steps_per_epoch": _steps(trainer, trainer.num_training_batches),
+            "steps_per_epoch": steps_of(trainer),
             "whole": loader.whole,
             "data_seed": loader.seed,
         }
     batches = trainer.num_training_batches
-    steps = _steps(trainer, batches)
+    steps = steps_of(trainer)
     if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
         return {"whole": False, "steps_per_epoch": steps}
     count, size = len(loader.dataset), loader.batch_size  # type: ignore[arg-type]
@@ -78,13 +78,6 @@ def _of_loader(trainer: Trainer) -> dict[str, Any]:
         "steps_per_epoch": steps,
         "whole": steps == 1 and (of_step or 0) >= count and even and not replacement,
     }
-
-
-def _steps(trainer: Trainer, batches: float) -> int | None:
-    """Return the optimizer steps in an epoch; None for a stream without an end."""
-    if not math.isfinite(batches):
-        return None
-    return math.ceil(batches / trainer.accumulate_grad_batches)
 
 
 def _classes(trainer: Trainer) -> Mapping[str, int] | None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import numpy as np
+import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
-from torch.utils.data import DataLoader, IterableDataset
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from janus_pl.data.loader import InMemoryBatches
+from janus_pl.training.clock import steps_of
 from janus_pl.training.lightning import batch_on_device
-from janus_pl.training.subject import Subject
+from janus_pl.training.subject import NotOffered, Subject
 
 EVALUATION_CHUNK = 500
 
@@ -31,11 +35,64 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
     """
     loader: Any = trainer.train_dataloader
     if isinstance(loader, InMemoryBatches):
-        for pair in loader.in_order(chunk):
-            yield trainer.precision_plugin.convert_input(pair)
+        yield from _converted(trainer, loader.in_order(chunk))
         return
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         loader = DataLoader(loader.dataset, batch_size=chunk, collate_fn=loader.collate_fn)
+    yield from _as_in_a_step(trainer, loader)
+
+
+def chosen_samples(trainer: Trainer, count: int) -> list[Any]:
+    """Return batches of at most `count` samples of the training set, as `training_samples` does.
+
+    They are drawn without replacement by a fixed seed, so they depend on N and `count` alone.
+
+    Args:
+        trainer: The trainer of the run.
+        count: The most samples; if there are no more, it is all of them.
+
+    Raises:
+        NotOffered: The loader has no samples with indices.
+    """
+    loader: Any = trainer.train_dataloader
+    if isinstance(loader, InMemoryBatches):
+        index = torch.from_numpy(drawn(loader.num_samples, count))
+        return [*_converted(trainer, loader.chosen(index, EVALUATION_CHUNK))]
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        raise NotOffered("its samples cannot be chosen, for its loader has no indices of them")
+    taken = drawn(len(loader.dataset), count).tolist()  # type: ignore[arg-type]
+    some: Subset[Any] = Subset(loader.dataset, taken)
+    few = DataLoader(some, batch_size=EVALUATION_CHUNK, collate_fn=loader.collate_fn)
+    return [*_as_in_a_step(trainer, few)]
+
+
+def steps_per_epoch(trainer: Trainer) -> int:
+    """Return the optimizer steps in an epoch.
+
+    Raises:
+        NotOffered: It is a stream.
+    """
+    if (steps := steps_of(trainer)) is None:
+        raise NotOffered("its epochs have no known number of steps")
+    return steps
+
+
+def drawn(total: int, count: int) -> NDArray[np.int64]:
+    """Return at most `count` of the indices 0 to `total` - 1, ascending, drawn by a fixed seed.
+
+    >>> drawn(3, 5).tolist()
+    [0, 1, 2]
+    """
+    return np.sort(np.random.default_rng(0).choice(total, min(count, total), replace=False))
+
+
+def _converted(trainer: Trainer, pairs: Iterable[Any]) -> Iterator[Any]:
+    for pair in pairs:
+        yield trainer.precision_plugin.convert_input(pair)
+
+
+def _as_in_a_step(trainer: Trainer, loader: Iterable[Any]) -> Iterator[Any]:
+    """Yield a loader's batches as a training step gets them; random generators are put back."""
     module = trainer.lightning_module
     with _generators_kept():
         for batch in loader:

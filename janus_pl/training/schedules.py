@@ -20,7 +20,8 @@ from janus_pl.errors import UsageError
 
 ScheduleName = Literal["cosine", "constant", "inverse_sqrt"]
 ScheduleFactory = Callable[[Optimizer], LRScheduler]
-Schedule = ScheduleName | ScheduleFactory
+# `growing` is of a network alone (`janus_pl.deep.growing`).
+Schedule = ScheduleName | Literal["growing"] | ScheduleFactory
 Interval = Literal["epoch", "step"]
 
 
@@ -99,6 +100,7 @@ def build_scheduler(
     """Build the scheduler of a config for the length of this trainer's run."""
     if not isinstance(schedule, str):
         return schedule(optimizer)
+    assert schedule != "growing", "it is built where the weights are known"
     length = planned(trainer, interval) if schedule == "cosine" else 1
     return LambdaLR(optimizer, multiplier(schedule, length))
 
@@ -128,13 +130,14 @@ def check_schedule(schedule: Schedule, optimizer: Optimizer) -> None:
 
 
 def check_end(schedule: Schedule, trainer: Trainer) -> None:
-    """Refuse a cosine if the length of the run is not known.
+    """Refuse a cosine and a growing rate if the length of the run is not known.
 
     Raises:
         UsageError: Neither epochs nor steps are limited.
     """
-    if schedule == "cosine" and trainer.max_epochs == -1 and trainer.max_steps == -1:
-        allowed = "a number of epochs or of trainer.max_steps, for schedule: cosine"
+    ends = schedule in ("cosine", "growing")
+    if ends and trainer.max_epochs == -1 and trainer.max_steps == -1:
+        allowed = f"a number of epochs or of trainer.max_steps, for schedule: {schedule}"
         raise UsageError("trainer.max_epochs", -1, allowed)
 
 

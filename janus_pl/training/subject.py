@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ from janus_pl.run.rows import Value
 from janus_pl.training.descended import Descended
 from janus_pl.training.row import Row
 
+Take = Callable[[Sequence[int]], None]
 Buffers = dict[str, dict[str, Tensor]]
 """By layer, what a callback keeps between two calls of `Subject.step`."""
 
@@ -171,6 +172,32 @@ class Subject(ABC):
         They are in data order, if it is known. Samples without one (y = 0) are left out.
         """
         raise NotOffered("it has no margins")
+
+    def sample(self, count: int) -> Sequence[Any]:
+        """Return batches (x, y) of a fixed sample of the training set, for `margins_of`.
+
+        It has the samples that have a margin, at most `count` of them, and depends on N and `count`
+        alone.
+        """
+        raise NotOffered("its training samples cannot be chosen")
+
+    def margins_of(self, batch: Sequence[Any]) -> Tensor:
+        """Return the margins of a batch (x, y) at these weights, in the unit of `margin`; (B,)."""
+        raise NotOffered("it has no margins")
+
+    def steps_per_unit(self) -> int:
+        """Return the optimizer steps in a unit of `completed`."""
+        raise NotOffered("its epochs have no known number of steps")
+
+    def follow(self, count: int, due: Callable[[int], bool], take: Take) -> bool:
+        """Follow steps that the trainer does not see; False if it sees each of them.
+
+        Args:
+            count: The number of steps before a look that are followed, the look's own one included.
+            due: Tells whether a look is due, by the value of `completed`; the last look always is.
+            take: Called after each followed step, with the looks that it is followed for.
+        """
+        return False
 
     def features(self) -> Features:
         """Return the inputs of the last dense layer over the training set."""

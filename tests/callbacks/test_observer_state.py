@@ -24,6 +24,7 @@ from callbacks import (
     MarginCSV,
     MarginHistogram,
     NeuralCollapse,
+    NoiseTime,
     Observer,
     ProgressBar,
     RankBound,
@@ -35,6 +36,7 @@ from callbacks.rank_bound import Step
 from janus_pl import LinearRegressor
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
+from janus_pl.observables.time_noise import Window
 from janus_pl.run.rows import plain_row
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.task import JanusTask
@@ -208,6 +210,7 @@ def test_two_of_a_kind_with_other_options_have_states_of_their_own() -> None:
         (UpdateSplit(1), UpdateSplit(2)),
         (Sharpness(1), Sharpness(1, samples=9), Sharpness(1, tolerance=0.5)),
         (NeuralCollapse(1), NeuralCollapse(2)),
+        (NoiseTime(9), NoiseTime(8), NoiseTime(9, window=9), NoiseTime(9, samples=9)),
         (EquilibriumResidual(1), EquilibriumResidual(2)),
     ]
     for several in kinds:
@@ -248,12 +251,18 @@ def lived() -> list[tuple[Observer, Observer]]:
         (bound, RankBound(2, 3)),
         (rank, LayerRank(5)),
     ]
+    noise = NoiseTime(9)
+    noise._windows = {9: {"": Window(), "a": Window()}}
+    for window in noise._windows[9].values():
+        window.add(torch.ones(2, 3))
+        window.add(torch.zeros(2, 3))
+    pairs.append((noise, NoiseTime(9)))
     for number, (callback, _) in enumerate(pairs):
         callback._last_seen = 7 + number
     return pairs
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_a_state_is_whole_plain_and_loads_into_another(which: int, tmp_path: Path) -> None:
     before, after = lived()[which]
     torch.save(before.state_dict(), tmp_path / "state")
@@ -275,7 +284,7 @@ def test_a_state_is_whole_plain_and_loads_into_another(which: int, tmp_path: Pat
         assert after._broken == "why"
 
 
-@pytest.mark.parametrize("which", range(4))
+@pytest.mark.parametrize("which", range(5))
 def test_a_setup_forgets_an_earlier_fit(which: int) -> None:
     callback, fresh = lived()[which]
     assert repr(callback.state_dict()) != repr(fresh.state_dict())

@@ -146,10 +146,10 @@ def test_every_number_is_that_of_dense_hessians(
     assert found["batch"] == pytest.approx(np.mean(quotients), rel=1e-9)
 
 
-def test_the_samples_are_evenly_spaced(looked: Any) -> None:
+def test_the_samples_are_drawn_by_a_fixed_seed(looked: Any) -> None:
     task, loader, found = looked(Sharpness(2, samples=6, batches=0, **EXACT))
     dense = Dense(task, "all")
-    chosen = [0, 3, 6, 10, 13, 16]
+    chosen = np.random.default_rng(0).choice(N, 6, replace=False)
     expected = float(torch.linalg.eigvalsh(dense.hessian(loader.x[chosen], loader.y[chosen]))[-1])
     assert found["hessian"] == pytest.approx(expected, rel=1e-8)
     assert "batch" not in found
@@ -207,6 +207,24 @@ def test_of_adaptive_optimizers_the_preconditioned_one(name: str, looked: Any, r
     first = sharp(rows[0])  # before the first step there is no average
     assert {"hessian", "limit"} <= first.keys()
     assert not {"ratio", "preconditioned"} & first.keys()
+
+
+def test_groups_with_unequal_rates_are_scaled(looked: Any) -> None:
+    look = Sharpness(2, batches=0, **EXACT)
+    task, loader, found = looked(look, schedule="growing", learning_rate=0.008)
+    (optimizer,) = task.trainer.optimizers
+    on_vs, on_rho = (group["lr"] for group in optimizer.param_groups)
+    assert on_vs > 1.01 * on_rho
+    dense = Dense(task, "all")
+    dense.decay[:-1] = 0.0  # the growing rate stands in for it
+    S = torch.ones_like(dense.at)
+    S[-1] = (on_rho / on_vs) ** 0.5
+    H = dense.hessian(loader.x, loader.y)
+    expected = float(torch.linalg.eigvalsh(S[:, None] * H * S)[-1])
+    assert found["preconditioned"] == pytest.approx(expected, rel=1e-8)
+    assert found["hessian"] == pytest.approx(float(torch.linalg.eigvalsh(H)[-1]), rel=1e-8)
+    assert found["limit"] == pytest.approx(3.8 / on_vs, rel=1e-12)
+    assert found["ratio"] == pytest.approx(expected * on_vs / 3.8, rel=1e-8)
 
 
 @pytest.mark.parametrize(("outputs", "batch"), [(1, 2), (3, "full")])

@@ -50,6 +50,9 @@ WHOLE: dict[str, Any] = {"whole": True, "batch_size": 1000}
         ({"loss": "logistic"}, "sgd-B128-lam0.001-logistic-seed0"),
         ({"normalization": "lagrange"}, "sgd-B128-lam0.001-lagrange-seed0"),
         ({"decay": "rho"}, "sgd-B128-lam0.001-rho-seed0"),
+        ({"schedule": "constant"}, "sgd-B128-lam0.001-seed0"),
+        ({"schedule": "growing"}, "sgd-B128-lam0.001-growing-seed0"),
+        ({"hold_norms": 0.5}, "sgd-B128-lam0.001-hold0.5-seed0"),
         (
             {"loss": "exponential", "normalization": "none", "decay": "rho"},
             "sgd-B128-lam0.001-exponential-none-rho-seed0",

@@ -24,6 +24,7 @@ FIT = [
     *("--model.channels", "[2,3,4,4]", "--trainer.max_epochs", "4", "--trainer.limit_val_batches"),
     *("0", "--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"),
     "--trainer.callbacks=callbacks.RunCheckpoint",
+    *("--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"),
 ]
 LAST = ["--ckpt_path", "last"]
 

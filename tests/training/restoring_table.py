@@ -90,7 +90,9 @@ MODEL = [
     Row("model.schedule", "constant", rates, [0.03] * 2),
     Row("model.schedule", "inverse_sqrt", rates, [0.03 / 2**0.5] * 2),
     Row("model.schedule", "torch.optim.lr_scheduler.ConstantLR", rates, [0.01] * 2),
+    Row("model.schedule", "growing"),
     Row("model.schedule_interval", "step"),
+    Row("model.hold_norms", "0.5"),
     Row("model.optimizer", "torch.optim.Adam"),
     Row("model.strides", "[2, 1, 2, 2]"),
     Row("model.channels", "[2, 3, 4, 5]"),
@@ -151,6 +153,15 @@ STEPS = [
 ANNEALING = [
     Row(f"{SCHEDULE}T_max", "2", rates, [0.015] * 2),
     Row(f"{SCHEDULE}eta_min", "0.01", rates, [0.01 + 0.02 * (1 + 0.5**0.5) / 2] * 2),
+]
+# What decides alpha stays.
+GROWING = [
+    Row("model.learning_rate", "0.01"),
+    Row("model.weight_decay", "0.001"),
+    Row("model.schedule", "constant"),
+    Row(f"{OPTIMIZER}momentum", "0.5", says="model.optimizer.momentum"),
+    Row(f"{OPTIMIZER}nesterov", "true", says="model.optimizer.nesterov"),
+    Row("data.batch_size", "50", of_loader("batch_size"), 50),
 ]
 RECORDS = [1, 2, 3, 4, 6, 8, 9, 10]  # the looks, and where the last tenths begin
 LINEAR = [

@@ -25,9 +25,11 @@ from callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,
+    LayerRotation,
     LayerVelocity,
     MarginHistogram,
     NeuralCollapse,
+    NoiseTime,
     RankBound,
     Sharpness,
     UpdateSplit,
@@ -92,6 +94,7 @@ def observers() -> list[Callback]:
         EquilibriumResidual(3),
         NeuralCollapse(2),
         Sharpness(2, samples=6, batches=2, products=30),
+        NoiseTime(9, window=8),  # over the last eight steps
     ]
 
 
@@ -127,6 +130,11 @@ CASES = {
     "a schedule that asks for the run's length": Case(
         task={"schedule": lambda optimizer: OneCycleLR(optimizer, 0.05, total_steps=EPOCHS)}
     ),
+    "growing": Case(lambda: [*observers(), LayerRotation(1)], task={"schedule": "growing"}),
+    "growing without momentum": Case(
+        observers, task={"schedule": "growing", "optimizer": plain_sgd, "weight_decay": 0.3}
+    ),
+    "held norms": Case(lambda: [*observers(), LayerRotation(1)], task={"hold_norms": 0.7}),
     "with replacement": Case(observers, loader={"order": "with_replacement"}),
     "Adam": Case(task={"optimizer": torch.optim.Adam, "learning_rate": 0.001}),
     "tail bound": Case(

@@ -101,6 +101,8 @@ CASES: dict[str, dict[str, Any]] = {
         "epochs": 9,
     },
     "one rank's sample is not finite": {"spoil": 4},
+    "growing": {"schedule": "growing", "weight_decay": 0.3},
+    "held norms": {"hold_norms": 0.5, "weight_decay": 0.3},
     "multipliers": {"normalization": "lagrange", "loss": "logistic"},
 }
 

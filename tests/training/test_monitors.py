@@ -22,6 +22,7 @@ from callbacks import (
     LayerVelocity,
     MarginHistogram,
     NeuralCollapse,
+    NoiseTime,
     RankBound,
     RunCheckpoint,
     Sharpness,
@@ -210,7 +211,7 @@ def test_a_time_at_which_the_number_is_not_there_is_refused(
 def all_looks() -> list[Any]:
     looks = [LayerRank(1), MarginHistogram(1), LayerVelocity(1, 1), EquilibriumResidual(1)]
     looks += [UpdateSplit(1), GradientNoise(1, batch_size=2, batches=2), NeuralCollapse(1)]
-    return [*looks, Sharpness(1, products=9)]
+    return [*looks, NoiseTime(3, window=8), Sharpness(1, products=9)]
 
 
 @pytest.mark.parametrize("normalization", ["weight_norm", "per_layer", "lagrange", "none"])
@@ -222,7 +223,7 @@ def test_every_key_of_a_deep_row_is_known_before(
     if normalization == "weight_norm":
         task = small_task(optimizer=torch.optim.SGD, weight_decay=0.3)
     loader = small_loader()
-    trainer = fit(task, loader, 2, [*all_looks(), bound], val_loader=loader)
+    trainer = fit(task, loader, 3, [*all_looks(), bound], val_loader=loader)
     assert unknown(trainer, task, rows) == []
     assert len(rows[-1]) > 60
 
@@ -231,7 +232,7 @@ def test_every_key_of_a_deep_row_is_known_before(
 def test_every_key_of_a_linear_row_is_known_before(decays: Any, fit: Any, rows: Any) -> None:
     task = LinearRegressor(learning_rate=0.03, weight_decay=decays)
     data = LinearProblem(num_train=8, dim=9, outputs=9, batch_size=2)
-    looks = [LayerRank(1), MarginHistogram(1), LayerVelocity(1, 1)]
+    looks = [LayerRank(1), MarginHistogram(1), LayerVelocity(1, 1), NoiseTime(10, window=9)]
     trainer = fit(task, data, 50, looks)
     assert unknown(trainer, task, rows) == []
     assert len(rows[-1]) > 30

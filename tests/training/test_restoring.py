@@ -23,6 +23,7 @@ LOOKS = '[{"class_path": "callbacks.MarginHistogram"}, '
 LOOKS += '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}]'
 FIT = [
     *("fit", "--config=quickstart.yaml", "--data.num_train=100", "--trainer.max_epochs=2"),
+    *("--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"),
     *("--model.channels=[2,3,4,4]", "--model.hidden=8", "--trainer.check_val_every_n_epoch=9"),
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
     f"--trainer.callbacks={LOOKS}",

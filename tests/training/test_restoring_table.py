@@ -35,6 +35,7 @@ COMMON = [
 TINY = ["--model.channels=[2,3,4,4]", "--model.hidden=8", "--trainer.max_epochs=2"]
 NETWORK = [*TINY, "--trainer.check_val_every_n_epoch=9", "--model.optimizer.init_args.fused=false"]
 DIGITS = ["fit", "--config=quickstart.yaml", *NETWORK, "--data.num_train=100", *COMMON]
+DIGITS += ["--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"]
 IMAGES = ["fit", "--data=janus_pl.data.ImageFolderPair", "--data.root=images", *NETWORK, *COMMON]
 IMAGES += ["--data.image_size=16", "--model.image_size=16", "--data.batch_size=4"]
 LINE = ["fit", "--config=linear/a2.yaml", "--trainer.max_epochs=10", *COMMON]
@@ -50,6 +51,7 @@ RUNS: dict[str, tuple[list[str], list[Row]]] = {
     "Adam": ([*DIGITS, "--model.optimizer=torch.optim.Adam"], table.ADAM),
     "StepLR": ([*DIGITS, *STEPS], table.STEPS),
     "CosineAnnealingLR": ([*DIGITS, *ANNEALING], table.ANNEALING),
+    "growing": ([*DIGITS, "--model.schedule=growing"], table.GROWING),
     "folder": (IMAGES, table.FOLDER),
     "linear": (LINE, [*table.LINEAR, *table.PROBLEM]),
     "GD": ([*LINE, "--data.batch_size=full"], table.GD),

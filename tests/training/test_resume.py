@@ -20,6 +20,7 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summa
 CLASSIFIER = [
     *("fit", "--config", "quickstart.yaml", *QUIET, "--data.num_train", "100"),
     *("--model.hidden", "8", "--model.channels", "[2,3,4,4]", "--trainer.max_epochs", "7"),
+    *("--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"),
     "--trainer.check_val_every_n_epoch=2",
     "--trainer.callbacks=["
     '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'

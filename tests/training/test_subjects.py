@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from callbacks._observer import Observer
 from janus_pl import LinearRegressor
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
+from janus_pl.training.samples import drawn
 from janus_pl.training.subject import NotOffered, Subject
 from janus_pl.training.subjects import prepare, subject_of
 
@@ -259,6 +261,24 @@ def test_there_is_one_margin_a_sample_of_the_kind_that_is_said(name: str, fit_su
     assert asks.asked >= EPOCHS
 
 
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_margins_of_a_sample_are_some_of_all_and_the_sample_is_fixed(
+    name: str, fit_subject: Any
+) -> None:
+    def check(subject: Subject, optimizer: Any) -> None:
+        every, (some,) = subject.margins(), subject.sample(5)
+        taken = drawn(SAMPLES[name], 5)
+        assert len(taken) == len(set(taken.tolist())) == 5
+        assert torch.allclose(subject.margins_of(some), every[taken], rtol=1e-10, atol=0)
+        assert all(torch.equal(a, b) for a, b in zip(some, *subject.sample(5), strict=True))
+        whole = torch.cat([subject.margins_of(batch) for batch in subject.sample(999)])
+        assert torch.allclose(whole, every, rtol=1e-10, atol=0)
+
+    asks = AskAtTheEnd(check)
+    fit_subject(name, [asks])
+    assert asks.asked >= EPOCHS
+
+
 QUESTIONS: dict[str, Callable[[Subject, Any], object]] = {
     "full_velocity_norms": lambda subject, _: subject.full_velocity_norms(),
     "velocities_of": lambda subject, _: subject.velocities_of(_batch_of(subject)),
@@ -268,6 +288,9 @@ QUESTIONS: dict[str, Callable[[Subject, Any], object]] = {
     "check_curvature": lambda subject, _: subject.check_curvature(),
     "descended": lambda subject, _: subject.descended(),
     "margins": lambda subject, _: subject.margins(),
+    "sample": lambda subject, _: subject.sample(5),
+    "margins_of": lambda subject, _: subject.margins_of(_batch_of(subject)),
+    "steps_per_unit": lambda subject, _: subject.steps_per_unit(),
     "features": lambda subject, _: subject.features(),
     "equilibrium": lambda subject, _: subject.equilibrium(),
     "split_layers": lambda subject, _: subject.split_layers(),
@@ -278,7 +301,13 @@ QUESTIONS: dict[str, Callable[[Subject, Any], object]] = {
 
 
 def _batch_of(subject: Any) -> Any:
+    if isinstance(subject, LinearRegressor):
+        return subject.sample(5)[0]
     return next(iter(subject.trainer.train_dataloader))
+
+
+def _asked_of_nothing(question: str, subject: Any, _: Any) -> object:
+    return getattr(subject, question)(())
 
 
 class Question(Observer):
@@ -334,13 +363,13 @@ def test_the_questions_here_are_all_that_a_subject_may_leave_open() -> None:
     subject = Silent()
     open_ones = set()
     for question, asks in QUESTIONS.items():
-        if question == "velocities_of":
-            asks = lambda subject, _: subject.velocities_of(())  # noqa: E731
+        if question in ("velocities_of", "margins_of"):
+            asks = partial(_asked_of_nothing, question)
         with pytest.raises(NotOffered):
             asks(subject, None)
         open_ones.add(question)
     public = {name for name in vars(Subject) if not name.startswith("_")}
     answered = {"start", "layers", "skipped", "directions", "velocities", "velocity_norms"}
-    answered |= {"completed", "put", "facts", "step_shares", "minibatch"}
+    answered |= {"completed", "put", "facts", "step_shares", "minibatch", "follow"}
     plain = {"margin", "shares_samples", "without_margin", "planned", "keys"}
     assert public - answered - plain == open_ones

@@ -108,6 +108,7 @@ SAME: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"source": "a.csv"}, {"source": "/b/a.csv"}),
     ({"micro_batch_size": None}, {"micro_batch_size": 50}),
     ({"model": {"on_divergence": "stop"}}, {"model": {"on_divergence": "record"}}),
+    ({}, {"model": {"hold_norms": None}}),  # of a record from before, and of now
 ]
 
 
@@ -131,6 +132,25 @@ OTHER: list[tuple[dict[str, Any], dict[str, Any]]] = [
 @pytest.mark.parametrize(("one", "other"), OTHER)
 def test_options_that_change_numbers_still_do(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert len(families([on(deep_run(), A, **one), on(deep_run(0.1), A, **other)], "lambda")) == 2
+
+
+def described(run: Run, **facts: Any) -> Run:
+    """The run with other facts in its description, as a script's record has them."""
+    plain = replace(run.description, **facts).to_plain()
+    return replace(run, config={**run.config, "description": plain})
+
+
+CONTROLS: list[dict[str, Any]] = [{"schedule": "growing"}, {"hold_norms": 1.0}, {"hold_norms": 0.5}]
+
+
+def test_a_control_is_no_run_of_its_weight_decay() -> None:
+    """A script's options do not name the schedule."""
+    usual, other = deep_run(), described(deep_run(0.1), schedule="constant")
+    assert len(families([usual, other], "lambda")) == 1
+    controls = [described(deep_run(0.1), **facts) for facts in CONTROLS]
+    assert len(families([usual, other, *controls], "lambda")) == 1 + len(CONTROLS)
+    again = [described(deep_run(0.2), **facts) for facts in CONTROLS]
+    assert len(families([*again, *controls], "lambda")) == len(CONTROLS)
 
 
 def test_the_path_of_unknown_data_still_tells() -> None:

@@ -68,11 +68,17 @@ def _given() -> list[Column]:
         Column("λ", "weight decay", lambda_of),
         Column("loss", "loss function", lambda run: run.description.loss),
         Column("normalization", "of the weights", lambda run: run.description.normalization),
+        Column("control", "a control of the rate of V_k that is on", _control),
         Column("seed", "seed of the weights", seed),
         Column("epochs", "epochs recorded", lambda run: run.last("epoch")),
         Column("steps", "optimizer steps recorded", lambda run: run.last(STEP)),
         Column("end", "how the run ended", lambda run: ENDS.get(run.exit_code, "unfinished")),
     ]
+
+
+def _control(run: Run) -> str | None:
+    said = [f"{name} {value}" for name, value in run.description.controls.items()]
+    return ", ".join(said) or None
 
 
 def _measured(runs: Sequence[Run]) -> list[Column]:
