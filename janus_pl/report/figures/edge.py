@@ -223,5 +223,5 @@ def _range(values: NDArray[np.float64]) -> str:
     if not len(values):
         return "none"
     if len(values) == 1:
-        return f"{values[0]:.2g}"
-    return f"{np.median(values):.2g} ({values.min():.2g} to {values.max():.2g})"
+        return f"{values[0]:.3g}"
+    return f"{np.median(values):.3g} ({values.min():.3g} to {values.max():.3g})"
