@@ -10,7 +10,7 @@ from typing import NamedTuple
 import matplotlib.style
 
 from janus_pl.records.run import Run
-from janus_pl.report.figures import by_layer, events, janus, linear, spectra, style
+from janus_pl.report.figures import by_layer, edge, events, janus, linear, spectra, style
 from janus_pl.report.figures import margins as deep
 from janus_pl.report.figures.series import Unavailable, axis
 from janus_pl.report.figures.sheet import Sheet, shown_lambdas
@@ -37,6 +37,7 @@ class Figure(NamedTuple):
 
 FIGURES: tuple[tuple[str, str, Callable[[Study], Sheet]], ...] = (
     ("janus", "SGD beside GD: margins, noise and rank", janus.janus),
+    ("edge", "Edge of stability: sharpness, its limit, and spikes of the loss", edge.edge),
     ("fig1a", "Figure 1a: margins under {dynamics} by lambda", deep.fig1a),
     ("fig1b", "Figure 1b: margins under {dynamics} at small lambda, and their spread", deep.fig1b),
     ("fig2a", "Figure 2a: margins under GD with SGD's hyperparameters", deep.fig2a),
