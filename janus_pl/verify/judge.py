@@ -22,7 +22,7 @@ from janus_pl.verify.decide import (
     sign_flip,
 )
 from janus_pl.verify.estimators import ESTIMATORS, Evidence, evidence
-from janus_pl.verify.quantities import QUANTITIES, lacking
+from janus_pl.verify.quantities import QUANTITIES, lacking, rank_lost
 from janus_pl.verify.settings import differences
 from janus_pl.verify.subjects import NETWORK, apart
 from janus_pl.verify.theorems import THEOREMS, Checked
@@ -49,6 +49,7 @@ class Judged:
         power: The chance to support the claim at its stated effect, with so many seeds.
         retrospective: Whether a run is older than the claims file.
         runs: The runs, as `name (id)`.
+        beside: What else is known of it, in words.
     """
 
     setting: str
@@ -64,6 +65,7 @@ class Judged:
     power: float | None
     retrospective: bool
     runs: list[str]
+    beside: str = ""
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ def _judged(
         power=claim.power(at, len(effects)) if many else None,
         retrospective=any(sha256 not in run.description.claims.values() for run in found.runs),
         runs=[*dict.fromkeys(_named(run) for run in found.runs)],
+        beside=_lost(found.runs) if claim.quantity == "rank" else "",
     )
 
 
@@ -232,6 +235,19 @@ def told(claim: Claim, judged: Judged, instead: str = "") -> str:
     if judged.answer is Answer.UNDECIDED:
         seeds += f", {judged.seeds_needed or f'over {MOST_SEEDS}'} needed"
     return f"{claim.says.format(number)}; {seeds}"
+
+
+def _lost(runs: Sequence[Run]) -> str:
+    """Say how much rank was lost within spikes of the loss and between them, by dynamics."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for run in runs:
+        if (lost := rank_lost(run)) is not None:
+            found.setdefault(run.dynamics, []).append(lost)
+    told = []
+    for dynamics, some in found.items():
+        within, between = (sum(each) / len(some) for each in zip(*some, strict=True))
+        told.append(f"{dynamics} {within:.3g} / {between:.3g}")
+    return f"rank lost within / between spikes: {', '.join(told)}" if told else ""
 
 
 def _ends(claim: Claim, effects: Sequence[float], level: float) -> tuple[float, float]:

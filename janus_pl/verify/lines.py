@@ -104,7 +104,7 @@ def _of_claim(verdict: Verdict) -> Line:
         claim.source,
         criterion,
         claim.primary,
-        [_of_setting(each) for each in judged],
+        [_of_setting(each) + (f"; {each.beside}" if each.beside else "") for each in judged],
         judged[0].runs if judged else [],
     )
 

@@ -118,6 +118,21 @@ def by_layer(at: Window, kind: str) -> list[float]:
     return [at.mean(f"{kind}/{k}") for k in middle(at.run)]
 
 
+def rank_lost(run: Run) -> tuple[float, float] | None:
+    """Return the effective rank lost within spikes of the loss and between them, up to the end.
+
+    It is the mean over the middle layers; None if the run did not record it.
+    """
+    kinds = [
+        [run.last(f"event/rank_{where}/{layer}") for layer in middle(run)]
+        for where in ("within", "between")
+    ]
+    if any(math.isnan(value) for values in kinds for value in values):
+        return None
+    within, between = (float(np.mean(values)) for values in kinds)
+    return within, between
+
+
 QUANTITIES = {
     "velocity": Quantity("||V_k dot||", velocity, ("velocity/",)),
     "rank": Quantity("effective rank", rank, ("effective_rank/",)),

@@ -213,6 +213,19 @@ def test_details_have_every_setting_with_the_interval_that_decides_nothing() -> 
     assert "||V_k dot|| of SGD over that of GD is above 3; 5 seeds or more; primary" in text
 
 
+def test_low_rank_is_also_told_within_and_between_spikes() -> None:
+    runs = pairs(LARGE, rank=0.5)
+    for k, run in enumerate(runs):
+        for layer in LAYERS:
+            sgd = run.dynamics == "SGD"
+            run.rows[f"event/rank_within/{layer}"] = 60.0 + k if sgd else 0.0
+            run.rows[f"event/rank_between/{layer}"] = 0.25 if sgd else 0.5
+    text = "\n".join(details(judge(of(RANK), runs)))
+    assert "; rank lost within / between spikes: SGD 64 / 0.25, GD 0 / 0.5" in text
+    assert "spikes" not in "\n".join(details(judge(of(NOISE), runs)))
+    assert "spikes" not in "\n".join(details(judge(of(RANK), pairs(LARGE, rank=0.5))))
+
+
 def test_json_has_everything_in_plain_values() -> None:
     found = judge(
         of(NOISE, SLOPE), [*pairs(LARGE), network(2e-3, columns={"train/loss": [1.0] * 5})]
