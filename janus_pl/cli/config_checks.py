@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from janus_pl.errors import UsageError
-from janus_pl.run.nested import RepeatedKey, load_yaml
+from janus_pl.run.nested import RepeatedKey, load_yaml, read_mapping
 
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 FLAGS = ("allow_config_change", "allow_data_change")
@@ -60,17 +60,10 @@ def check_config(name: str, path: Path) -> None:
     Raises:
         UsageError: The file, or one that it names, cannot be used.
     """
-    try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except RepeatedKey as error:
-        raise UsageError("--config", name, f"a YAML file with each key once ({error})") from error
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError("--config", name, f"a YAML file in UTF-8 ({reason})") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        held = type(content).__name__ if content is not None else "nothing"
-        allowed = f"a YAML file that holds keys as model: and trainer:; it holds {held}"
-        raise UsageError("--config", name, allowed)
+    wanted = "a YAML file that holds keys as model: and trainer:"
+    content = read_mapping("--config", name, path, wanted)
+    if not all(isinstance(key, str) for key in content):
+        raise UsageError("--config", name, f"{wanted}; it holds dict")
     if {"method", "parameters"} <= content.keys():
         raise UsageError("--config", name, f"a config; a sweep file is run by `sweep {name}`")
     _check_files(content, path.parent, "--config", {path.absolute()})

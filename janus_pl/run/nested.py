@@ -6,9 +6,12 @@ key that is there twice PyYAML drops the first value without a word.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
+
+from janus_pl.errors import UsageError
 
 DEEPEST = 64  # levels of a config; ours have ten
 MOST = 100_000  # values of a config, each as often as it is referred to; ours have some hundred
@@ -59,6 +62,31 @@ def load_yaml(text: str | bytes) -> Any:
         raise ValueError(_told(error, text)) from error
     except (yaml.YAMLError, TypeError, OverflowError) as error:
         raise ValueError(str(error)) from error
+
+
+def read_mapping(field: str, name: str, path: Path, wanted: str) -> dict[str, Any]:
+    """Return the mapping that a user's YAML file holds.
+
+    Args:
+        field: The option that names the file.
+        name: The name that was given.
+        path: The file.
+        wanted: What the file should be, as `a file with method: and parameters:`.
+
+    Raises:
+        UsageError: The file cannot be read, is no YAML, has a key twice or holds no mapping.
+    """
+    try:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except RepeatedKey as error:
+        raise UsageError(field, name, f"a YAML file with each key once ({error})") from error
+    except (OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(field, name, f"a YAML file in UTF-8 ({reason})") from error
+    if not isinstance(content, dict):
+        held = type(content).__name__ if content is not None else "nothing"
+        raise UsageError(field, name, f"{wanted}; it holds {held}")
+    return content
 
 
 def _loaded(text: str | bytes) -> Any:

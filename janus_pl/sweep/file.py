@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from janus_pl.errors import UsageError, check_integer, nearest, nearest_file
-from janus_pl.run.nested import RepeatedKey, load_yaml
+from janus_pl.run.nested import read_mapping
 from janus_pl.sweep.distributions import Parameter, parameter
 from janus_pl.sweep.macros import check_command
 
@@ -53,7 +52,7 @@ def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
         UsageError: There is no such file, or it is wrong.
     """
     file = _find(path, places)
-    content = _read(path, file)
+    content = read_mapping("sweep", path, file, "a file with method: and parameters:")
     if {"model", "data", "trainer"} & content.keys() and "parameters" not in content:
         allowed = f"a file with method: and parameters:; a config is run by `fit --config {path}`"
         raise UsageError("sweep", path, allowed)
@@ -112,17 +111,3 @@ def _find(path: str, places: tuple[Path, ...]) -> Path:
         allowed = f"an existing file; {folder} is a folder"
     known = [p.relative_to(place) for place in (Path(), *places) for p in place.glob("*.yaml")]
     raise UsageError("sweep", path, allowed + nearest_file(path, known))
-
-
-def _read(path: str, file: Path) -> Mapping[str, Any]:
-    try:
-        content = load_yaml(file.read_text(encoding="utf-8"))
-    except RepeatedKey as error:
-        raise UsageError("sweep", path, f"a YAML file with each key once ({error})") from error
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError("sweep", path, f"a YAML file in UTF-8 ({reason})") from error
-    if not isinstance(content, dict):
-        held = type(content).__name__ if content is not None else "nothing"
-        raise UsageError("sweep", path, f"a file with method: and parameters:; it holds {held}")
-    return content

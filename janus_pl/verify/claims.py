@@ -31,7 +31,7 @@ from janus_pl.errors import UsageError, is_integer, is_number, nearest
 from janus_pl.records.families import CONVERGED_ERROR
 from janus_pl.records.run import Run
 from janus_pl.run.claims import SHIPPED, digest
-from janus_pl.run.nested import load_yaml
+from janus_pl.run.nested import read_mapping
 from janus_pl.verify.decide import Region, power
 from janus_pl.verify.estimators import ESTIMATORS
 from janus_pl.verify.quantities import CLOCKS, QUANTITIES
@@ -137,19 +137,15 @@ def read_claims(path: Path = PAPER) -> Claims:
     Raises:
         UsageError: The file cannot be used.
     """
-    try:
-        content = path.read_bytes()
-        plain = load_yaml(content)
-    except (OSError, ValueError) as error:  # a key that is there twice, too
-        reason = " ".join(str(error).split())
-        raise UsageError("--claims", str(path), f"a claims file in YAML ({reason})") from error
-    given = plain.get("claims") if isinstance(plain, dict) else None
+    wanted = "a claims file: claims: {NAME: {says: ..., ...}}"
+    plain = read_mapping("--claims", str(path), path, wanted)
+    given = plain.get("claims")
     if not isinstance(given, dict) or not given or {*plain} != {"claims"}:
-        raise UsageError("--claims", str(path), "a claims file: claims: {NAME: {says: ..., ...}}")
+        raise UsageError("--claims", str(path), wanted)
     claims = [_claim(str(name), fields) for name, fields in given.items()]
     if (count := sum(claim.primary for claim in claims)) > MOST_PRIMARY:
         raise UsageError("claims", f"{count} primary ones", f"at most {MOST_PRIMARY}")
-    return Claims(claims, digest(content), path)
+    return Claims(claims, digest(path.read_bytes()), path)
 
 
 def _claim(name: str, fields: Any) -> Claim:

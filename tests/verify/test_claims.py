@@ -129,8 +129,8 @@ FILES = [
     ("- 1", "claims: {NAME: {says: ..., ...}}"),
     ("claims: {a: {}}\nmore: 1", "claims: {NAME: {says: ..., ...}}"),
     ("claims: {a: 3}", "claims.a: got 3, allowed: a mapping with says"),
-    ("claims: {a: [}", "a claims file in YAML"),
-    ("\tclaims: 1", "a claims file in YAML"),
+    ("claims: {a: [}", "a YAML file in UTF-8"),
+    ("\tclaims: 1", "a YAML file in UTF-8"),
 ]
 
 
@@ -147,7 +147,7 @@ def test_a_file_that_is_none_is_one_line(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["verify", str(tmp_path), "--claims", "nowhere.yaml"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --claims: got 'nowhere.yaml', allowed: a claims file in YAML")
+    assert line.startswith("error: --claims: got 'nowhere.yaml', allowed: a YAML file in UTF-8")
 
 
 def test_more_primary_claims_than_a_table_holds_are_refused(tmp_path: Path) -> None:
