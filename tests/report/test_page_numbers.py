@@ -27,7 +27,7 @@ ALL = Limits(1000, 1000)
 
 
 def shown(*runs: Run, most: Limits = ALL) -> dict[str, Any]:
-    return content(runs, [], "command", most)
+    return content(runs, {}, "command", most)
 
 
 def row_of(run: Run, *others: Run) -> dict[str, Any]:
