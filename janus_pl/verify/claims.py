@@ -14,8 +14,9 @@
         primary: true                               one of the table; at most 15
         dynamics: SGD                               or GD; estimators that compare lambdas
         clock: epochs                               or steps, eta_t; SGD against GD
+        window: [100, 200]                          epochs; if not there, the last fifth
 
-The last three have these values if they are not there.
+Those from `seeds` to `clock` have these values if they are not there.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PAPER = SHIPPED / "paper.yaml"
 LEAST_SEEDS = 5  # fewer are no test, whatever a file says
 MOST_PRIMARY = 15
 NEEDED = ("says", "source", "estimator", "quantity", "bound", "effect", "deviation")
-ALLOWED = (*NEEDED, "setting", "seeds", "primary", "dynamics", "clock")
+ALLOWED = (*NEEDED, "setting", "seeds", "primary", "dynamics", "clock", "window")
 BOUNDS = ("above", "below", "within")
 
 Plain = str | int | float | bool | list[Any]
@@ -79,6 +80,7 @@ class Claim:
     primary: bool = True
     dynamics: str = "SGD"
     clock: str = "epochs"
+    window: Sequence[float] | None = None
 
     @property
     def logarithmic(self) -> bool:
@@ -215,8 +217,20 @@ def _check_numbers(at: str, claim: Claim) -> None:
         raise UsageError(f"{at}.deviation", claim.deviation, "a finite number above 0")
     if not is_integer(claim.seeds, LEAST_SEEDS):
         raise UsageError(f"{at}.seeds", claim.seeds, f"an integer from {LEAST_SEEDS} up")
+    _check_window(at, claim)
     if not isinstance(claim.primary, bool):
         raise UsageError(f"{at}.primary", claim.primary, "true or false")
+
+
+def _check_window(at: str, claim: Claim) -> None:
+    window = claim.window
+    if window is None:
+        return
+    pair = isinstance(window, list) and len(window) == 2 and all(map(is_number, window))
+    if not pair or not 0 <= window[0] < window[1]:
+        raise UsageError(f"{at}.window", window, "two epochs [E, F] with 0 <= E < F")
+    if claim.clock != "epochs":
+        raise UsageError(f"{at}.window", window, "none, at a clock other than epochs")
 
 
 def _is_in_unit(number: object, above: float | None) -> bool:

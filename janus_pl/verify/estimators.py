@@ -171,7 +171,7 @@ def loss_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
 ESTIMATORS = {
     "sgd_over_gd": Estimator(
         "{} of SGD over that of GD",
-        "an SGD run at lambda > 0 and the same with data.batch_size: full",
+        "SGD and GD at lambda > 0 by seed",
         True,
         ("lambda", "batch"),
         dynamics_pairs,
@@ -179,7 +179,7 @@ ESTIMATORS = {
     ),
     "decay_over_none": Estimator(
         "{} with weight decay over that without",
-        "a run at lambda > 0 and the same at lambda = 0",
+        "runs at lambda > 0 and at 0 by seed",
         True,
         ("lambda",),
         decay_pairs,
@@ -187,7 +187,7 @@ ESTIMATORS = {
     ),
     "slope": Estimator(
         "slope of log {} in log lambda",
-        "runs at two lambdas above 0 or more, of the same seed",
+        "two lambdas above 0 or more by seed",
         False,
         ("lambda",),
         sweeps(2),
@@ -203,7 +203,7 @@ ESTIMATORS = {
     ),
     "loss_over_square": Estimator(
         "{} at lambda = 0 over that of the square loss",
-        "runs at lambda = 0 under the square loss and under cross_entropy, of the same seed",
+        "square and cross_entropy at lambda = 0 by seed",
         True,
         ("lambda", "loss"),
         loss_pairs,
@@ -211,7 +211,7 @@ ESTIMATORS = {
     ),
     "tau_of_velocity": Estimator(
         "Kendall's tau of {} and ||V_k dot|| over lambdas, mean over layers",
-        "runs at three lambdas above 0 or more, of the same seed, with velocities",
+        "three lambdas above 0 or more by seed, with velocities",
         False,
         ("lambda",),
         sweeps(3),
@@ -221,7 +221,12 @@ ESTIMATORS = {
 
 
 def evidence(
-    runs: Sequence[Run], name: str, quantity: Quantity, dynamics: str, clock: str
+    runs: Sequence[Run],
+    name: str,
+    quantity: Quantity,
+    dynamics: str,
+    clock: str,
+    epochs: Sequence[float] | None = None,
 ) -> tuple[list[Evidence], list[str]]:
     """Return the evidence of each setting, most seeds first, and why others have none.
 
@@ -233,6 +238,7 @@ def evidence(
         quantity: The quantity.
         dynamics: `SGD` or `GD`, if the estimator compares runs of one.
         clock: A name in `CLOCKS`, at whose equal times SGD and GD are compared.
+        epochs: The epoch that the window begins after, and its last one; None is the last fifth.
     """
     estimator = ESTIMATORS[name]
     varied = estimator.varied + (("epochs",) if clock != "epochs" else ())
@@ -242,7 +248,7 @@ def evidence(
             effects: list[float] = []
             used: list[Run] = []
             for arms in seeds.values():
-                windows = _windows(arms, clock)
+                windows = _windows(arms, clock, epochs)
                 if isinstance(windows, str):
                     reasons.append(windows)
                     continue
@@ -259,14 +265,18 @@ def evidence(
     return found, [*dict.fromkeys(reasons)]
 
 
-def _windows(arms: Mapping[Arm, Run], clock: str) -> dict[Arm, Window] | str:
+def _windows(
+    arms: Mapping[Arm, Run], clock: str, epochs: Sequence[float] | None
+) -> dict[Arm, Window] | str:
     """Return the windows of a seed's runs, or why they have none in common."""
     column = CLOCKS[clock]
     end = min(run.last(column) for run in arms.values()) if clock != "epochs" else None
-    found = {arm: window(run, column, end) for arm, run in arms.items()}
+    start, end = epochs if epochs is not None else (None, end)
+    found = {arm: window(run, column, end, start) for arm, run in arms.items()}
     for at in found.values():
-        if at.rows.empty:
-            return f"{at.run.name} has no row in the last fifth of the common {clock}"
+        if at.rows.empty or (epochs is not None and at.run.last(column) < epochs[1]):
+            where = f"the last fifth of the common {clock}" if epochs is None else f"{epochs}"
+            return f"{at.run.name} has no row in {where}"
     return found
 
 

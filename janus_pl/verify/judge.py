@@ -159,11 +159,13 @@ def _evidence(claim: Claim, runs: Sequence[Run]) -> tuple[list[Evidence], str]:
     networks, strangers = apart([run for run in runs if run.finished], NETWORK)
     about = [run for run in networks if claim.is_about(run)]
     having = [run for run in about if lacking(run, quantity) is None]
-    found, reasons = evidence(having, claim.estimator, quantity, claim.dynamics, claim.clock)
+    found, reasons = evidence(
+        having, claim.estimator, quantity, claim.dynamics, claim.clock, claim.window
+    )
     lack = [f"{lacking(run, quantity)} of {run.name}" for run in about if run not in having]
     told = ", ".join(f"{name} {value}" for name, value in claim.setting.items())
-    needs = f"needs {ESTIMATORS[claim.estimator].needs}{f' ({told})' if told else ''}"
-    why = [*reasons, *lack[:1]] or [needs]
+    needs = f"needs {ESTIMATORS[claim.estimator].needs}"
+    why = [*reasons, *lack[:1]] or [f"{needs}; {told}" if told else needs]
     if not networks:
         why += strangers[:1]
     return found, "; ".join(why)

@@ -52,17 +52,21 @@ class Quantity(NamedTuple):
     keys: Sequence[str]
 
 
-def window(run: Run, clock: str = "epoch", end: float | None = None) -> Window:
-    """Return the rows in the last fifth of a clock's time.
+def window(
+    run: Run, clock: str = "epoch", end: float | None = None, start: float | None = None
+) -> Window:
+    """Return the rows in the last fifth of a clock's time, or after another start.
 
     Args:
         run: The run.
         clock: The column of the clock.
         end: The time at the window's end; None is the run's end.
+        start: The time that the window begins after; None is four fifths of the end.
     """
     times = run.rows[clock]
     last = times.max() if end is None else end
-    inside = (times > (1 - WINDOW) * last * (1 + 1e-9)) & (times <= last * (1 + 1e-9))
+    first = (1 - WINDOW) * last if start is None else start
+    inside = (times > first * (1 + 1e-9)) & (times <= last * (1 + 1e-9))
     return Window(run, run.rows[inside])
 
 

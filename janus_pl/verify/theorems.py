@@ -240,7 +240,7 @@ def tails_are_bounded(runs: Sequence[Run]) -> list[Finding | Missing]:
                 max(largest.values()),
                 f"{run.name}: tail/bound at most {said} ({rows} rows)",
                 [run],
-                f" ({_first_ratio(run, top):.2g} at the first look)",
+                f" ({_first_ratio(run, top):.2g} at first)",
             )
         )
     return results
@@ -318,7 +318,7 @@ THEOREMS = (
     ),
     Theorem(
         "tail bound",
-        "no spectrum's tail exceeds its bound; it uses at most {} of it",
+        "every spectrum's tail is below its bound: at most {} of it",
         "arXiv 2206.05794; Lemma 1's mechanism",
         "tail_bound/ratio is at most 1 in every layer and row",
         ANY,

@@ -530,7 +530,7 @@ def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:
     assert (head, rule) == ("| answer | claim | in the paper |", "| --- | --- | --- |")
     primary = [claim for claim in claims.claims if claim.primary]
     assert len(lines[:-2]) == len(primary) + 4
-    first = "| **not testable** | noise: needs an SGD run at lambda > 0 and the same with "
+    first = "| **not testable** | noise: needs SGD and GD at lambda > 0 by seed; "
     assert lines[0].startswith(first)
     assert lines[0].endswith(f" | {primary[0].source} |")
     assert lines[-1] == "Left out of the claims: 1 not trained."

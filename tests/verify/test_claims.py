@@ -100,6 +100,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"says": "{0} of {x}"}, "claims.a.says: got '{0} of {x}', allowed: a sentence with one {}"),
     ({"xyz": 1}, "claims.a.xyz: got 1, allowed: one of bound, clock, deviation"),
     ({"bounds": 1}, "claims.a.bounds: got 1, allowed: a valid key, the nearest is bound"),
+    ({"window": [5]}, "claims.a.window: got [5], allowed: two epochs [E, F] with 0 <= E < F"),
+    ({"window": [9, 3]}, "claims.a.window: got [9, 3], allowed: two epochs [E, F] with 0 <= E"),
+    ({"window": "late"}, "claims.a.window: got 'late', allowed: two epochs [E, F]"),
+    ({"window": [1, 2], "clock": "steps"}, "claims.a.window: got [1, 2], allowed: none"),
     ({"source": None}, "claims.a.source: got None, allowed: a text"),
     ({"estimator": "tau_of_velocity"}, "claims.a.quantity: got 'velocity', allowed: rank, for"),
 ]  # fmt: skip

@@ -92,6 +92,19 @@ def test_at_equal_steps_the_longer_run_is_read_at_the_end_of_the_shorter() -> No
     assert why == [f"{sgd.name} has no row in the last fifth of the common steps"]
 
 
+def test_a_claim_may_fix_its_window() -> None:
+    sgd, gd = run(), run(batch="full")
+    quantity = QUANTITIES["velocity"]
+    (one,), _ = evidence([sgd, gd], "sgd_over_gd", quantity, "SGD", "epochs", [2, 4])
+    of = [
+        np.mean([math.log(r.rows[f"velocity/{k}"].iloc[3:5].mean()) for k in LAYERS])
+        for r in (sgd, gd)
+    ]
+    assert one.effects == pytest.approx([of[0] - of[1]])
+    got, why = evidence([sgd, gd], "sgd_over_gd", quantity, "SGD", "epochs", [8, 11])
+    assert (got, why) == ([], [f"{sgd.name} has no row in [8, 11]"]), "it ends at epoch 10"
+
+
 def test_decay_over_none() -> None:
     runs = [run(lam, seed=s) for lam in (0.0, 2e-3) for s in (0, 1)]
     (one,) = found(runs, "decay_over_none")

@@ -148,9 +148,7 @@ def test_controls_are_judged_where_a_setting_names_them() -> None:
 def test_what_is_missing_is_named() -> None:
     (verdict,) = judge(of(NOISE), [pair(0, 20)[0]]).verdicts
     assert verdict.missing is not None
-    assert (
-        verdict.missing == "needs an SGD run at lambda > 0 and the same with data.batch_size: full"
-    )
+    assert verdict.missing == "needs SGD and GD at lambda > 0 by seed"
     blind = [
         replace(run, rows=run.rows.drop(columns=[f"velocity/{k}" for k in LAYERS]))
         for run in pairs(LARGE)
@@ -158,7 +156,7 @@ def test_what_is_missing_is_named() -> None:
     (verdict,) = judge(of(NOISE), blind).verdicts
     assert verdict.missing == f"velocity/* of {blind[0].name}"
     (verdict,) = judge(of(replace(NOISE, setting={"loss": "logistic"})), pairs(LARGE)).verdicts
-    assert str(verdict.missing).endswith("data.batch_size: full (loss logistic)")
+    assert verdict.missing == "needs SGD and GD at lambda > 0 by seed; loss logistic"
 
 
 def test_runs_that_know_the_file_are_prospective() -> None:

@@ -61,7 +61,7 @@ def test_the_theorems_hold_in_real_records(runs: Path, capsys: pytest.CaptureFix
     assert "falls 10 times as fast per epoch" in law["measured"]
     (bound,) = theorems["tail bound"]["findings"]
     assert 0 < bound["size"] <= 1
-    assert "at the first look" in theorems["tail bound"]["sentence"]
+    assert "at first)" in theorems["tail bound"]["sentence"]
 
 
 def test_every_number_names_its_runs(runs: Path, capsys: pytest.CaptureFixture) -> None:
@@ -96,7 +96,7 @@ def test_the_table_is_short_and_says_what_is_missing(
     assert len(lines) <= 15
     assert max(map(len, lines)) <= 100
     assert lines[0].endswith(" x GD's, equal epochs; 1 of 5 seeds")
-    assert lines[6].startswith("not testable  gd_spread: needs runs at two lambdas above 0")
+    assert lines[6].startswith("not testable  gd_spread: needs runs at lambda > 0 and at 0 by seed")
     found = json.loads(target.read_text())
     assert [line["sentence"][:20] for line in found["lines"] if line["primary"]] == [
         line[14:34] for line in lines if not line.startswith("left out")
