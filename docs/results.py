@@ -82,7 +82,7 @@ def record(folders: Sequence[str], target: Path) -> None:
 def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:
     """The paper's figures that the runs allow, and ours; returns their names."""
     with tempfile.TemporaryDirectory() as scratch:
-        paper = [figure for figure in draw(runs, Path(scratch)) if not figure.missing]
+        paper = [figure for figure in draw(runs, Path(scratch)) if figure.files]
         for figure in paper:
             shutil.copy(Path(scratch) / f"{figure.key}.png", folder)
     return [figure.key for figure in paper] + results_figures.draw(runs, folder)
