@@ -90,14 +90,20 @@ def check_side(
     (bars,) = [bars for bars in panel.bars if bars.colour == colour]
     expected = [interval([late(r, name) for r in group(runs, lam, batch)]) for lam in lams]
     center, low, high = np.array(expected).T
-    np.testing.assert_allclose(bars.x, [lam or 1e-7 for lam in lams])
+    aside = 10 ** (0.015 * 5 * (1 if batch == "full" else -1))  # of five decades
+    np.testing.assert_allclose(bars.x, [(lam or 1e-7) * aside for lam in lams])
     np.testing.assert_allclose(bars.y, center)
     np.testing.assert_allclose(bars.low, low)
     np.testing.assert_allclose(bars.high, high)
     # A line joins the points at lambda > 0 and leaves zero alone.
     (line,) = [x for x in panel.lines if x.colour == colour and x.marker == ""]
-    np.testing.assert_allclose(line.x, lams[1:])
+    np.testing.assert_allclose(line.x, np.array(lams[1:]) * aside)
     np.testing.assert_allclose(line.y, center[1:])
+    (dots,) = [x for x in panel.lines if x.colour == colour and x.marker == "."]
+    own = [(lam or 1e-7, run) for lam in lams for run in group(runs, lam, batch)]
+    seeds = [(place * aside, late(run, name)) for place, run in own]
+    np.testing.assert_allclose(np.transpose([dots.x, dots.y]), seeds)
+    assert panel.ylim[0] <= dots.y.min() and dots.y.max() <= panel.ylim[1]
     check_written(found, name, runs, lams, batch, expected)
 
 
@@ -132,8 +138,8 @@ def check_axis(panel: Panel, name: str) -> None:
     (mark,) = [line for line in panel.lines if line.marker == "x"]
     assert (list(mark.x), mark.colour) == ([1e-2], SGD), "the lambda at which the network is f = 0"
     assert panel.texts == ["f = 0"]
-    highest = max(bars.high.max() for bars in panel.bars)
-    assert panel.ylim[1] >= highest
+    highest = max(line.y.max() for line in panel.lines if line.marker == ".")
+    assert highest <= panel.ylim[1] < 2 * highest, "wide intervals do not stretch it"
     if name == "rank":
         assert panel.ylim[0] == 0
 

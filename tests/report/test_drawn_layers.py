@@ -51,7 +51,7 @@ def sgd(runs: Sequence[Run]) -> list[Run]:
 
 
 def colour(lam: float) -> str:
-    return ("#2b0a3d", "#0a86b4", "#9cb021", "#f7b3c2")[list(WORDS).index(lam)]
+    return ("#2b0a3d", "#1179c0", "#54a239", "#f4934a")[list(WORDS).index(lam)]
 
 
 def mean_of(values: np.ndarray, geometric: bool) -> np.ndarray:

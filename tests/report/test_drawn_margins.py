@@ -75,8 +75,8 @@ def shown_in(key: str, runs: Sequence[Run]) -> list[Run]:
 
 
 def colour(lam: float) -> str:
-    """From dark violet to light rose, one step for each lambda of the report."""
-    return ("#2b0a3d", "#0a86b4", "#9cb021", "#f7b3c2")[sorted(WORDS).index(lam)]
+    """From dark violet to orange, one step for each lambda of the report."""
+    return ("#2b0a3d", "#1179c0", "#54a239", "#f4934a")[sorted(WORDS).index(lam)]
 
 
 def check_outlines(panel: Panel, shown: Sequence[Run]) -> None:

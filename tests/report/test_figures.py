@@ -262,7 +262,7 @@ def test_time_courses_by_steps_and_by_eta_t(tmp_path: Path) -> None:
 def test_one_colour_a_lambda_from_dark_to_light() -> None:
     lams = [0, 1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
     found = style.colours(lams[::-1])
-    light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b, _ in (found[lam] for lam in lams)]
+    light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (found[lam] for lam in lams)]
     assert light == sorted(light)
     assert min(np.diff(light)) > 0.01
     assert light[-1] < 0.8  # seen on white

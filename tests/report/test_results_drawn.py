@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex, to_rgb
+from matplotlib.colors import to_hex
 from report.drawn import Entry, Picture, sketch
 from report.generic import EPOCHS, LAYERS, STEP, network, regression, zero_function
 from scipy import stats
@@ -92,10 +92,7 @@ def courses(name: str) -> list[Run]:
 
 
 def check_courses(found: Picture, shown: Sequence[Run]) -> None:
-    between = np.mean([to_rgb("#009a86"), to_rgb("#3fae4f")], axis=0)
-    colours = {
-        lam: to_hex(each) for lam, each in zip(WORDS, ("#2b0a3d", between, "#f7b3c2"), strict=True)
-    }
+    colours = dict(zip(WORDS, ("#2b0a3d", "#009a86", "#f4934a"), strict=True))
     quantities: dict[str, Callable[[Run], np.ndarray]] = {
         VELOCITY: velocities,
         SPREAD: spreads,

@@ -20,6 +20,7 @@ from janus_pl.report.figures.sheet import Sheet
 from janus_pl.report.figures.study import Networks, Study, names_of, others, sheet_of
 
 MARKERS = {"SGD": "o", "GD": "s"}
+APART = 0.03  # of the axis: the distance between two dynamics
 LABELS = 4  # powers of ten with a label
 
 
@@ -55,12 +56,17 @@ def claims(study: Study) -> Sheet:
     sheet = sheet_of(networks, style.PAGE, 2.3, study.x, left_out)
     places = _places(shown)
     for axes, panel in zip(sheet.canvas.subplots(1, 3), PANELS, strict=True):
-        for side in sides:
-            _side(sheet, axes, panel, side, places)
+        numbers = [_numbers(sheet, panel, side) for side in sides]
+        beside = [_beside(places, i, len(sides)) for i in range(len(sides))]
+        drawn = list(zip(sides, numbers, beside, strict=True))
+        for side, found, at in drawn:
+            _seeds(axes, side, found, at)
         axes.set(xlabel=r"$\lambda$", ylabel=panel.label)
         axes.set_title(panel.title)
         if axes.lines:
             _finish(axes, panel, places)
+            for side, found, at in drawn:
+                _means(sheet, axes, panel, side, found, at)
             _collapsed(axes, sides, places)
         style.tell_empty(axes, panel.title.lower())
     handles = [style.handle(_named(side), **_look(side.runs[0].dynamics)) for side in sides]
@@ -68,10 +74,12 @@ def claims(study: Study) -> Sheet:
     sheet.text = (
         f"Each run's mean over the last {WINDOW:.0%} of its epochs, against lambda; lambda = 0 is"
         " at the left edge, beside the logarithmic axis. Points are geometric means over seeds,"
-        f" bars their {CONFIDENCE:.0%} intervals (Student's t of the logarithms); a point without a"
-        " bar is of one seed. Left: std/|mean| of the margins. Middle: ||V̇_k||, geometric mean"
-        " over layers. Right: effective rank of V_k, geometric mean over the layers whose rank is"
-        " far above the number of classes. GD takes one step an epoch where SGD takes N/B."
+        f" bars their {CONFIDENCE:.0%} intervals (Student's t of the logarithms), small dots the"
+        " seeds. Axes follow the seeds, so a wide bar may leave its panel (the CSV has its ends); a"
+        " point without a bar is of one seed. Left: std/|mean| of the margins. Middle: ||V̇_k||,"
+        " geometric mean over layers. Right: effective rank of V_k, geometric mean over the layers"
+        " whose rank is far above the number of classes. GD takes one step an epoch where SGD takes"
+        " N/B."
     )
     return sheet
 
@@ -108,26 +116,60 @@ def _places(runs: Sequence[Run]) -> dict[float, float]:
     return {lam: lam or least / 10 for lam in lams}
 
 
-def _side(sheet: Sheet, axes: Axes, panel: Panel, side: Family, places: dict[float, float]) -> None:
-    """Draw the points of one dynamics; those at lambda > 0 are joined by a line."""
-    look = _look(side.runs[0].dynamics)
-    found: list[tuple[float, float, float, float]] = []
+def _beside(places: dict[float, float], i: int, count: int) -> dict[float, float]:
+    """Return the places of one of several dynamics, a little apart so that bars do not overlap."""
+    decades = math.log10(max(places.values()) / min(places.values()))
+    apart = 10 ** (APART * decades * (i - (count - 1) / 2))
+    return {lam: place * apart for lam, place in places.items()}
+
+
+def _numbers(sheet: Sheet, panel: Panel, side: Family) -> dict[float, list[float]]:
+    """Write the late mean of each sound run, and return those above 0 by lambda."""
+    found: dict[float, list[float]] = {}
     for group in side.groups:
-        late = {run.id: panel.of(window(run)) for run in group.sound if "epoch" in run.rows}
         for run in group.sound:
-            if math.isfinite(value := late.get(run.id, math.nan)):
+            value = panel.of(window(run)) if "epoch" in run.rows else math.nan
+            if math.isfinite(value):
                 sheet.add(panel.key, run, panel.key, value, x_name="lambda", x=group.lam)
-        values = [value for value in late.values() if is_positive(value)]
-        if not values:
-            continue
-        over = ratio(panel.key, values)
-        low, high = over.low or over.value, over.high or over.value
-        found.append((group.lam, over.value, low, high))
-        band = Band(*(np.array([n]) for n in (*found[-1], over.seeds)))
-        sheet.add_band(panel.key, group.sound, panel.key, band, x_name="lambda", x=group.lam)
+            if is_positive(value):
+                found.setdefault(group.lam, []).append(value)
+    return found
+
+
+def _seeds(
+    axes: Axes, side: Family, found: dict[float, list[float]], places: dict[float, float]
+) -> None:
+    """Draw a dot a seed."""
+    at = [places[lam] for lam, values in found.items() for _ in values]
+    if at:
+        colour = style.look(side.runs[0].dynamics)["color"]
+        values = [value for values in found.values() for value in values]
+        look = {"color": colour, "linestyle": "", "marker": ".", "markersize": 2}
+        axes.plot(at, values, **look)
+
+
+def _means(
+    sheet: Sheet,
+    axes: Axes,
+    panel: Panel,
+    side: Family,
+    found: dict[float, list[float]],
+    places: dict[float, float],
+) -> None:
+    """Draw the points with their bars; those at lambda > 0 are joined by a line."""
     if not found:
         return
-    lams, center, lows, highs = (np.array(column) for column in zip(*found, strict=True))
+    look = _look(side.runs[0].dynamics)
+    points = []
+    for group in side.groups:
+        if group.lam not in found:
+            continue
+        over = ratio(panel.key, found[group.lam])
+        low, high = over.low or over.value, over.high or over.value
+        points.append((group.lam, over.value, low, high))
+        band = Band(*(np.array([n]) for n in (*points[-1], over.seeds)))
+        sheet.add_band(panel.key, group.sound, panel.key, band, x_name="lambda", x=group.lam)
+    lams, center, lows, highs = (np.array(column) for column in zip(*points, strict=True))
     at = np.array([places[lam] for lam in lams])
     axes.errorbar(at, center, [center - lows, highs - center], **{**look, "linestyle": ""})
     axes.plot(at[lams > 0], center[lams > 0], **{**look, "marker": ""})
@@ -168,7 +210,9 @@ def _collapsed(axes: Axes, sides: Sequence[Family], places: dict[float, float]) 
             colour = style.look(side.runs[0].dynamics)["color"]
             across = axes.get_xaxis_transform()
             axes.plot(at, [0.03] * len(at), "x", color=colour, transform=across, clip_on=False)
-            axes.text(at[-1], 0.06, "f = 0", color=colour, transform=across, ha="center")
+            look = {"color": colour, "transform": across, "ha": "center"}
+            behind = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+            axes.text(at[-1], 0.06, "f = 0", bbox=behind, **look)
 
 
 def _look(dynamics: str) -> dict[str, Any]:

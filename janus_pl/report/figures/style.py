@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
@@ -58,10 +58,10 @@ DYNAMICS: Mapping[str, Mapping[str, Any]] = {
     "SGD": {"color": "#0072B2", "linestyle": "-"},
     "GD": {"color": "#D55E00", "linestyle": (0, (4, 1.5))},
 }
-# From dark violet to light rose: lighter with lambda, and each of ten is another hue.
+# From dark violet to rose: lighter with lambda, and each of ten is another hue.
 SCALE = (
     *("#2b0a3d", "#4b1fa8", "#1f5fd8", "#0a86b4", "#009a86"),
-    *("#3fae4f", "#9cb021", "#d6a61c", "#f5a35c", "#f7b3c2"),
+    *("#36a148", "#8fa31c", "#cc9a08", "#f4934a", "#f59bb8"),
 )
 ELSE = "#009E73"  # Okabe and Ito's green, for other optimizers
 ZOOM = "#0050D0"
@@ -77,11 +77,16 @@ def look(dynamics: str) -> Mapping[str, Any]:
 
 
 def colours(lams: Iterable[float]) -> dict[float, Any]:
-    """One colour for each lambda along `SCALE`, dark for the smallest."""
+    """One colour for each lambda along `SCALE`, dark for the smallest.
+
+    Fewer lambdas than colours do without the last one, which is pale.
+    """
     ordered = sorted(set(lams))
-    # Its size has every place of up to eleven lambdas exactly: 2520 is a multiple of 1 to 10.
-    scale = LinearSegmentedColormap.from_list("lambda", SCALE, N=2521)
-    return {lam: scale(i / max(len(ordered) - 1, 1)) for i, lam in enumerate(ordered)}
+    scale = np.array([to_rgb(colour) for colour in SCALE])
+    end = len(SCALE) - (1 if len(ordered) >= len(SCALE) else 2)
+    places = np.linspace(0, end, len(ordered)) if len(ordered) > 1 else [0.0]
+    red, green, blue = (np.interp(places, range(len(SCALE)), part) for part in scale.T)
+    return dict(zip(ordered, zip(red, green, blue, strict=True), strict=False))
 
 
 def number(value: float) -> str:
