@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from janus_pl.records.families import families, is_zero_function, lambda_of
+from janus_pl.records.late import WINDOW
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
@@ -96,7 +97,7 @@ def rank_share(run: Run, x: str) -> pd.Series:
 def late(values: pd.Series) -> float:
     """Return the geometric mean over the last fifth of the epochs; NaN without a number."""
     epochs = values.index.get_level_values(0)
-    kept = values[epochs >= 0.8 * epochs.max()] if len(values) else values
+    kept = values[epochs >= (1 - WINDOW) * epochs.max()] if len(values) else values
     kept = kept[kept > 0]
     return float(np.exp(np.log(kept).mean())) if len(kept) else float("nan")
 
