@@ -82,7 +82,10 @@ def record(folders: Sequence[str], target: Path) -> None:
 def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:
     """The paper's figures that the runs allow, and ours; returns their names."""
     with tempfile.TemporaryDirectory() as scratch:
-        paper = [figure for figure in draw(runs, Path(scratch)) if not figure.missing]
+        figures = draw(runs, Path(scratch))
+        paper = [figure for figure in figures if figure.files]
+        for figure in figures:  # one that is now missing, or another's, is there no longer
+            (folder / f"{figure.key}.png").unlink(missing_ok=True)
         for figure in paper:
             shutil.copy(Path(scratch) / f"{figure.key}.png", folder)
     return [figure.key for figure in paper] + results_figures.draw(runs, folder)

@@ -7,12 +7,12 @@ from functools import partial
 
 import numpy as np
 
+from janus_pl.records.effects import mean, ratio
 from janus_pl.records.families import families, lambda_of, seed_of
+from janus_pl.records.late import geometric_mean
 from janus_pl.records.run import STEP, Run
-from janus_pl.verify.effects import mean, ratio
 from janus_pl.verify.judge import Verdicts
 from janus_pl.verify.lines import left_out, lines
-from janus_pl.verify.quantities import geometric_mean
 
 MIDDLE = ("conv3", "conv4", "fc1")
 FIFTH = 0.2  # of a run's epochs

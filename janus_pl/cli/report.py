@@ -49,7 +49,7 @@ def main(args: Sequence[str]) -> int:
     command = f"python -m janus_pl report {shlex.join(args)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        figures = draw(records.runs, out, AXES[options.x])
+        figures = draw(records.runs, out, AXES[options.x], command)
     except OSError as error:
         raise StorageError(error.filename or out, error) from error
     found = to_json(judge(read_claims(), records.runs))
@@ -69,6 +69,7 @@ def _print(figures: Sequence[Figure], count: int) -> None:
     table.add_column("drawn, or why not", overflow="fold")
     for figure in figures:
         said = f"[dim]{_plain(figure.missing)}[/]" if figure.missing else f"{figure.key}.png"
+        said = f"as {figure.like}.png, from the same runs" if figure.like else said
         table.add_row(_plain(figure.title), said)
     console.print(table)
 

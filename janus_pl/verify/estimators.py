@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from janus_pl.records.families import Varied, families, lambda_of, seed_of
+from janus_pl.records.late import Window, window
 from janus_pl.records.run import STEP, Run
-from janus_pl.verify.quantities import CLOCKS, Quantity, Window, by_layer, window
+from janus_pl.verify.quantities import CLOCKS, Quantity, by_layer
 
 Arm = str | float
 Seeds = dict[tuple[Any, Any], dict[Arm, Run]]

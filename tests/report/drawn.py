@@ -15,6 +15,7 @@ import matplotlib.style
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_hex
 from matplotlib.container import ErrorbarContainer
@@ -59,6 +60,7 @@ class Outline(NamedTuple):
     edges: Array
     colour: str
     filled: bool
+    base: float
 
 
 class Bars(NamedTuple):
@@ -95,8 +97,9 @@ class Entry(NamedTuple):
 class Panel:
     """One pair of axes.
 
-    `ticks` are the labels by their places, `numbered` says whether the x and the y axis have any,
-    `place` is the first and last row, the first and last column in the grid of panels.
+    `ticks` and `rows` are the labels of x and y by their places, `numbered` says whether the x and
+    the y axis have any, `place` is the first and last row, the first and last column in the grid
+    of panels.
     """
 
     title: str
@@ -113,6 +116,7 @@ class Panel:
     boxes: list[Box]
     texts: list[str]
     ticks: dict[float, str]
+    rows: dict[float, str]
     numbered: tuple[bool, bool]
     place: tuple[int, int, int, int]
 
@@ -147,7 +151,7 @@ class Picture:
 def pictures(
     runs: Sequence[Run], folder: Path, keys: Iterable[str] = (), x: str = "epoch"
 ) -> dict[str, Picture]:
-    """The figures of some runs by key: all of them, or some."""
+    """The figures of some runs by key: all of them, or some, and none in place of another."""
     canvases: dict[str, Canvas] = {}
 
     def keep(canvas: Canvas, _: Path, key: str) -> list[Path]:
@@ -158,6 +162,7 @@ def pictures(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(style, "save", keep)
         patch.setattr(figures, "FIGURES", [g for g in figures.FIGURES if g[0] in wanted])
+        patch.setattr(figures, "TWINS", {})
         found = figures.draw(runs, folder, x)
     assert {figure.key for figure in found} == wanted
     return {figure.key: _picture(figure, canvases.get(figure.key)) for figure in found}
@@ -211,7 +216,8 @@ def _panel(axes: Axes) -> Panel:
         outlines=[_outline(patch) for patch in axes.patches if isinstance(patch, StepPatch)],
         boxes=[_box(patch) for patch in axes.patches if isinstance(patch, Rectangle)],
         texts=[text.get_text() for text in axes.texts],
-        ticks=_ticks(axes),
+        ticks=_ticks(axes.xaxis),
+        rows=_ticks(axes.yaxis),
         numbered=(
             bool(axes.xaxis.get_tick_params()["labelbottom"]),
             bool(axes.yaxis.get_tick_params()["labelleft"]),
@@ -227,9 +233,9 @@ def _place(axes: Axes) -> tuple[int, int, int, int]:
     return rows.start, rows.stop - 1, columns.start, columns.stop - 1
 
 
-def _ticks(axes: Axes) -> dict[float, str]:
-    at = [float(place) for place in axes.get_xticks()]
-    return dict(zip(at, axes.xaxis.get_major_formatter().format_ticks(at), strict=True))
+def _ticks(axis: Axis) -> dict[float, str]:
+    at = [float(place) for place in axis.get_majorticklocs()]
+    return dict(zip(at, axis.get_major_formatter().format_ticks(at), strict=True))
 
 
 def _line(line: Line2D) -> Line:
@@ -258,11 +264,11 @@ def _bars(container: ErrorbarContainer) -> Bars:
 
 
 def _outline(patch: StepPatch) -> Outline:
-    heights, edges, _ = patch.get_data()
+    heights, edges, base = patch.get_data()
     colour = to_hex(patch.get_facecolor() if patch.get_fill() else patch.get_edgecolor())
-    return Outline(
-        np.asarray(heights, float), np.asarray(edges, float), colour, bool(patch.get_fill())
-    )
+    filled = bool(patch.get_fill())
+    shape = np.asarray(heights, float), np.asarray(edges, float)
+    return Outline(*shape, colour, filled, float(base))
 
 
 def _box(patch: Rectangle) -> Box:

@@ -9,19 +9,29 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from matplotlib.colors import to_hex
 from report.drawn import picture, pictures
-from report.generic import network, regression
+from report.generic import network, regression, zero_function
 
 from janus_pl.records.run import Run
 from janus_pl.report.figures import draw, style
-from janus_pl.report.figures.caption import bands, caption, command
+from janus_pl.report.figures.caption import Again, bands, caption, command, report_command
 from janus_pl.report.figures.series import family, seeds
 from janus_pl.report.figures.sheet import shown_lambdas
 
+AGAIN = "python -m janus_pl report RUNS --out OUT"
 
-def said(runs: Sequence[Run], left_out: Sequence[Run] = (), x: str = "epoch") -> list[str]:
-    return caption("Title", "Text.", runs, left_out, ["A note."], x).split("\n")
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # configs of runs without a folder are written
+
+
+def said(runs: Sequence[Run], left_out: Sequence[Run] = ()) -> list[str]:
+    return caption("Title", "Text.", runs, left_out, ["A note."], Again(AGAIN, Path("out"))).split(
+        "\n"
+    )
 
 
 def test_a_caption_names_its_runs_by_dynamics_batch_size_and_lambda() -> None:
@@ -38,9 +48,9 @@ def test_a_caption_names_its_runs_by_dynamics_batch_size_and_lambda() -> None:
     assert uneven == (
         "Fewer seeds than the 2 of the others: SGD at lambda = 5e-5 (1), GD at lambda = 2e-2 (1)."
     )
-    path = "runs/id-square-B32-lam0-seed0/config.yaml"
+    path = "out/configs/id-square-B32-lam0-seed0.yaml"
     assert again == f"The first of these runs again: python -m janus_pl fit --config {path}"
-    assert figure == "This figure again: python -m janus_pl report RUN... --out DIR --x epoch"
+    assert figure == f"This figure again: {AGAIN}"
 
 
 def test_a_caption_says_nothing_of_seeds_that_are_even() -> None:
@@ -69,14 +79,57 @@ def test_a_caption_says_how_far_a_run_got_that_has_not_finished() -> None:
     ("x", "told"), [("epoch", "epoch"), ("trainer/global_step", "step"), ("eta_t", "eta_t")]
 )
 def test_a_caption_gives_the_command_of_its_clock(x: str, told: str) -> None:
-    assert said([network()], x=x)[-1].endswith(f"--x {told}")
+    runs = [network(), network(seed=1), replace(network(), path=network(seed=1).path)]
+    given = f"{runs[0].path} {runs[1].path}"
+    assert report_command(runs, Path("o"), x) == (
+        f"python -m janus_pl report {given} --out o --x {told}"
+    )
 
 
-def test_the_command_is_of_the_run_s_own_folder() -> None:
-    run = network()
-    config = {**run.config, "run_dir": "some where", "project": "p"}
-    path = f"'some where/p/{run.id}/config.yaml'"  # to be pasted into a shell
-    assert command(replace(run, config=config)) == f"python -m janus_pl fit --config {path}"
+def test_the_command_is_of_the_run_s_own_folder_as_it_was_read() -> None:
+    folder = Path("some where/p/an-id")
+    folder.mkdir(parents=True)
+    config = {**network().config, "run_dir": "elsewhere", "project": "q"}
+    run = replace(network(), config=config, path=folder / "rows.jsonl")
+    written = f"python -m janus_pl fit --config out/configs/{run.id}.yaml"
+    assert command(run, Path("out")) == written, "there is no config in it"
+    (folder / "config.yaml").touch()
+    path = "'some where/p/an-id/config.yaml'"  # to be pasted into a shell
+    assert command(run, Path("out")) == f"python -m janus_pl fit --config {path}"
+    shown = report_command([run], Path("out"), "epoch")
+    assert shown == "python -m janus_pl report 'some where/p/an-id' --out out --x epoch"
+
+
+def test_the_config_of_a_run_without_a_folder_is_its_options_alone() -> None:
+    options = {**network(data={"root": "pictures"}).config, "weights_only": None}
+    config = {**options, "description": {}, "history": [], "claims": {}, "_wandb": {"t": 1}}
+    run = replace(network(), config=config, path=Path("runs.jsonl.xz"))
+    line = command(run, Path("out"))
+    assert line.endswith(f"{run.id}.yaml (with --data.root DIR if the data are not in pictures)")
+    (path,) = Path("out/configs").iterdir()
+    assert yaml.safe_load(path.read_text(encoding="utf-8")) == options
+
+
+def test_an_id_that_is_a_path_leads_nowhere_else() -> None:
+    run = replace(network(), id="../../up")
+    command(run, Path("a/b/out"))
+    (path,) = Path("a/b/out").rglob("*.yaml")
+    assert path.parent == Path("a/b/out/configs")
+    assert sorted(Path().rglob("*.yaml")) == [path]
+    command(replace(network(), id="______up"), Path("a/b/out"))
+    assert len(list(Path("a/b/out/configs").iterdir())) == 2, "another id has another file"
+
+
+def test_a_run_that_ended_as_f_0_is_named() -> None:
+    sound, ended = network(0.0), zero_function(network(1e-2))
+    (line,) = [one for one in said([sound, ended]) if "f = 0" in one]
+    assert line.endswith(f"no mean over seeds for it: {ended.name} ({ended.id}).")
+    (line,) = [one for one in said([sound], [ended]) if "f = 0" in one]
+    assert (
+        line
+        == f"Left out, since they ended as f = 0 or lack what is shown: {ended.name} ({ended.id})."
+    )
+    assert not [one for one in said([sound]) if "f = 0" in one], "no sound run is"
 
 
 def test_bands_are_told_as_what_they_are() -> None:
@@ -162,7 +215,7 @@ def test_lambdas_are_those_of_all_runs_once_and_zero_is_one() -> None:
     runs = [network(1e-3), network(0.0), network(1e-3), regression(lam=0.02)]
     runs.append(network(model={"weight_decay": [1, 2]}))
     assert shown_lambdas(runs) == [0.0, 1e-3, 0.02]
-    assert to_hex(style.colours([5.0])[5.0]) == to_hex(style.colours([5.0, 7.0])[5.0]) == "#440154"
+    assert to_hex(style.colours([5.0])[5.0]) == to_hex(style.colours([5.0, 7.0])[5.0]) == "#2b0a3d"
 
 
 def numbers(low: float, high: float, **options: Any) -> Any:

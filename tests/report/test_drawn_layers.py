@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.colors import to_hex
 from report.drawn import Bars, Entry, Panel, Picture, picture, pictures
 from report.generic import LAYERS, network
 
@@ -53,7 +51,7 @@ def sgd(runs: Sequence[Run]) -> list[Run]:
 
 
 def colour(lam: float) -> str:
-    return to_hex(matplotlib.colormaps["viridis"](0.88 * list(WORDS).index(lam) / 3))
+    return ("#2b0a3d", "#1179c0", "#54a239", "#f4934a")[list(WORDS).index(lam)]
 
 
 def mean_of(values: np.ndarray, geometric: bool) -> np.ndarray:

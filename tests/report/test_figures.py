@@ -20,9 +20,11 @@ from janus_pl.errors import UsageError
 from janus_pl.records.run import Look, Run
 from janus_pl.report.figures import Figure, draw, style
 
-KEYS = ["janus", "edge", *(f"fig{k}" for k in ("1a", "1b", "2a", "2b", "3", "4a", "4b"))]
+KEYS = ["janus", "edge", "claims"]
+KEYS += [f"fig{k}" for k in ("1a", "1b", "2a", "2b", "3", "4a", "4b")]
 KEYS += ["spectra", "events", "fig5a", "fig5b"]
 KEYS += [f"a{k}" for k in range(1, 8)]
+OWN = [key for key in KEYS if key not in ("fig2b", "fig5b")]  # these two are 2a and 1a again
 LAMBDAS = (0.0, 1e-4, 1e-3)
 PROBLEMS: dict[str, dict[str, Any]] = {
     "a1": {"num_train": 10, "dim": 11, "init": "zero"},
@@ -114,7 +116,7 @@ def nothing_is_cut_off(png: Path) -> bool:
     return all(edge.min() == 255 for edge in edges)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("key", OWN)
 def test_every_figure_is_drawn_and_fits_a_column(drawn: dict[str, Figure], key: str) -> None:
     figure = drawn[key]
     assert figure.missing is None
@@ -137,7 +139,7 @@ def test_every_figure_is_drawn_and_fits_a_column(drawn: dict[str, Figure], key: 
 def test_the_ten_lambdas_of_the_paper_fit(tmp_path: Path) -> None:
     lams = (0, 1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)
     figures = draw([sgd(lam, seed) for lam in lams for seed in (0, 1)], tmp_path)
-    pictures = [figure.files[0] for figure in figures if figure.missing is None]
+    pictures = [figure.files[0] for figure in figures if figure.files]
     assert len(pictures) == 7
     for picture in pictures:
         assert nothing_is_cut_off(picture), picture.name
@@ -173,7 +175,7 @@ def test_a_number_that_is_off_by_a_bit_is_seen(drawn: dict[str, Figure], runs: l
     assert shown(drawn["fig3"], run, "velocity/conv1", "conv1") != list(rows["velocity/conv1"])
 
 
-@pytest.mark.parametrize("key", ["fig1a", "fig2a", "fig2b", "fig5a", "fig5b"])
+@pytest.mark.parametrize("key", ["fig1a", "fig2a", "fig5a"])
 def test_histograms_are_the_last_of_each_run(
     drawn: dict[str, Figure], runs: list[Run], key: str
 ) -> None:
@@ -229,8 +231,12 @@ def test_captions_name_runs_seeds_and_commands(drawn: dict[str, Figure], runs: l
     assert "lambda = 1e-4: " in said
     assert "seeds 0, 1;" in said
     assert "Fewer seeds than the 2 of the others: SGD at lambda = 1e-3 (1)." in said
-    assert f"python -m janus_pl fit --config runs/{runs[0].id}/config.yaml" in said
-    assert "python -m janus_pl report RUN... --out DIR --x epoch" in said
+    folder = drawn["fig1a"].files[0].parent
+    config = folder / "configs" / f"{runs[0].id}.yaml"
+    assert f"python -m janus_pl fit --config {config}\n" in said
+    assert config.is_file()
+    assert f" {runs[0].path} " in said.split("again: python -m janus_pl report ")[1]
+    assert said.endswith(f" --out {folder} --x epoch")
     assert "Fewer seeds" not in drawn["fig5a"].caption
 
 
@@ -239,7 +245,8 @@ def test_the_same_bytes_whatever_the_order_and_the_thread(runs: list[Run], tmp_p
 
     def bytes_of(folder: Path, some: Sequence[Run]) -> dict[str, bytes]:
         figures = draw(some, folder)
-        return {file.name: file.read_bytes() for f in figures for file in f.files}
+        found = {file.name: file.read_bytes() for f in figures for file in f.files}
+        return {k: data.replace(str(folder).encode(), b"DIR") for k, data in found.items()}
 
     with ThreadPoolExecutor(2) as pool:
         tasks = [
@@ -273,7 +280,7 @@ def test_time_courses_by_steps_and_by_eta_t(tmp_path: Path) -> None:
 def test_one_colour_a_lambda_from_dark_to_light() -> None:
     lams = [0, 1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2]
     found = style.colours(lams[::-1])
-    light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b, _ in (found[lam] for lam in lams)]
+    light = [0.2126 * r + 0.7152 * g + 0.0722 * b for r, g, b in (found[lam] for lam in lams)]
     assert light == sorted(light)
     assert min(np.diff(light)) > 0.01
     assert light[-1] < 0.8  # seen on white

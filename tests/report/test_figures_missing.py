@@ -26,11 +26,12 @@ def drawn(runs: Iterable[Run], folder: Path, x: str = "epoch") -> dict[str, Figu
     figures = {figure.key: figure for figure in draw(list(runs), folder, x)}
     assert len(figures) == len(FIGURES)
     for figure in figures.values():
-        assert (figure.missing is None) == (len(figure.files) == 4)
+        assert (figure.missing is None) == (len(figure.files) == 4 or figure.like is not None)
+        assert len(figure.files) in (0, 4)
         assert figure.missing is None or figure.missing.strip()
         assert "\n" not in (figure.missing or "")
         assert all(file.stat().st_size for file in figure.files)
-    assert {file.name for file in folder.iterdir()} == {
+    assert {file.name for file in folder.iterdir() if file.is_file()} == {
         file.name for figure in figures.values() for file in figure.files
     }
     return figures

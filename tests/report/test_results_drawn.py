@@ -9,14 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import matplotlib
 import numpy as np
 import pytest
 from conftest import ROOT
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from report.drawn import Entry, Picture, sketch
-from report.generic import EPOCHS, LAYERS, STEP, network, regression
+from report.generic import EPOCHS, LAYERS, STEP, network, regression, zero_function
 from scipy import stats
 
 from janus_pl.records.archive import read_archive, write_archive
@@ -59,13 +58,6 @@ def tagged(run: Run, *tags: str, **more: Any) -> Run:
     return replace(run, config={**run.config, "tags": list(tags)}, **more)
 
 
-def zero_function(run: Run) -> Run:
-    """The same, but weight decay has emptied it."""
-    rows = run.rows.assign(**{"train/loss": 1.0})
-    rows.loc[rows.index[-1], "rho"] = 1e-9
-    return replace(run, rows=rows, id=f"emptied-{run.id}")
-
-
 def lam_of(run: Run) -> float:
     return run.config["model"]["init_args"]["weight_decay"]
 
@@ -100,9 +92,7 @@ def courses(name: str) -> list[Run]:
 
 
 def check_courses(found: Picture, shown: Sequence[Run]) -> None:
-    colours = {
-        lam: to_hex(matplotlib.colormaps["viridis"](0.44 * i)) for i, lam in enumerate(WORDS)
-    }
+    colours = dict(zip(WORDS, ("#2b0a3d", "#009a86", "#f4934a"), strict=True))
     quantities: dict[str, Callable[[Run], np.ndarray]] = {
         VELOCITY: velocities,
         SPREAD: spreads,

@@ -11,9 +11,10 @@ from report.generic import LAYERS, STEP, network
 from scipy import stats
 
 from janus_pl.records.families import lambda_of
+from janus_pl.records.late import MIDDLE, window
 from janus_pl.records.run import Run
 from janus_pl.verify.estimators import Evidence, evidence
-from janus_pl.verify.quantities import MIDDLE, QUANTITIES, window
+from janus_pl.verify.quantities import QUANTITIES
 
 EPOCHS = tuple(range(11))
 

@@ -11,6 +11,7 @@ import pytest
 from report.generic import network, regression
 from scipy import stats
 
+from janus_pl.records.effects import Estimate, mean, ratio
 from janus_pl.records.families import (
     by_seed,
     families,
@@ -21,7 +22,6 @@ from janus_pl.records.families import (
     seed_of,
 )
 from janus_pl.records.run import Run
-from janus_pl.verify.effects import Estimate, mean, ratio
 from janus_pl.verify.settings import differences
 from janus_pl.verify.subjects import ANY
 from janus_pl.verify.theorems import Finding, Missing, Theorem

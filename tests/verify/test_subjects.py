@@ -8,11 +8,12 @@ import pytest
 from report.generic import TEN_LAYERS, by_adam, network, regression, ten_classes
 
 from janus_pl.records.families import is_untrained
+from janus_pl.records.late import window
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import read_claims
 from janus_pl.verify.decide import Answer
 from janus_pl.verify.judge import Verdict, judge
-from janus_pl.verify.quantities import top_layer, window
+from janus_pl.verify.quantities import top_layer
 
 CLAIMS = read_claims()
 LAMBDAS = (0.0, 1e-4, 1e-3)

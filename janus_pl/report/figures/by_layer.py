@@ -13,11 +13,22 @@ from matplotlib.axes import Axes
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
-from janus_pl.report.figures.series import Family, Unavailable, band, family, has, last, layers
+from janus_pl.report.figures.series import (
+    Band,
+    Family,
+    Unavailable,
+    band,
+    family,
+    has,
+    last,
+    layers,
+)
 from janus_pl.report.figures.sheet import Sheet
 from janus_pl.report.figures.study import (
+    COLLAPSED,
     Networks,
     Study,
+    entry,
     names_of,
     others,
     sheet_of,
@@ -32,7 +43,7 @@ VELOCITY = r"$\|\dot V_k\|_F$"
 
 
 def fig3(study: Study) -> Sheet:
-    """||V_k dot|| over time, a panel a layer."""
+    """Draw ||V_k dot|| over time, a panel a layer."""
     networks, shown, names = _family(study, "velocity")
     if not any(has(run, study.x) for run in shown.runs):
         raise Unavailable(f"no {study.x} in {names_of(shown.runs)}")
@@ -57,12 +68,11 @@ def fig3(study: Study) -> Sheet:
 
 
 def fig4a(study: Study) -> Sheet:
-    """||V_k dot|| at the end, by layer."""
+    """Draw ||V_k dot|| at the end, by layer."""
     networks, shown, names = _family(study, "velocity")
     sheet, axes = _column(study, networks, shown)
     _at_end(sheet, axes, "velocity", study, shown, names, logarithmic=True)
     axes.set(ylabel=VELOCITY)
-    style.logarithmic(axes)
     axes.set_title(_title(f"{networks.dynamics} noise at the end", shown), parse_math=False)
     sheet.text = (
         "Norm of the velocity V̇_k of each layer's normalized weights in the run's last epoch."
@@ -72,7 +82,7 @@ def fig4a(study: Study) -> Sheet:
 
 
 def fig4b(study: Study) -> Sheet:
-    """Ranks at the end, by layer, and the effective rank over time."""
+    """Draw ranks at the end, by layer, and the effective rank over time."""
     networks, shown, names = _family(study, "effective_rank")
     panels = _spread(names)
     rows = -(-len(panels) // ACROSS)
@@ -83,12 +93,12 @@ def fig4b(study: Study) -> Sheet:
     half = ACROSS if tolerant else 2 * ACROSS
     effective = sheet.canvas.add_subplot(grid[0, :half])
     _at_end(sheet, effective, "effective_rank", study, shown, names, logarithmic=False)
-    effective.set(ylabel="effective rank of $V_k$", ylim=(0, None))
+    effective.set(ylabel="effective rank of $V_k$")
     effective.set_title(_title("Ranks at the end", shown))
     if tolerant:
         counted = sheet.canvas.add_subplot(grid[0, half:])
         _at_end(sheet, counted, kind, study, shown, tolerant, logarithmic=False)
-        counted.set(ylabel=label, ylim=(0, None))
+        counted.set(ylabel=label)
         counted.set_title("Singular values above the tolerance, at the end")
     places = [divmod(i, ACROSS) for i in range(len(panels))]
     axes = [sheet.canvas.add_subplot(grid[1 + i, 2 * j : 2 * j + 2]) for i, j in places]
@@ -141,27 +151,50 @@ def _over_time(
     label: str,
     logarithmic: bool,
 ) -> None:
-    for i, (panel, layer) in enumerate(zip(axes, names, strict=True)):
+    def curves(panel: Axes, layer: str, lam: float, runs: Sequence[Run], **look: Any) -> None:
+        if not runs:
+            return
+        look = {"color": study.colours[lam], "linewidth": 0.8, **look}
         key = f"{kind}/{layer}"
+        sheet.curves("time", panel, runs, key, logarithmic=logarithmic, layer=layer, **look)
+
+    panels = list(zip(axes, names, strict=True))
+    for panel, layer in panels:
         for group in shown.groups:
-            look = {"color": study.colours[group.lam], "linewidth": 0.8}
-            sheet.curves(
-                "time", panel, group.runs, key, logarithmic=logarithmic, layer=layer, **look
-            )
+            curves(panel, layer, group.lam, group.sound)
+    sound = [panel for panel in axes if panel.lines]
+    _scale(sound, logarithmic)
+    for panel, layer in panels:
+        for group in shown.groups:
+            curves(panel, layer, group.lam, group.collapsed, linestyle=COLLAPSED)
+    _scale([panel for panel in axes if panel not in sound], logarithmic and not sound)
+    _label(panels, study, label, logarithmic)
+
+
+def _label(panels: Sequence[tuple[Axes, str]], study: Study, label: str, logarithmic: bool) -> None:
+    """Write the titles and axes of time courses; labels stand at the outer panels alone."""
+    for i, (panel, layer) in enumerate(panels):
         panel.set_title(layer, parse_math=False)
         time_axis(panel, study.x)
-        if logarithmic:
-            style.logarithmic(panel)
-        else:
-            panel.set_ylim(0, None)
         style.tell_empty(panel, study.x)
         if i % ACROSS == 0:
             panel.set_ylabel(label)
         elif logarithmic:  # all panels have the same axis
             panel.tick_params(labelleft=False)
-        if i + ACROSS < len(names):
+        if i + ACROSS < len(panels):
             panel.set_xlabel("")
             panel.tick_params(labelbottom=False)
+
+
+def _scale(panels: Sequence[Axes], logarithmic: bool) -> None:
+    """Set the y axes by what is drawn so far, and keep them."""
+    for panel in panels:
+        if logarithmic:
+            style.logarithmic(panel)
+        elif panel.get_yscale() == "linear":
+            style.from_zero(panel)
+    for panel in panels:  # some share an axis, so keep none before all are set
+        style.keep_limits(panel)
 
 
 def _at_end(
@@ -173,27 +206,61 @@ def _at_end(
     names: Sequence[str],
     logarithmic: bool,
 ) -> None:
-    """The last numbers by layer: a line for each lambda, bars from the least to the largest."""
-    for i, group in enumerate(shown.groups):
-        colour = study.colours[group.lam]
-        ends = [_ends(run, kind, names) for run in group.runs]
-        for run, values in zip(group.runs, ends, strict=True):
-            for at in values.index.get_level_values(0):
-                layer = names[int(at)]
-                sheet.add("end", run, f"{kind}/{layer}", values[(at, 0)], layer=layer)
-        over = band([values for values in ends if len(values)], logarithmic)
-        if not len(over.x):
-            continue
-        named = [names[int(at)] for at in over.x]
-        sheet.add_band("end", group.runs, f"{kind}/LAYER", over, layer=named)
+    """Draw the last numbers by layer: a line a lambda, bars from the least to the largest."""
+    count = len(shown.groups)
+
+    def points(i: int, runs: Sequence[Run], **look: Any) -> None:
+        over = _ends_of(sheet, runs, kind, names, logarithmic) if runs else None
+        if over is None or not len(over.x):
+            return
         # A little apart, so that the bars of several lambdas do not hide each other.
-        at = over.x + 0.16 * (i - (len(shown.groups) - 1) / 2) / max(len(shown.groups), 1)
+        at = over.x + 0.16 * (i - (count - 1) / 2) / count
         bars = np.stack([over.center - over.low, over.high - over.center])
-        axes.errorbar(at, over.center, bars, color=colour, marker=_marker(i), elinewidth=0.7)
+        colour = study.colours[shown.groups[i].lam]
+        look = {"color": colour, "marker": _marker(i), "elinewidth": 0.7, **look}
+        axes.errorbar(at, over.center, bars, **look)
+
+    for i, group in enumerate(shown.groups):
+        points(i, group.sound)
+    sound = [axes] if axes.lines else []
+    _scale(sound, logarithmic)
+    for i, group in enumerate(shown.groups):
+        points(i, group.collapsed, linestyle=COLLAPSED)
+    _scale([] if sound else [axes], logarithmic)
+    _tell_below(axes, shown)
     turn = 45 if len(names) > 8 or max(map(len, names)) > 8 else 0
     aligned = "right" if turn else "center"
     axes.set_xticks(range(len(names)), names, rotation=turn, ha=aligned, parse_math=False)
     axes.set_xlabel("layer")
+
+
+def _ends_of(
+    sheet: Sheet, runs: Sequence[Run], kind: str, names: Sequence[str], logarithmic: bool
+) -> Band:
+    """Write the last numbers of runs that differ in seeds alone, and return their band."""
+    ends = [_ends(run, kind, names) for run in runs]
+    for run, values in zip(runs, ends, strict=True):
+        for at in values.index.get_level_values(0):
+            layer = names[int(at)]
+            sheet.add("end", run, f"{kind}/{layer}", values[(at, 0)], layer=layer)
+    over = band([values for values in ends if len(values)], logarithmic)
+    if len(over.x):
+        named = [names[int(at)] for at in over.x]
+        sheet.add_band("end", runs, f"{kind}/LAYER", over, layer=named)
+    return over
+
+
+def _tell_below(axes: Axes, shown: Family) -> None:
+    """Say which lambdas are wholly below the axis, where runs that ended as f = 0 may be."""
+    low, high = axes.get_ylim()
+    lams = [group.lam for group in shown.groups if group.collapsed]
+    points = [line.get_ydata() for line in axes.lines if line.get_linestyle() != "-"]
+    if not lams or not points or np.max(np.concatenate(points)) >= low:
+        return
+    if axes.get_yscale() == "log":  # room for the words
+        axes.set_ylim(low * (low / high) ** 0.15, high)
+    said = ", ".join(rf"$\lambda$ = {style.number(lam)}" for lam in lams)
+    axes.text(0.02, 0.02, f"below, f = 0: {said}", transform=axes.transAxes, color="0.3")
 
 
 def _ends(run: Run, kind: str, names: Sequence[str]) -> pd.Series:
@@ -208,12 +275,7 @@ def _marker(i: int) -> str:
 
 def _handles(shown: Family, study: Study, markers: bool = False) -> list[Any]:
     return [
-        style.handle(
-            rf"$\lambda$ = {style.number(group.lam)}",
-            color=study.colours[group.lam],
-            marker=_marker(i) if markers else None,
-        )
-        for i, group in enumerate(shown.groups)
+        entry(group, study, _marker(i) if markers else None) for i, group in enumerate(shown.groups)
     ]
 
 

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-import os
+import json
+import re
 import shlex
+import zlib
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from pathlib import Path
+from typing import NamedTuple
 
-from janus_pl.records.families import lambda_of
+from janus_pl.records.families import is_zero_function, lambda_of
 from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures.series import batch_of, seeds
 from janus_pl.report.figures.style import number
+from janus_pl.run.folder import CONFIG
+from janus_pl.run.lines import FILE as ROWS
 
+
+class Again(NamedTuple):
+    """How a figure is made again.
+
+    Attributes:
+        command: The command that draws it.
+        folder: The folder of the figures, in which configs that are nowhere else are written.
+    """
+
+    command: str
+    folder: Path
+
+
+NO_OPTIONS = ("description", "history", "claims")  # beside the options in W&B's config
 NAMED = 12  # runs that are left out and named one by one
 
 
@@ -21,30 +41,85 @@ def caption(
     runs: Sequence[Run],
     left_out: Sequence[Run],
     notes: Iterable[str],
-    x: str,
+    again: Again,
 ) -> str:
-    """The caption of a figure, in paragraphs."""
+    """Write the caption of a figure, in paragraphs."""
     parts = [f"{title}. {text}", "Runs: " + "; ".join(_groups(runs)) + "."]
     parts += [*notes, *_uneven(runs), *_unfinished(runs), *_damaged(runs)]
-    if left_out:
-        named = ", ".join(f"{run.name} ({run.id})" for run in left_out[:NAMED])
-        more = f" and {len(left_out) - NAMED} more" if len(left_out) > NAMED else ""
-        parts.append(
-            "Left out, since options or data of theirs differ or they lack what is shown:"
-            f" {named}{more}."
-        )
-    parts.append(f"The first of these runs again: {command(runs[0])}")
-    shown = "step" if x == STEP else x
-    parts.append(f"This figure again: python -m janus_pl report RUN... --out DIR --x {shown}")
+    parts += [*_collapsed(runs), *_left_out(left_out)]
+    parts.append(f"The first of these runs again: {command(runs[0], again.folder)}")
+    parts.append(f"This figure again: {again.command}")
     return "\n".join(parts)
 
 
-def command(run: Run) -> str:
-    """The command that trains a run once more, from the config that lies in its folder."""
-    given = run.config
-    folder = os.path.join(str(given.get("run_dir") or "runs"), str(given.get("project") or ""))
-    config = os.path.join(folder, run.id, "config.yaml")
-    return f"python -m janus_pl fit --config {shlex.quote(config)}"
+def report_command(runs: Iterable[Run], folder: Path, x: str) -> str:
+    """Return the command that draws all figures of some runs, from where they were read."""
+    places = dict.fromkeys(str(folder_of(run) or run.path) for run in runs)
+    shown = "step" if x == STEP else x
+    given = [*places, "--out", str(folder), "--x", shown]
+    return f"python -m janus_pl report {shlex.join(given)}"
+
+
+def command(run: Run, folder: Path) -> str:
+    """Return the command that trains a run once more, from the config in its folder.
+
+    The config of a run without such a folder, as in archives, is written to `FOLDER/configs`.
+    """
+    own = folder_of(run)
+    config = (
+        own / CONFIG if own else _written(run, folder / "configs" / f"{_file_name(run.id)}.yaml")
+    )
+    said = f"python -m janus_pl fit --config {shlex.quote(str(config))}"
+    data = run.options.get("data.root")
+    if own is None and isinstance(data, str):
+        said += f" (with --data.root DIR if the data are not in {data})"
+    return said
+
+
+def folder_of(run: Run) -> Path | None:
+    """Return the folder of a run with its rows and its config; None of other records."""
+    folder = run.path.parent
+    return folder if run.path.name == ROWS and (folder / CONFIG).is_file() else None
+
+
+def _file_name(text: str) -> str:
+    """Return a name of a file for an id, which in somebody else's record may be any text."""
+    name = re.sub(r"[^A-Za-z0-9_.-]", "_", text)[:100]
+    return name if name == text else f"{name}-{zlib.crc32(text.encode()):08x}"
+
+
+def _written(run: Run, path: Path) -> Path:
+    """Write the options of a run as a config; what W&B's config has beside them is left out."""
+    kept = {k: v for k, v in run.config.items() if k[0] != "_" and k not in NO_OPTIONS}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Plain values alone, so JSON says them as YAML does, without a library of its own.
+    text = json.dumps(kept, indent=2, default=str) + "\n"
+    path.write_text(text, encoding="utf-8", newline="\n")
+    return path
+
+
+def _collapsed(runs: Sequence[Run]) -> list[str]:
+    """Name the runs that ended as f = 0."""
+    ended = ", ".join(f"{run.name} ({run.id})" for run in runs if is_zero_function(run))
+    if not ended:
+        return []
+    return [f"Ended as f = 0, and in no axis' range and no mean over seeds for it: {ended}."]
+
+
+def _left_out(runs: Sequence[Run]) -> list[str]:
+    """Name the runs that a figure does not show, with the reason."""
+    ended = [run for run in runs if is_zero_function(run)]
+    others = [run for run in runs if run not in ended]
+    reasons = {
+        "options or data of theirs differ or they lack what is shown": others,
+        "they ended as f = 0 or lack what is shown": ended,
+    }
+    found = []
+    for reason, some in reasons.items():
+        named = ", ".join(f"{run.name} ({run.id})" for run in some[:NAMED])
+        more = f" and {len(some) - NAMED} more" if len(some) > NAMED else ""
+        found += [f"Left out, since {reason}: {named}{more}."] if some else []
+    return found
 
 
 def _groups(runs: Sequence[Run]) -> list[str]:

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from janus_pl.records.families import families, lambda_of
+from janus_pl.records.families import families, is_zero_function, lambda_of
+from janus_pl.records.late import WINDOW
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
 from janus_pl.report.figures.caption import bands
@@ -96,7 +97,7 @@ def rank_share(run: Run, x: str) -> pd.Series:
 def late(values: pd.Series) -> float:
     """Return the geometric mean over the last fifth of the epochs; NaN without a number."""
     epochs = values.index.get_level_values(0)
-    kept = values[epochs >= 0.8 * epochs.max()] if len(values) else values
+    kept = values[epochs >= (1 - WINDOW) * epochs.max()] if len(values) else values
     kept = kept[kept > 0]
     return float(np.exp(np.log(kept).mean())) if len(kept) else float("nan")
 
@@ -135,7 +136,7 @@ def _panel(sheet: Sheet, axes: Axes, panel: Panel, sides: Sequence[Side], x: str
     if panel.logarithmic:
         style.logarithmic(axes)
     else:
-        axes.set_ylim(0, None)
+        style.from_zero(axes)
     time_axis(axes, x)
     style.tell_empty(axes, panel.title.lower())
 
@@ -144,6 +145,8 @@ def _sides(family: Sequence[Run]) -> list[Side]:
     sgd = [run for run in family if run.dynamics == "SGD"]
     gd = [run for run in family if run.dynamics == "GD"]
     lams = {lambda_of(run) for run in sgd if lambda_of(run) > 0}
+    sound = {lambda_of(run) for run in sgd if not is_zero_function(run)}
+    lams = lams & sound or lams
     both = lams & {lambda_of(run) for run in gd}
     if not lams:
         return []
@@ -155,7 +158,12 @@ def _sides(family: Sequence[Run]) -> list[Side]:
         ([run for run in sgd if lambda_of(run) == 0], WITHOUT_DECAY),
         ([run for run in gd if lambda_of(run) == lam], style.look("GD")),
     )
-    return [Side(_named(runs), runs, dict(look)) for runs, look in given if runs]
+    return [Side(_named(runs), _sound(runs), dict(look)) for runs, look in given if runs]
+
+
+def _sound(runs: list[Run]) -> list[Run]:
+    """Return the runs that have not ended as f = 0; all if there is none."""
+    return [run for run in runs if not is_zero_function(run)] or runs
 
 
 def _count(runs: Sequence[Run], size: object) -> int:

@@ -1,4 +1,4 @@
-"""Figures 1, 2 and 5: the margins of all training samples, one colour for each lambda."""
+"""Figures 1, 2 and 5: the margins of all training samples, one row for each lambda."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from janus_pl.report.figures.series import (
 )
 from janus_pl.report.figures.sheet import Sheet
 from janus_pl.report.figures.study import (
+    COLLAPSED,
     Networks,
     Study,
+    entry,
     names_of,
     others,
     sheet_of,
@@ -41,9 +43,11 @@ MARGIN = r"margin $\bar f_n$"
 HOW = (
     "Margins f̄_n = y_n f_W(x_n)/rho of all training samples, each run's last histogram; its bins"
     " lie between its own extremes, and heights are relative to its fullest bin, since the widths"
-    " differ by powers of ten (the CSV has the counts). One outline a seed; the legend has the"
-    " geometric mean over seeds of std/|mean|."
+    " differ by powers of ten (the CSV has the counts). One row a lambda, in it one outline a seed;"
+    " to the right the geometric mean over seeds of std/|mean|."
 )
+NEEDLES = 0.05  # of an axis: the least width of a rectangle around needles
+ROW = 0.9  # height of a fullest bin, of the distance between rows
 
 
 def final_histogram(run: Run) -> Histogram | None:
@@ -66,11 +70,16 @@ def fig1a(study: Study) -> Sheet:
     title = f"Margins under {networks.dynamics}, {shown.batch}, square loss"
     axes.set_title(title, parse_math=False)
     if region := _region(shown):
-        low, high = region
-        box = Rectangle((low, 0), high - low, 1.06, fill=False, ec=style.ZOOM, lw=0.9, zorder=9)
+        low, high = _seen(region, axes.get_xlim())
+        top = sum(group.lam <= ZOOMED for group in shown.groups)
+        box = Rectangle((low, 0), high - low, top, fill=False, ec=style.ZOOM, lw=0.9, zorder=9)
         axes.add_patch(box)
-        axes.annotate("(b)", (high, 1.05), (2, 0), textcoords="offset points", color=style.ZOOM)
-        sheet.text += " The blue rectangle is the region of Figure 1b."
+        end = axes.get_xlim()[1]
+        room = high < end - 0.1 * (end - low)
+        look: dict[str, Any] = {"color": style.ZOOM, "ha": "left" if room else "right"}
+        place = ((high, top), (2, -6)) if room else ((min(high, end), top), (-2, -8))
+        axes.annotate("(b)", *place, textcoords="offset points", **look)
+        sheet.text += " The blue rectangle has in it the region of Figure 1b."
     return sheet
 
 
@@ -82,30 +91,42 @@ def fig1b(study: Study) -> Sheet:
     if region is None:
         least = f"lambda <= {style.number(ZOOMED)}"
         raise Unavailable(f"no {networks.dynamics} run at {least} with {HISTOGRAM}")
-    rows = -(-len(shown.groups) // 4)
+    rows = -(-len(shown.groups) // 6)
     sheet = sheet_of(networks, style.PAGE, 2.6 + 0.14 * rows, study.x, shown.left_out)
     near, time = sheet.canvas.subplots(1, 2)
-    for group in shown.groups:
-        for run in group.runs:
-            _outline(sheet, near, "zoom", run, study.colours[group.lam], within=region)
-        spreads = [relative_spread(run, study.x) for run in group.runs]
-        look = {"color": study.colours[group.lam], "linewidth": 0.9}
-        sheet.curves("spread", time, group.runs, SPREAD, spreads, **look)
-    near.set(xlim=region, xlabel=MARGIN, ylabel="samples per bin (peak = 1)", ylim=(0, 1.13))
+    small = [group for group in shown.groups if group.lam <= ZOOMED]
+    _rows(sheet, near, "zoom", study, small, region)
     near.set_title(rf"Zoom of (a): $\lambda\leq${style.number(ZOOMED)}")
-    style.plain_ticks(near)
-    time.set(ylabel=r"std/mean of the margins, $\sigma/|\mu|$")
-    style.logarithmic(time)
-    time_axis(time, study.x)
-    time.set_title("Spread of the margins during training")
-    style.tell_empty(time, "margin/std over margin/mean")
-    handles = [_handle(group, study) for group in shown.groups]
-    style.legend(sheet.canvas, handles, 4)
+    _spreads(sheet, time, study, shown)
+    style.legend(sheet.canvas, [entry(group, study) for group in shown.groups], 6)
     sheet.text = HOW + (
         f" Left: the blue rectangle of Figure 1a, where lambda is at most {style.number(ZOOMED)}."
         f" Right: std/|mean| of the margins against {x_name(study.x)}. {bands(shown.runs)}"
     )
     return sheet
+
+
+def _spreads(sheet: Sheet, axes: Axes, study: Study, shown: Family) -> None:
+    def curves(group: Group, runs: Sequence[Run], **look: Any) -> None:
+        if not runs:
+            return
+        found = [relative_spread(run, study.x) for run in runs]
+        look = {"color": study.colours[group.lam], "linewidth": 0.9, **look}
+        sheet.curves("spread", axes, runs, SPREAD, found, **look)
+
+    for group in shown.groups:
+        curves(group, group.sound)
+    if axes.lines:
+        style.logarithmic(axes)
+        style.keep_limits(axes)
+    for group in shown.groups:
+        curves(group, group.collapsed, linestyle=COLLAPSED)
+    if axes.get_yscale() == "linear":
+        style.logarithmic(axes)
+    axes.set(ylabel=r"std/mean of the margins, $\sigma/|\mu|$")
+    time_axis(axes, study.x)
+    axes.set_title("Spread of the margins during training")
+    style.tell_empty(axes, "margin/std over margin/mean")
 
 
 def fig2a(study: Study) -> Sheet:
@@ -184,56 +205,76 @@ def _with_histograms(
 
 
 def _histograms(study: Study, networks: Networks, shown: Family) -> tuple[Sheet, Axes, Family]:
-    rows = -(-len(shown.groups) // 2)
-    sheet = sheet_of(networks, style.COLUMN, 2.2 + 0.14 * rows, study.x, shown.left_out)
+    height = max(1.9, 0.7 + 0.23 * len(shown.groups))
+    sheet = sheet_of(networks, style.COLUMN, height, study.x, shown.left_out)
     axes = sheet.canvas.subplots()
-    for group in shown.groups:
-        for run in group.runs:
-            _outline(sheet, axes, "margins", run, study.colours[group.lam])
-    axes.set(xlabel=MARGIN, ylabel="samples per bin (peak = 1)", ylim=(0, 1.13))
-    style.plain_ticks(axes)
-    style.legend(sheet.canvas, [_handle(group, study) for group in shown.groups], 2)
+    _rows(sheet, axes, "margins", study, shown.groups, _range(shown.groups, 0.05))
     sheet.text = HOW
     return sheet, axes, shown
 
 
-def _outline(
+def _rows(
     sheet: Sheet,
     axes: Axes,
     panel: str,
-    run: Run,
-    colour: Any,
-    within: tuple[float, float] | None = None,
+    study: Study,
+    groups: Sequence[Group],
+    within: tuple[float, float] | None,
 ) -> None:
+    """Draw a row for each lambda, the smallest lowest, with its relative spread at the right."""
+    for i, group in enumerate(groups):
+        axes.axhline(i, color="0.85", linewidth=0.5, zorder=0)
+        for run in group.runs:
+            _outline(sheet, axes, panel, run, study.colours[group.lam], i)
+        said = _relative(group)
+        axes.text(1.02, i, said, transform=axes.get_yaxis_transform(), va="bottom")
+    axes.text(1.02, len(groups), r"$\sigma/\mu$", transform=axes.get_yaxis_transform(), va="bottom")
+    axes.set(xlim=within, xlabel=MARGIN, ylim=(0, len(groups) + 0.05))
+    style.plain_ticks(axes)
+    axes.set_yticks(range(len(groups)), [style.number(group.lam) for group in groups])
+    axes.set_ylabel(r"$\lambda$, samples per bin")
+
+
+def _outline(sheet: Sheet, axes: Axes, panel: str, run: Run, colour: Any, row: int) -> None:
     shown = final_histogram(run)
     assert shown is not None
-    low, high = within or (-np.inf, np.inf)
-    if shown.edges[-1] < low or shown.edges[0] > high:
-        return
     sheet.add_histogram(panel, run, HISTOGRAM, shown)
-    heights = shown.counts / shown.counts.max()
-    axes.stairs(heights, shown.edges, color=colour, fill=True, alpha=0.3, linewidth=0)
-    axes.stairs(heights, shown.edges, color=colour, linewidth=0.8)
+    heights = row + ROW * shown.counts / shown.counts.max()
+    look = {"baseline": row, "color": colour}
+    axes.stairs(heights, shown.edges, fill=True, alpha=0.3, linewidth=0, **look)
+    axes.stairs(heights, shown.edges, linewidth=0.8, **look)
+
+
+def _seen(region: tuple[float, float], axis: tuple[float, float]) -> tuple[float, float]:
+    """Return a region, or what is around it and wide enough to show the needles in it."""
+    low, high = region
+    lacking = max(0.0, NEEDLES * (axis[1] - axis[0]) - (high - low)) / 2
+    return low - lacking, high + lacking
 
 
 def _region(shown: Family) -> tuple[float, float] | None:
     """Return the range of the margins at small lambda, wider by a tenth on both sides; or None."""
-    small = [final_histogram(run) for group in shown.groups for run in group.runs]
-    lams = [group.lam for group in shown.groups for _ in group.runs]
-    edges = [h.edges for h, lam in zip(small, lams, strict=True) if h and lam <= ZOOMED]
+    return _range([group for group in shown.groups if group.lam <= ZOOMED], 0.1)
+
+
+def _range(groups: Sequence[Group], wider: float) -> tuple[float, float] | None:
+    """Return the range of the margins of the sound runs, or else of all; None without any."""
+    sound = [run for group in groups for run in group.sound]
+    runs = sound or [run for group in groups for run in group.runs]
+    edges = [shown.edges for shown in map(final_histogram, runs) if shown]
     if not edges:
         return None
     low, high = min(e[0] for e in edges), max(e[-1] for e in edges)
-    return low - 0.1 * (high - low), high + 0.1 * (high - low)
+    return low - wider * (high - low), high + wider * (high - low)
 
 
-def _handle(group: Group, study: Study) -> Any:
-    label = rf"$\lambda$ = {style.number(group.lam)}"
-    ratios = [last(r, "margin/std") / abs(last(r, "margin/mean") or np.nan) for r in group.runs]
+def _relative(group: Group) -> str:
+    """Return std/|mean| of the sound seeds of a lambda in print, or that it ended as f = 0."""
+    if not group.sound:
+        return "f = 0"
+    ratios = [last(r, "margin/std") / abs(last(r, "margin/mean") or np.nan) for r in group.sound]
     positive = [ratio for ratio in ratios if ratio > 0]
-    if positive:
-        label += rf": $\sigma/\mu$ = {np.exp(np.mean(np.log(positive))):.1e}"
-    return style.handle(label, color=study.colours[group.lam], linewidth=2.5)
+    return f"{np.exp(np.mean(np.log(positive))):.1e}" if positive else ""
 
 
 def _errors(sheet: Sheet, runs: Sequence[Run]) -> None:

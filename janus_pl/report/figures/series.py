@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from janus_pl.errors import UsageError
-from janus_pl.records.families import Varied, families, lambda_of, seed_of
+from janus_pl.records.families import Varied, families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import STEP, Run, natural, ordered
 
 AXES = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
@@ -26,6 +26,16 @@ class Group(NamedTuple):
 
     lam: float
     runs: list[Run]
+
+    @property
+    def sound(self) -> list[Run]:
+        """The runs that axes and means over seeds follow: those that have not ended as f = 0."""
+        return [run for run in self.runs if not is_zero_function(run)]
+
+    @property
+    def collapsed(self) -> list[Run]:
+        """The runs that ended as f = 0: their numbers are rounding errors."""
+        return [run for run in self.runs if is_zero_function(run)]
 
 
 class Family(NamedTuple):

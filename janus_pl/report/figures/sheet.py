@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from janus_pl.records.families import lambda_of, seed_of
 from janus_pl.records.run import Histogram, Run
 from janus_pl.report.figures import style
-from janus_pl.report.figures.caption import caption
+from janus_pl.report.figures.caption import Again, caption
 from janus_pl.report.figures.series import QUANTILES, Band, Unavailable, band, curve, has, seeds
 from janus_pl.run.text import cell
 
@@ -136,7 +136,7 @@ class Sheet:
         low, high = (band([values], logarithmic=False) for values in found)
         return low._replace(low=low.center, high=high.center) if len(low.x) == len(high.x) else low
 
-    def write(self, folder: Path, key: str, title: str) -> tuple[str, list[Path]]:
+    def write(self, key: str, title: str, again: Again) -> tuple[str, list[Path]]:
         """KEY.png, KEY.svg, KEY.csv and KEY.txt; returns the caption and the files.
 
         Raises:
@@ -144,11 +144,12 @@ class Sheet:
         """
         if not self.runs:
             raise Unavailable(f"no finite numbers against {self.x}")
+        folder = again.folder
         files = style.save(self.canvas, folder, key)
         table, text = folder / f"{key}.csv", folder / f"{key}.txt"
         columns = {name: np.concatenate([t[name] for t in self.tables]) for name in COLUMNS}
         pd.DataFrame(columns).to_csv(table, index=False, lineterminator="\n")
-        said = caption(title, self.text, self.runs, self.left_out, self.notes, self.x)
+        said = caption(title, self.text, self.runs, self.left_out, self.notes, again)
         text.write_text(said + "\n", encoding="utf-8", newline="\n")
         return said, [*files, table, text]
 

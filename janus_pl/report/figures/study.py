@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from janus_pl.records.families import lambda_of
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
-from janus_pl.report.figures.series import AXES, Unavailable
+from janus_pl.report.figures.series import AXES, Group, Unavailable
 from janus_pl.report.figures.sheet import Sheet
 
 
@@ -92,6 +92,21 @@ def sheet_of(
     """Return the empty sheet of a figure of networks, which names their dynamics."""
     canvas = style.canvas(width, height)
     return Sheet(canvas, x, networks.dynamics, left_out=left_out, notes=networks.notes)
+
+
+COLLAPSED = (0, (1, 1.2))  # the dashes of runs that ended as f = 0
+
+
+def named(group: Group) -> str:
+    """Name the lambda of a group in a legend, and say so if all of its runs ended as f = 0."""
+    label = rf"$\lambda$ = {style.number(group.lam)}"
+    return label if group.sound else f"{label} (f = 0)"
+
+
+def entry(group: Group, study: Study, marker: str | None = None) -> Any:
+    """Return the entry of a group in a legend."""
+    look = {} if group.sound else {"linestyle": COLLAPSED}
+    return style.handle(named(group), color=study.colours[group.lam], marker=marker, **look)
 
 
 def time_axis(axes: Axes, x: str) -> None:

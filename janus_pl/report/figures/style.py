@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
@@ -58,6 +58,11 @@ DYNAMICS: Mapping[str, Mapping[str, Any]] = {
     "SGD": {"color": "#0072B2", "linestyle": "-"},
     "GD": {"color": "#D55E00", "linestyle": (0, (4, 1.5))},
 }
+# From dark violet to rose: lighter with lambda, and each of ten is another hue.
+SCALE = (
+    *("#2b0a3d", "#4b1fa8", "#1f5fd8", "#0a86b4", "#009a86"),
+    *("#36a148", "#8fa31c", "#cc9a08", "#f4934a", "#f59bb8"),
+)
 ELSE = "#009E73"  # Okabe and Ito's green, for other optimizers
 ZOOM = "#0050D0"
 
@@ -72,10 +77,16 @@ def look(dynamics: str) -> Mapping[str, Any]:
 
 
 def colours(lams: Iterable[float]) -> dict[float, Any]:
-    """One colour for each lambda, dark for the smallest: viridis without its yellow end."""
+    """One colour for each lambda along `SCALE`, dark for the smallest.
+
+    Fewer lambdas than colours do without the last one, which is pale.
+    """
     ordered = sorted(set(lams))
-    scale = matplotlib.colormaps["viridis"]
-    return {lam: scale(0.88 * i / max(len(ordered) - 1, 1)) for i, lam in enumerate(ordered)}
+    scale = np.array([to_rgb(colour) for colour in SCALE])
+    end = len(SCALE) - (1 if len(ordered) >= len(SCALE) else 2)
+    places = np.linspace(0, end, len(ordered)) if len(ordered) > 1 else [0.0]
+    red, green, blue = (np.interp(places, range(len(SCALE)), part) for part in scale.T)
+    return dict(zip(ordered, zip(red, green, blue, strict=True), strict=False))
 
 
 def number(value: float) -> str:
@@ -117,6 +128,17 @@ def logarithmic(axes: Axes) -> None:
     all_of_them = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(3, 3))
     axes.yaxis.set_major_formatter(all_of_them)
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def from_zero(axes: Axes) -> None:
+    """A y axis from zero to above all that is drawn; after the drawing, as it depends on it."""
+    highest = axes.dataLim.y1
+    axes.set_ylim(0, 1.06 * highest if np.isfinite(highest) and highest > 0 else 1)
+
+
+def keep_limits(axes: Axes) -> None:
+    """Let what is drawn later leave the y axis as it is."""
+    axes.set_ylim(axes.get_ylim())
 
 
 def tell_empty(axes: Axes, what: str) -> None:
