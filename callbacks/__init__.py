@@ -14,6 +14,7 @@ from callbacks.noise_time import NoiseTime
 from callbacks.progress import ProgressBar
 from callbacks.rank_bound import RankBound
 from callbacks.run_checkpoint import RunCheckpoint
+from callbacks.sharpness import Sharpness
 from callbacks.update_split import UpdateSplit
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "ProgressBar",
     "RankBound",
     "RunCheckpoint",
+    "Sharpness",
     "UpdateSplit",
 ]

@@ -130,6 +130,23 @@ class Observer(Callback, ABC):
             UsageError: It is such a subject.
         """
 
+    def ask_before(self, question: str, subject: Subject, ask: Callable[[], T]) -> T:
+        """Return an answer before the run; if no layer has one, that is an error.
+
+        Args:
+            question: The callback or its option, for the message.
+            subject: The subject.
+            ask: Asks the question.
+
+        Raises:
+            UsageError: There is no answer.
+        """
+        try:
+            return ask()
+        except NotOffered as reason:
+            allowed = f"a module that can answer; {reason}"
+            raise UsageError(question, owner_of(subject), allowed) from reason
+
     def is_due(self, epoch: int) -> bool:
         n = self.every_n_epochs
         if n == 0:
@@ -139,7 +156,9 @@ class Observer(Callback, ABC):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         subject = subject_of(trainer, pl_module)
         subject.start()
-        if subject.completed() == 0 and self.is_due(0):
+        # A run that goes on within its first epoch has looked at the start, and is past it.
+        past = self._last_seen == 0 and trainer.global_step > 0
+        if subject.completed() == 0 and not past and self.is_due(0):
             self._look(trainer, pl_module, epoch=0)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -219,23 +238,6 @@ class LayerObserver(Observer):
     def takes(self, layer: str) -> bool:
         """Tell whether a layer is among the chosen ones."""
         return self.layers is None or any(fnmatchcase(layer, glob) for glob in self.layers)
-
-    def ask_before(self, question: str, subject: Subject, ask: Callable[[], T]) -> T:
-        """Return an answer before the run; if no layer has one, that is an error.
-
-        Args:
-            question: The callback or its option, for the message.
-            subject: The subject.
-            ask: Asks the question.
-
-        Raises:
-            UsageError: There is no answer.
-        """
-        try:
-            return ask()
-        except NotOffered as reason:
-            allowed = f"a module that can answer; {reason}"
-            raise UsageError(question, owner_of(subject), allowed) from reason
 
 
 def owner_of(subject: Subject) -> str:

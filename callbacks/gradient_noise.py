@@ -17,6 +17,7 @@ from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.run.rows import Value
+from janus_pl.training.descended import pick
 from janus_pl.training.samples import EVALUATION_CHUNK, training_samples
 from janus_pl.training.subject import Subject, offers
 
@@ -146,13 +147,8 @@ class GradientNoise(LayerObserver):
 
 
 def _pick(samples: Pairs, index: Tensor) -> Pairs:
-    """The samples of these numbers, counted through all chunks; a few hundred at a time."""
-    start, parts = 0, []
-    for x, y in samples:
-        own = index[(index >= start) & (index < start + len(y))].to(y.device) - start
-        parts.append((x[own], y[own]))
-        start += len(y)
-    x, y = (torch.cat(part) for part in zip(*parts, strict=True))
+    """The samples of these numbers, a few hundred at a time."""
+    ((x, y),) = pick(samples, index)
     return list(zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True))
 
 

@@ -18,7 +18,7 @@ from janus_pl.observables.rank import (
     singular_values,
     stable_rank,
 )
-from janus_pl.run.rows import Histogram, Table, Value
+from janus_pl.run.rows import Histogram, Spectra, Table, Value
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.subject import Subject
 
@@ -33,7 +33,8 @@ class LayerRank(LayerObserver):
     #{sigma_i > t sigma_1}; `stable_rank/<layer>` = 1/sigma_1^2, `effective_rank/<layer>` =
     exp(entropy of sigma_i/sum sigma), and `spectrum/<layer>`, a histogram of log10 sigma_i from
     -8 to 0 (smaller values in its first bin). The last epoch adds `spectrum_table`, every singular
-    value, so that any other threshold can be applied later.
+    value, so that any other threshold can be applied later. Every look writes them to
+    `spectra.jsonl` in the run's folder: in the digits of float32 if the weights are float32.
 
     Any LightningModule is served, for all its weights (`janus_pl.training.weights`).
 
@@ -51,7 +52,7 @@ class LayerRank(LayerObserver):
         *("rank/LAYER", "stable_rank/LAYER", "effective_rank/LAYER"),
         *("rank_absolute_*/LAYER", "rank_relative_*/LAYER"),
     )
-    tables: tuple[str, ...] = ("spectrum_table",)
+    tables: tuple[str, ...] = ("spectrum_table", "spectra")
 
     def __init__(
         self,
@@ -85,9 +86,11 @@ class LayerRank(LayerObserver):
         values: dict[str, Value] = dict(
             zip(ranks, torch.stack([*ranks.values()]).tolist(), strict=True)
         )
-        for layer, sigma in spectra.items():
-            if np.isfinite(sigma.numpy()).all():
-                values[f"spectrum/{layer}"] = self._histogram(sigma.numpy())
+        finite = {k: s.numpy() for k, s in spectra.items() if np.isfinite(s.numpy()).all()}
+        for layer, sigma in finite.items():
+            values[f"spectrum/{layer}"] = self._histogram(sigma)
+        if finite:
+            values["spectra"] = Spectra({k: _digits(s, directions[k]) for k, s in finite.items()})
         if is_last_epoch(trainer):
             rows = [(k, i, s) for k, sigma in spectra.items() for i, s in enumerate(sigma.tolist())]
             values["spectrum_table"] = Table(("layer", "index", "sigma"), rows)
@@ -107,3 +110,10 @@ class LayerRank(LayerObserver):
     def _histogram(self, sigma: NDArray[np.float64]) -> Histogram:
         logarithms = np.log10(sigma.clip(10.0**-DECADES, 1.0))
         return Histogram(*np.histogram(logarithms, bins=self.bins, range=(-DECADES, 0)))
+
+
+def _digits(sigma: NDArray[np.float64], matrix: Tensor) -> list[float]:
+    """Return singular values with no more digits than the entries of their matrix have."""
+    if matrix.dtype == torch.float64:
+        return sigma.tolist()
+    return [float(str(value)) for value in sigma.astype(np.float32)]

@@ -38,6 +38,7 @@ from callbacks import (
     NeuralCollapse,
     NoiseTime,
     RankBound,
+    Sharpness,
     UpdateSplit,
 )
 from janus_pl import DeepReLUClassifier
@@ -254,6 +255,10 @@ def observers() -> list[Callback]:
     ]
 
 
+def sharpness() -> list[Callback]:
+    return [Sharpness(1, samples=13, batches=3, tolerance=1e-7, products=500)]
+
+
 def foreign_observers() -> list[Callback]:
     looking = [MarginHistogram(1), LayerVelocity(1), LayerRank(1), NeuralCollapse(1)]
     return [*looking, UpdateSplit(1), RankBound(1), EquilibriumResidual(1)]
@@ -295,6 +300,10 @@ CASES: dict[str, Callable[[int], Result]] = {
         optimizer=plain_sgd,
         weight_decay=0.3,
         callbacks=lambda: [RankBound()],
+    ),
+    "sharpness": lambda w: fit(w, n=21, batch_size=8, callbacks=sharpness),
+    "sharpness_preconditioned": lambda w: fit(
+        w, n=9, batch_size="full", optimizer=torch.optim.Adam, callbacks=sharpness
     ),
     # The sample that is not finite lies with one process alone
     "diverged": lambda w: fit(w, n=9, batch_size=4, order="sequential", spoil=5),

@@ -177,6 +177,20 @@ def test_the_rows_are_those_of_one_process(name: str, alone: Result, ranks: list
                     assert found[key] == pytest.approx(value, rel=1e-8, abs=1e-15, nan_ok=True), key
 
 
+def test_all_processes_find_the_sharpness_of_one(alone: Result, ranks: list[Result]) -> None:
+    # Not how near to the tolerance a search ends, nor after how many products.
+    kinds = ("hessian", "preconditioned", "batch", "limit", "ratio")
+    for name in ("sharpness", "sharpness_preconditioned"):
+        for result in ranks:
+            for found, right in zip(result[name]["rows"], alone[name]["rows"], strict=True):
+                for key in (f"sharpness/{kind}" for kind in kinds):
+                    assert (key in found) == (key in right), key
+                    assert found.get(key, 0) == pytest.approx(right.get(key, 0), rel=1e-8), key
+                assert found == ranks[0][name]["rows"][int(found["epoch"])]
+        assert alone[name]["rows"][-1]["sharpness/ratio"] > 0
+    assert "sharpness/preconditioned" in alone["sharpness_preconditioned"]["rows"][-1]
+
+
 def test_a_sample_that_is_not_finite_stops_all_at_the_same_step(
     alone: Result, ranks: list[Result]
 ) -> None:

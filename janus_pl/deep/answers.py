@@ -9,13 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from janus_pl.deep.curvature import check_curved, descended_by
 from janus_pl.deep.descent import Descends
 from janus_pl.deep.epoch import Epoch
+from janus_pl.deep.losses import Loss
 from janus_pl.deep.network import DeepReLU
+from janus_pl.deep.parametrization import trained_parameters
 from janus_pl.deep.steps import bounded_of, shares_of, step_of
 from janus_pl.observables.margins import output_margins
 from janus_pl.observables.update import decay_of
 from janus_pl.training.clock import epochs_of
+from janus_pl.training.descended import Descended
 from janus_pl.training.features import features_of, last_dense
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
 from janus_pl.training.samples import chosen_samples, steps_per_epoch
@@ -28,6 +32,7 @@ class Answers(Descends):
     Attributes:
         network: The network.
         loss_name: The name of the loss.
+        losses: The loss of each sample.
     """
 
     keys = (
@@ -37,6 +42,7 @@ class Answers(Descends):
     )
     network: DeepReLU
     loss_name: str
+    losses: Loss
     _epoch: Epoch
 
     def layers(self) -> Sequence[str]:
@@ -70,6 +76,16 @@ class Answers(Descends):
 
     def running_loss(self) -> Tensor:
         return self._epoch.running(self.ranks)[0]
+
+    def check_curvature(self) -> None:
+        check_curved(self.losses, self.loss_name)
+
+    def descended(self) -> Descended:
+        trained = [*trained_parameters(self, self.parametrization.weights).values()]
+        return descended_by(self.trainer, trained, self._losses_of, self.ranks)
+
+    def _losses_of(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.losses(self.network(x), y)
 
     def sample(self, count: int) -> Sequence[Any]:
         return chosen_samples(self.trainer, count)

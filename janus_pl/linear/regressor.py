@@ -24,8 +24,8 @@ from janus_pl.linear.checks import (
     warn_of_instability,
     warn_of_zero_targets,
 )
+from janus_pl.linear.curvature import Curved
 from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
-from janus_pl.linear.following import Followed
 from janus_pl.linear.record import KEYS, LinearRecord, facts_of, save_problem, save_result
 from janus_pl.linear.replicas import LinearTraining
 from janus_pl.observables.margins import regression_margins
@@ -42,7 +42,7 @@ LearningRate = float | Literal["auto"] | list[float | Literal["auto"]]
 SAMPLES_AT_ONCE = 65_536
 
 
-class LinearRegressor(Followed):
+class LinearRegressor(Curved):
     r"""Linear regression W x = y by minibatch SGD or GD in float64, on a `LinearProblem`.
 
     L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum).

@@ -15,6 +15,7 @@ from torch import Tensor
 
 Images = tuple[Tensor, Tensor]
 DEPENDENT = 1e-6  # a column whose part across the others is this small adds rounding alone
+AFRESH = 10  # products of a search from a random vector, beside the one from the last eigenvector
 FRESH = 10  # iterations after which H x is computed anew, for sums of images gather rounding errors
 
 
@@ -34,20 +35,28 @@ class Eigenpair(NamedTuple):
     products: int
 
 
-def stability_threshold(learning_rate: float, momentum: float = 0.0) -> float:
-    r"""Return 2(1 + beta)/eta, above which heavy-ball descent of a quadratic diverges.
+def stability_threshold(
+    learning_rate: float, momentum: float = 0.0, dampening: float = 0.0, nesterov: bool = False
+) -> float:
+    r"""Return the curvature above which PyTorch's SGD diverges on a quadratic.
 
-    The step is b <- beta b + g, w <- w - eta b (PyTorch's SGD without dampening). beta = 0 gives
-    2/eta of gradient descent.
+    The step is b <- beta b + (1 - d) g, w <- w - eta b: the threshold is 2(1 + beta)/((1 - d) eta),
+    and 2/eta of gradient descent with beta = d = 0. Nesterov's step is w <- w - eta (g + beta b):
+    2(1 + beta)/((1 + 2 beta) eta). There the step turns w into -w (an eigenvalue of -1).
 
     Args:
         learning_rate: eta, above 0.
         momentum: beta, from 0 to below 1.
+        dampening: d, below 1; 0 with Nesterov's step, as PyTorch wants it.
+        nesterov: Whether the step is Nesterov's.
 
     >>> stability_threshold(0.5), stability_threshold(0.5, 0.75)
     (4.0, 7.0)
+    >>> stability_threshold(0.5, 0.75, nesterov=True), stability_threshold(0.5, 0.75, 0.75)
+    (2.8, 28.0)
     """
-    return 2 * (1 + momentum) / learning_rate
+    along = 1 + 2 * momentum if nesterov else 1 - dampening
+    return 2 * (1 + momentum) / (along * learning_rate)
 
 
 def hessian_product(
@@ -93,6 +102,7 @@ def largest_eigenvalue(
     start: Tensor,
     tolerance: float = 1e-3,
     most: int = 100,
+    agree: Callable[[bool], bool] = bool,
 ) -> Eigenpair:
     r"""Return the largest eigenvalue of a symmetric H, by products with it alone.
 
@@ -106,6 +116,7 @@ def largest_eigenvalue(
             little, else a random one.
         tolerance: It stops once the residual is at most this part of |theta|.
         most: It stops after so many products.
+        agree: Whether to stop, of several processes that compute the same; each asks it.
 
     Returns:
         The pair; its `residual` tells how well it is known.
@@ -122,19 +133,116 @@ def largest_eigenvalue(
         theta = torch.dot(x, image)
         rest = image - theta * x
         residual = torch.linalg.vector_norm(rest)
-        if not residual > tolerance * theta.abs() or count >= most:
+        if agree(count >= most or not residual > tolerance * theta.abs()):
             return Eigenpair(theta, x, residual, count)
         new = rest / residual
         new = new - torch.dot(x, new) * x
         columns = [x, new / torch.linalg.vector_norm(new)]
         images = [image, product(columns[1])]
         count += 1
+        if agree(not bool(images[1].isfinite().all())):
+            return Eigenpair(theta, x, residual, count)
         if last is not None and (size := torch.linalg.vector_norm(last[0])) > 0:
             columns.append(last[0] / size)
             images.append(last[1] / size)
         x, image, last = _best(columns, images)
         if count % FRESH == 0 and count < most:
             image, count = product(x), count + 1
+
+
+def tracked_eigenvalue(
+    product: Callable[[Tensor], Tensor],
+    last: Tensor | None,
+    fresh: Tensor,
+    tolerance: float = 1e-3,
+    most: int = 100,
+    agree: Callable[[bool], bool] = bool,
+) -> Eigenpair:
+    r"""Return the largest eigenvalue of a symmetric H that has changed little since the last time.
+
+    It starts from the last eigenvector plus what a few iterations make of a random one. Alone, the
+    last one would be kept when another eigenvalue overtakes its own: it stays an eigenvector.
+
+    Args:
+        product: As in `largest_eigenvalue`.
+        last: The last eigenvector, of unit norm, (P,); None: there is none.
+        fresh: A random vector, not zero, (P,).
+        tolerance: As in `largest_eigenvalue`.
+        most: As in `largest_eigenvalue`; the few iterations count.
+        agree: As in `largest_eigenvalue`.
+
+    >>> H = torch.diag(torch.tensor([3.0, 3.5, -7.0], dtype=torch.float64))
+    >>> last, fresh = torch.tensor([[1.0, 0, 0], [1, 1, 1]], dtype=torch.float64)
+    >>> round(float(largest_eigenvalue(lambda u: H @ u, last).value), 3)
+    3.0
+    >>> round(float(tracked_eigenvalue(lambda u: H @ u, last, fresh).value), 3)
+    3.5
+    """
+    if last is None:
+        return largest_eigenvalue(product, fresh, tolerance, most, agree)
+    first = largest_eigenvalue(product, fresh, tolerance, min(AFRESH, most), agree)
+    left = most - first.products
+    if left < 1:
+        return first
+    sign = 1.0 if torch.dot(last, first.vector) >= 0 else -1.0
+    found = largest_eigenvalue(product, last + sign * first.vector, tolerance, left, agree)
+    return found._replace(products=first.products + found.products)
+
+
+def directional_curvature(gradient: Tensor, product: Callable[[Tensor], Tensor]) -> Tensor:
+    r"""Return g^T H g/||g||^2, the curvature along a gradient g; (); NaN if g is 0.
+
+    Its mean over minibatches, with g and H of the minibatch, is the batch sharpness (Andreyev and
+    Beneventano, 2024).
+
+    >>> H = torch.diag(torch.tensor([3.0, 1.0]))
+    >>> float(directional_curvature(torch.tensor([1.0, 1.0]), lambda u: H @ u))
+    2.0
+    """
+    return torch.dot(gradient, product(gradient)) / torch.dot(gradient, gradient)
+
+
+def gradient(
+    losses: Callable[[], Sequence[Callable[[], Tensor]]], weights: Sequence[Tensor]
+) -> Tensor:
+    """Return the gradient of a sum of losses, (P,); arguments as `hessian_product`.
+
+    >>> w = torch.tensor([3.0], requires_grad=True)
+    >>> gradient(lambda: [lambda: (w * w).sum()], [w])
+    tensor([6.])
+    """
+    total = torch.cat([torch.zeros_like(w).reshape(-1) for w in weights])
+    for loss in losses():
+        with torch.enable_grad():
+            parts = torch.autograd.grad(loss(), weights, materialize_grads=True)
+        total += torch.cat([part.reshape(-1) for part in parts])
+    return total
+
+
+def is_curved(loss: Callable[[Tensor], Tensor], point: Tensor) -> bool:
+    """Tell whether the second derivative of a loss is there, and not 0 at every point.
+
+    Args:
+        loss: Computes one number for each row of points, (B, k) to (B,).
+        point: The points, (B, k).
+
+    >>> points = torch.linspace(-2, 2, 8)[:, None]
+    >>> is_curved(lambda s: s[:, 0] ** 2, points)
+    True
+    >>> is_curved(lambda s: torch.relu(1 - s[:, 0]), points)
+    False
+    """
+    point = point.detach().requires_grad_()
+    with torch.enable_grad():
+        (first,) = torch.autograd.grad(loss(point).sum(), point, create_graph=True)
+        if not first.requires_grad:
+            return False
+        ramp = torch.linspace(1, 2, point.shape[1]).to(point)
+        try:
+            (second,) = torch.autograd.grad((first * ramp).sum(), point, materialize_grads=True)
+        except RuntimeError:
+            return False
+    return bool(second.any())
 
 
 def _best(columns: list[Tensor], images: list[Tensor]) -> tuple[Tensor, Tensor, Images]:

@@ -1,6 +1,7 @@
 """Records of runs in one compressed file: to keep, to hand on, and to read like their folders.
 
-One line of JSON for each `janus_pl.records.parts.Part`, as W&B recorded it. Facts about the machine
+One line of JSON for each `janus_pl.records.parts.Part`, as W&B recorded it, and with the singular
+values that its folder has. Facts about the machine
 stay out: paths lose their folders, and of W&B's own columns only the run's time is kept.
 """
 
@@ -65,8 +66,9 @@ def _portable(part: Part) -> dict[str, Any]:
     config = _without_folders({k: v for k, v in part.config.items() if not k.startswith("_")})
     kept = part._replace(items=items, config=config)._asdict()
     del kept["path"]
-    if not part.notes:
-        del kept["notes"]
+    for field in ("notes", "spectra"):
+        if not kept[field]:
+            del kept[field]
     return kept
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from janus_pl.errors import is_integer
 from janus_pl.records.parts import Histogram, Part
+from janus_pl.records.spectra import look_of
 from janus_pl.run.nested import check_nesting, load_yaml
 
 LARGEST = 2**22  # bytes of a config, a description or an outcome; ours have some thousand
@@ -28,10 +29,11 @@ def part_of(path: Path, plain: Any) -> Part:
     """
     if not isinstance(plain, dict) or not plain.keys() <= FIELDS:
         raise ValueError("a line is no record of a run")
-    plain = {"notes": [], **plain}
+    plain = {"notes": [], "spectra": [], **plain}
     if absent := sorted(FIELDS - plain.keys()):
         raise ValueError(f"a record has no {absent[0]}")
     items, config, code, notes = (plain[key] for key in ("items", "config", "exit_code", "notes"))
+    spectra = plain["spectra"]
     sound = {
         **{key: isinstance(plain[key], str) for key in ("id", "name", "start")},
         "group": isinstance(plain["group"], str | None),
@@ -39,12 +41,17 @@ def part_of(path: Path, plain: Any) -> Part:
         "items": isinstance(items, list) and all(isinstance(item, dict) for item in items),
         "exit_code": code is None or is_integer(code, -CODES, CODES),
         "notes": isinstance(notes, list) and all(isinstance(note, str) for note in notes),
+        "spectra": isinstance(spectra, list) and all(map(_is_look, spectra)),
     }
     for key, is_sound in sound.items():
         if not is_sound:
             raise ValueError(f"a record's {key} is not of its kind: {str(plain[key])[:40]}")
     check_nesting(config)
     return Part(path=path, **{**plain, "notes": tuple(notes)})
+
+
+def _is_look(line: Any) -> bool:
+    return isinstance(line, dict) and look_of(line) is not None
 
 
 def read_mapping(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The folder of a run, read back without W&B: config, description, rows and outcome.
+"""The folder of a run, read back without W&B: config, description, rows, spectra and outcome.
 
 The folder is the record, and W&B's file a copy of it. The copy is asked if the rows have a gap or
 are older than seals, if the config is gone, or if the folder does not say how the run ended.
@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from janus_pl.errors import INTERRUPTED, is_integer
 from janus_pl.records.checked import read_mapping
 from janus_pl.records.parts import STEP, Part, Skipped, in_turn, joined, joined_config
+from janus_pl.records.spectra import read_spectra
 from janus_pl.run import history
 from janus_pl.run.description import FILE as DESCRIPTION
 from janus_pl.run.description import KEY, Description
@@ -30,6 +31,7 @@ class _Facts(NamedTuple):
     description: dict[str, Any] | None
     code: int | None
     written: int | None
+    spectra: int | None
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -51,6 +53,7 @@ class Folder:
         self._facts = _facts(path, self._notes)
         self._history = _history(path, self._notes)
         self._lines = _lines(path, self._notes)
+        self._spectra = read_spectra(path, self._facts.spectra, self._notes)
 
     @property
     def needs_copy(self) -> bool:
@@ -81,6 +84,7 @@ class Folder:
             items=items,
             exit_code=newest.exit_code if facts.code is None and newest else facts.code,
             notes=tuple(notes),
+            spectra=self._spectra,
         )
 
 
@@ -93,9 +97,9 @@ def _facts(folder: Path, notes: list[str]) -> _Facts:
             notes.append(str(error))
             found.append(None)
     config, description, outcome = found
-    ended = {key: (outcome or {}).get(key) for key in ("exit_code", "rows")}
-    code, count = (value if is_integer(value) else None for value in ended.values())
-    return _Facts(config, description, code, count)
+    ended = [(outcome or {}).get(key) for key in ("exit_code", "rows", "spectra")]
+    counts = (value if is_integer(value) else None for value in ended)
+    return _Facts(config, description, *counts)
 
 
 def _history(folder: Path, notes: list[str]) -> dict[str, Any]:

@@ -23,6 +23,22 @@ class Histogram(NamedTuple):
     edges: NDArray[np.float64]
 
 
+class Look(NamedTuple):
+    """One look at the singular values of the V_k.
+
+    Attributes:
+        epoch: The row's epoch.
+        step: The optimizer's steps so far.
+        eta_t: The accumulated learning rate.
+        sigma: The singular values by layer, largest first.
+    """
+
+    epoch: float
+    step: float
+    eta_t: float
+    sigma: Mapping[str, NDArray[np.float64]]
+
+
 class Part(NamedTuple):
     """A run's folder, one of W&B's files of a run, or a run on W&B's server.
 
@@ -36,6 +52,7 @@ class Part(NamedTuple):
         items: One for each row, nested keys flat with a dot: `margin/hist._type`.
         exit_code: The exit code; None if the run has not ended.
         notes: What is damaged, doubled or missing in it, each in a few words.
+        spectra: The lines of its singular values, one a look; the run's folder alone has them.
     """
 
     path: Path
@@ -47,6 +64,7 @@ class Part(NamedTuple):
     items: list[dict[str, Any]]
     exit_code: int | None
     notes: tuple[str, ...] = ()
+    spectra: Sequence[dict[str, Any]] = ()
 
     @property
     def rows(self) -> list[dict[str, Any]]:
@@ -89,11 +107,20 @@ def in_turn(parts: Iterable[Part]) -> list[Part]:
 
 def joined(parts: Sequence[Part]) -> list[dict[str, Any]]:
     """Return the rows of parts, oldest first; a later part has all from its first step on."""
+    return _joined(part.rows for part in parts)
+
+
+def joined_spectra(parts: Iterable[Part]) -> list[dict[str, Any]]:
+    """Return the lines of the parts' singular values, as `joined` does with rows."""
+    return _joined(part.spectra for part in parts)
+
+
+def _joined(parts: Iterable[Sequence[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for part in parts:
-        if own := part.rows:
+    for own in parts:
+        if own:
             first = _span(own)[0]
-            rows = [row for row in rows if row[STEP] < first] + own
+            rows = [row for row in rows if row[STEP] < first] + [*own]
     return rows
 
 

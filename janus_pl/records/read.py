@@ -21,8 +21,16 @@ from janus_pl.records.checked import histogram_of, numbers_in
 from janus_pl.records.find import COPY, copies_in, find
 from janus_pl.records.folder import Folder
 from janus_pl.records.online import WANTED, is_online, read_online
-from janus_pl.records.parts import Part, Skipped, in_turn, joined, joined_config
+from janus_pl.records.parts import (
+    Part,
+    Skipped,
+    in_turn,
+    joined,
+    joined_config,
+    joined_spectra,
+)
 from janus_pl.records.run import Histogram, Run
+from janus_pl.records.spectra import looks_of
 from janus_pl.records.wandb_file import EMPTY, read_wandb_file
 from janus_pl.run.lines import FILE
 from janus_pl.run.text import all_printable, printable
@@ -162,6 +170,10 @@ def _merge(parts: Sequence[Part], unfinished: bool) -> Run | Skipped:
         rows=rows,
         histograms=_Histograms(items),
         notes=tuple(dict.fromkeys(printable(note) for part in parts for note in part.notes)),
+        spectra=[
+            look._replace(sigma={printable(k): values for k, values in look.sigma.items()})
+            for look in looks_of(joined_spectra(parts))
+        ],
     )
 
 

@@ -15,6 +15,7 @@ from janus_pl.errors import SOUND
 from janus_pl.records.described import described
 from janus_pl.records.parts import STEP as STEP
 from janus_pl.records.parts import Histogram as Histogram
+from janus_pl.records.parts import Look as Look
 from janus_pl.run.description import Description
 
 
@@ -33,6 +34,7 @@ class Run:
             of the README's table; NaN if a row has no such number.
         histograms: The histograms by key, in the order of the rows.
         notes: What is damaged, doubled or missing in the record, each in a few words.
+        spectra: The looks at the singular values, oldest first; empty without `LayerRank`.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Run:
     rows: pd.DataFrame
     histograms: Mapping[str, Sequence[Histogram]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    spectra: Sequence[Look] = ()
 
     def has(self, *keys: str) -> bool:
         """Tell whether every key was recorded at least once."""

@@ -21,7 +21,7 @@ from typing import IO, Any
 from janus_pl.errors import FINAL, UsageError
 from janus_pl.run.files import write_atomically
 from janus_pl.run.lines import FILE as ROWS
-from janus_pl.run.lines import count_in
+from janus_pl.run.lines import SPECTRA, count_in
 from janus_pl.run.nested import load_yaml
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
@@ -74,7 +74,7 @@ class RunFolder:
         return None
 
     def end(self, exit_code: int) -> None:
-        """Write the exit code of the run, and how many rows it has, and release the lock."""
+        """Write the exit code of the run, and its numbers of lines, and release the lock."""
         try:
             self.write_outcome(exit_code)
         finally:
@@ -84,8 +84,9 @@ class RunFolder:
         """Write the outcome of the run, and keep the lock: its record may still be closed."""
         if self._lock is not None:
             outcome = {"exit_code": exit_code}
-            if (rows := count_in(self.path)) is not None:
-                outcome["rows"] = rows
+            for key, file in (("rows", ROWS), ("spectra", SPECTRA)):
+                if (count := count_in(self.path, file)) is not None:
+                    outcome[key] = count
             text = json.dumps(outcome) + "\n"
             write_atomically(self.path / OUTCOME, lambda file: file.write(text.encode()))
 

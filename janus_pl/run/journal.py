@@ -1,4 +1,4 @@
-"""The rows of a run in a file of its own, so that a killed run loses none of them.
+"""The rows of a run in a file of their own, so that a killed run loses none; its spectra too.
 
 W&B's process writes its record in blocks and dies with the process that it serves. If a run is
 resumed offline, this file gives W&B the rows before the checkpoint again: the record of the newest
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from lightning.pytorch.utilities import rank_zero_warn
 
@@ -18,7 +18,7 @@ from janus_pl.run.files import write_atomically
 from janus_pl.run.lines import FILE, parse, ranges, seal
 from janus_pl.run.rows import Value, plain_row, row_of
 
-DAMAGED = "rows.damaged.jsonl"  # the file as it was found, if a resumed run has lost rows
+DAMAGED = ".damaged.jsonl"  # ends the name of the file as it was, if a resumed run has lost rows
 
 
 class Journal:
@@ -26,23 +26,32 @@ class Journal:
 
     Args:
         folder: The run's folder.
+        file: The name of the file.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+    def __init__(self, folder: Path, file: str = FILE) -> None:
+        self.path = folder / file
         self.count = 0
         self._file: IO[str] | None = None
 
     def append(self, row: Mapping[str, Value]) -> None:
         """Append a row."""
+        self.append_plain(plain_row(row))
+
+    def append_plain(self, line: Mapping[str, Any]) -> None:
+        """Append a line of plain values."""
         if self._file is None:
             self._file = self.path.open("a" if self.count else "w", encoding="utf-8")
-        self._file.write(seal(plain_row(row), self.count) + "\n")
+        self._file.write(seal(line, self.count) + "\n")
         self._file.flush()
         self.count += 1
 
     def keep(self, count: int) -> list[dict[str, Value]]:
-        """Return the first `count` rows, those of a checkpoint, and remove the others.
+        """Return the first `count` rows, those of a checkpoint, and remove the others."""
+        return [row_of(row) for row in self.keep_plain(count)]
+
+    def keep_plain(self, count: int) -> list[dict[str, Any]]:
+        """Return the first `count` lines in plain values, and remove the others.
 
         Damaged and missing rows do not keep the run from going on. One warning names them, and the
         file stays under a second name as it was. The others keep their numbers, so that readers see
@@ -52,12 +61,12 @@ class Journal:
         kept = {number: row for number, row in lines.rows.items() if number < count}
         lost = lines.missing(count)
         text = "".join(f"{seal(row, number)}\n" for number, row in kept.items())
-        before = self.path.with_name(DAMAGED) if lost and self.path.exists() else None
+        before = self.path.with_suffix(DAMAGED) if lost and self.path.exists() else None
         write_atomically(self.path, lambda file: file.write(text.encode()), before)
         if lost:
             rank_zero_warn(_told(self.path, lost, count, before))
         self.count = count
-        return [row_of(row) for row in kept.values()]
+        return list(kept.values())
 
     def sync(self) -> None:
         """Wait until the rows are on the disk."""

@@ -1,5 +1,7 @@
 """The lines of `rows.jsonl`: one row each, with a seal that shows damage, loss and disorder.
 
+The lines of `spectra.jsonl`, one look each, have the same seal.
+
 A line is a JSON object with the keys of the row and, as its last key, the seal: the number of the
 line, counted from 0, and the CRC-32 of all bytes of the line before it. Lines of old runs have no
 seal; they are numbered by their place.
@@ -14,6 +16,7 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 FILE = "rows.jsonl"
+SPECTRA, SIGMA = "spectra.jsonl", "sigma"  # the file, and its key of the values by layer
 SEAL = "_seal"
 ENDING = 10  # bytes behind those that are summed: the sum, a quotation mark, a brace
 
@@ -93,13 +96,13 @@ def ranges(numbers: Sequence[float], most: int = 8) -> str:
     return ", ".join(said[:most]) + (f" and {len(said) - most} more" if len(said) > most else "")
 
 
-def count_in(folder: Path) -> int | None:
+def count_in(folder: Path, file: str = FILE) -> int | None:
     """Return how many rows were written to a run's folder, by the seal of the last one.
 
     None if there is no row, or the last line has no sound seal.
     """
     try:
-        content = (folder / FILE).read_bytes()
+        content = (folder / file).read_bytes()
     except OSError:
         return None
     number, _ = _row(content.removesuffix(b"\n").rpartition(b"\n")[2])

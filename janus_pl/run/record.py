@@ -1,4 +1,4 @@
-"""The record of a run: one folder for its config, description, rows and checkpoints.
+"""The record of a run: one folder for its config, description, rows, spectra and checkpoints.
 
 It is written whatever the loggers are. The command line gives it a folder, `RUN_DIR/PROJECT/ID`. In
 a script the folder is the one in which Lightning keeps the checkpoints of the W&B logger, or else
@@ -24,8 +24,9 @@ from janus_pl.run.description import Description, seed_in_force, write_descripti
 from janus_pl.run.files import write_atomically
 from janus_pl.run.folder import CHECKPOINTS, CONFIG, check_outside
 from janus_pl.run.journal import Journal
+from janus_pl.run.lines import SPECTRA
 from janus_pl.run.logger import RunLogger, end, sending_by, take
-from janus_pl.run.rows import Value, log_to, split_row
+from janus_pl.run.rows import Value, log_to, spectra_line, split_row
 
 _ended: set[Path] = set()  # folders of this process's scripts; a later fit does not write there
 
@@ -42,6 +43,7 @@ class RunRecord(Callback):
         folder: The run's folder; None if there is no record.
         goes_on: As the argument; a script's fit goes on if its checkpoint is of this folder.
         journal: The rows in the folder; None unless this process writes the record now.
+        spectra: The singular values in the folder; None as the journal.
 
     Raises:
         UsageError: The folder has a run that this fit does not go on with.
@@ -51,6 +53,7 @@ class RunRecord(Callback):
         self.folder = folder
         self.goes_on = goes_on
         self.journal: Journal | None = None
+        self.spectra: Journal | None = None
         self._of_script = folder is None
         self._closed = False
 
@@ -93,6 +96,7 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             take(self.folder, self.goes_on)
             self.journal, self._closed = Journal(self.folder), False
+            self.spectra = Journal(self.folder, SPECTRA)
 
     def _place_checkpoints(self, trainer: Trainer, before: Path | None) -> None:
         """Let checkpoints lie in the folder, unless they were given another place."""
@@ -108,12 +112,31 @@ class RunRecord(Callback):
             elif not is_in(given, self.folder, below=True):
                 check_outside("callbacks.ModelCheckpoint.dirpath", str(given))
 
-    def append(self, row: Mapping[str, Value]) -> None:
-        """Append a row of finite values."""
+    def append(self, row: Mapping[str, Value], spectra: Mapping[str, Any] | None = None) -> None:
+        """Append a row of finite values, and the line of its singular values, if it has some."""
         if self.journal is not None:
             self.journal.append(row)
-            if self._closed:  # callbacks may write a held row after an error has come by here
-                self.journal.close()
+        if self.spectra is not None and spectra is not None:
+            self.spectra.append_plain(spectra)
+        if self._closed:  # callbacks may write a held row after an error has come by here
+            self._close_files()
+
+    def counts(self) -> dict[str, int]:
+        """Wait until all lines are on the disk, and return how many there are, for a checkpoint."""
+        held = {"rows": self.journal, "spectra": self.spectra}
+        files = {name: journal for name, journal in held.items() if journal is not None}
+        for journal in files.values():
+            journal.sync()
+        return {name: journal.count for name, journal in files.items()}
+
+    def keep(self, rows: int, spectra: int) -> list[dict[str, Value]]:
+        """Return the first rows, those of a checkpoint, and remove later rows and spectra."""
+        if self.spectra is not None:
+            if spectra:
+                self.spectra.keep_plain(spectra)
+            else:  # a run without spectra has no such file
+                self.spectra.path.unlink(missing_ok=True)
+        return [] if self.journal is None else self.journal.keep(rows)
 
     def describe(self, description: Description, **known_as: str | None) -> None:
         """Write the description to the folder, with the run's id, name and group."""
@@ -149,12 +172,17 @@ class RunRecord(Callback):
         """Close the rows; in a script the run ends, too."""
         if self.journal is None or self.folder is None:
             return
-        self.journal.close()
+        self._close_files()
         self._closed = True
         if self._of_script:
-            self.journal = None
+            self.journal = self.spectra = None
             _ended.add(self.folder.resolve())
             end(self.folder, exit_code)
+
+    def _close_files(self) -> None:
+        for journal in (self.journal, self.spectra):
+            if journal is not None:
+                journal.close()
 
 
 def record_of(trainer: Trainer) -> RunRecord | None:
@@ -170,13 +198,13 @@ def write_row(trainer: Trainer, row: Mapping[str, Value]) -> None:
 
     A number that is not finite is left out: it reads as missing, never as a measurement. Loggers
     other than W&B's get the numbers; W&B gets the histograms and tables too, with the epoch as
-    the x axis.
+    the x axis. Singular values go to the record alone.
     """
     if not trainer.is_global_zero:
         return
     numbers, objects = split_row(row)
     if (record := record_of(trainer)) is not None:
-        record.append({**numbers, **objects})  # first, for a logger may fail
+        record.append({**numbers, **objects}, spectra_line(row))  # first: a logger may fail
     log_to(trainer.loggers, numbers, objects)
 
 

@@ -16,6 +16,8 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
+from janus_pl.run.lines import SIGMA
+
 AXES = ("epoch", "trainer/global_step", "eta_t")
 SUMMARY = "last,min,max"  # columns KEY.last, KEY.min, KEY.max of W&B's table of runs
 
@@ -34,13 +36,26 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
 
-Value = float | Histogram | Table
+class Spectra(NamedTuple):
+    """The singular values of every layer, largest first; the folder alone records them."""
+
+    sigma: Mapping[str, Sequence[float]]
+
+
+Value = float | Histogram | Table | Spectra
 
 
 def split_row(row: Mapping[str, Value]) -> tuple[dict[str, float], dict[str, Histogram | Table]]:
     """Return the finite numbers of a row, and its histograms and tables."""
     numbers = {k: v for k, v in row.items() if isinstance(v, int | float) and math.isfinite(v)}
     return numbers, {k: v for k, v in row.items() if isinstance(v, Histogram | Table)}
+
+
+def spectra_line(row: Mapping[str, Value]) -> dict[str, Any] | None:
+    """Return the line of `spectra.jsonl` for a row; None if the row has no singular values."""
+    held = [value.sigma for value in row.values() if isinstance(value, Spectra)]
+    sigma = {layer: list(values) for each in held for layer, values in each.items()}
+    return {**{axis: row[axis] for axis in AXES}, SIGMA: sigma} if sigma else None
 
 
 def log_to(
@@ -82,6 +97,8 @@ def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
             plain[key] = ["histogram", value.counts.tolist(), value.edges.tolist()]
         elif isinstance(value, Table):
             plain[key] = ["table", list(value.columns), [list(line) for line in value.rows]]
+        elif isinstance(value, Spectra):
+            plain[key] = ["spectra", {k: list(values) for k, values in value.sigma.items()}]
         else:
             plain[key] = value
     return plain
@@ -95,6 +112,8 @@ def row_of(plain: Mapping[str, Any]) -> dict[str, Value]:
             row[key] = value
         elif value[0] == "histogram":
             row[key] = Histogram(np.array(value[1]), np.array(value[2]))
+        elif value[0] == "spectra":
+            row[key] = Spectra(value[1])
         else:
             row[key] = Table(value[1], value[2])
     return row

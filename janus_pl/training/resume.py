@@ -14,9 +14,11 @@ from janus_pl.run.record import RunRecord, record_of
 from janus_pl.run.rows import log_row
 from janus_pl.training.lightning import end_without_steps, restore_loader_position
 
+NO_LINES = {"rows": 0, "spectra": 0}  # in a checkpoint: how many lines the record has
+
 
 class ExactResume(Callback):
-    """The states of the random generators, the number of rows, and whether the run had ended.
+    """The states of the random generators, the lines of the record, and whether the run had ended.
 
     Args:
         goes_on: Whether a run is resumed. A new run that starts from a checkpoint has its own rows
@@ -42,10 +44,9 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        state = {"generators": generators(), "ends": trainer.should_stop, "rows": 0}
-        if (record := record_of(trainer)) is not None and record.journal is not None:
-            record.journal.sync()
-            state["rows"] = record.journal.count
+        state = {"generators": generators(), "ends": trainer.should_stop, **NO_LINES}
+        if (record := record_of(trainer)) is not None:
+            state |= record.counts()
         checkpoint["exact_resume"] = state
 
     def on_load_checkpoint(
@@ -53,7 +54,7 @@ class ExactResume(Callback):
     ) -> None:
         self._state = checkpoint.get("exact_resume")
         if self._state is not None and not self.own:
-            self._state = {**self._state, "rows": 0, "ends": False}
+            self._state = {**self._state, **NO_LINES, "ends": False}
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The loaders are made later, and draw from the generators.
@@ -64,9 +65,10 @@ class ExactResume(Callback):
                 each.open(trainer)
                 self.goes_on = self.goes_on or each.goes_on
         record = record_of(trainer)
-        if self.goes_on and record is not None and record.journal is not None:
+        if self.goes_on and record is not None:
             own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
-            for row in record.journal.keep(self._state["rows"] if self._state else 0):
+            lines = {name: (self._state or {}).get(name, 0) for name in NO_LINES}
+            for row in record.keep(**lines):
                 for logger in own:
                     log_row(logger, row)
 

@@ -14,6 +14,7 @@ from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.update import PARTS
 from janus_pl.run.description import Description, MarginKind
 from janus_pl.run.rows import Value
+from janus_pl.training.descended import Descended
 from janus_pl.training.row import Row
 
 Take = Callable[[Sequence[int]], None]
@@ -135,6 +136,14 @@ class Subject(ABC):
         share the work: each has to ask, with the same batch.
         """
         raise NotOffered("the gradient of a chosen batch is not known (velocities_of)")
+
+    def check_curvature(self) -> None:
+        """Raise NotOffered, before the run, unless `descended` will have second derivatives."""
+        raise NotOffered("its loss of chosen samples is not known (descended)")
+
+    def descended(self) -> Descended:
+        """Return the loss that training descends, at these weights."""
+        raise NotOffered("its loss of chosen samples is not known (descended)")
 
     def matrices(self) -> dict[str, Tensor]:
         """Return p_k by layer with V_k = p_k/||p_k||, as it is trained: (out, rest), detached.

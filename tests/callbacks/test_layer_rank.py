@@ -108,7 +108,8 @@ def test_ranks_without_a_tolerance_and_their_defaults() -> None:
     )  # 1e-3 of a norm of 1.6 is below 1e-3, and above 1e-3 of the largest
     names = ["rank", "stable_rank", "effective_rank"]
     names += [f"rank_{kind}_1e-0{k}" for k in (1, 2, 3) for kind in ("absolute", "relative")]
-    assert set(row) == {f"{n}/{k}" for n in [*names, "spectrum"] for k in (*LAYERS, "conv")}
+    keys = {f"{n}/{k}" for n in [*names, "spectrum"] for k in (*LAYERS, "conv")}
+    assert set(row) == {*keys, "spectra"}
 
 
 def test_ranks_do_not_see_the_size_of_a_weight() -> None:

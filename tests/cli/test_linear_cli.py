@@ -82,7 +82,7 @@ def test_fit_leaves_config_problem_result_checkpoint_and_record(
     assert "Run folder" in capsys.readouterr().out
     folder = run_folder()
     names = {path.name for path in folder.iterdir()}
-    ends = {"rows.jsonl", "outcome.json", ".lock"}
+    ends = {"rows.jsonl", "spectra.jsonl", "outcome.json", ".lock"}
     assert names == {
         "config.yaml",
         "description.json",

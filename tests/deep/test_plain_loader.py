@@ -20,7 +20,7 @@ from janus_pl.training.ranks import Ranks
 N = 20
 LOOKS = (
     *(own.LayerVelocity, own.LayerRank, own.MarginHistogram, own.GradientNoise),
-    *(own.NeuralCollapse, own.EquilibriumResidual, own.UpdateSplit),
+    *(own.NeuralCollapse, own.EquilibriumResidual, own.UpdateSplit, own.Sharpness),
 )
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 from report.synthetic import deep_run, linear_run
 
 from janus_pl.errors import UsageError
-from janus_pl.records.run import Run
+from janus_pl.records.run import Look, Run
 from janus_pl.report.figures import Figure, draw, style
 
-KEYS = ["janus", *(f"fig{k}" for k in ("1a", "1b", "2a", "2b", "3", "4a", "4b", "5a", "5b"))]
+KEYS = ["janus", "edge", *(f"fig{k}" for k in ("1a", "1b", "2a", "2b", "3", "4a", "4b"))]
+KEYS += ["spectra", "events", "fig5a", "fig5b"]
 KEYS += [f"a{k}" for k in range(1, 8)]
 LAMBDAS = (0.0, 1e-4, 1e-3)
 PROBLEMS: dict[str, dict[str, Any]] = {
@@ -53,12 +54,32 @@ def sgd(lam: float, seed: int, **options: Any) -> Run:
     return deep_run(lam, seed=seed, velocities=norms, ranks=ranks, mean=shift, **options)
 
 
+def mechanism(run: Run) -> Run:
+    """The run with a loss that spikes and singular values that fall."""
+    loss = np.where(run.rows["epoch"] % 3 == 2, 0.2, 0.01)
+    looks = [
+        Look(epoch, step, 0.1 * step, {"fc1": np.array([0.9, 0.4 / (1 + step)])})
+        for epoch, step in run.rows[["epoch", "trainer/global_step"]].to_numpy()
+    ]
+    return replace(run, rows=run.rows.assign(**{"train/loss_running": loss}), spectra=looks)
+
+
+def with_sharpness(run: Run) -> Run:
+    keys = ("hessian", "batch", "limit", "ratio")
+    columns = {f"sharpness/{key}": np.geomspace(1, 9, len(run.rows)) for key in keys}
+    if not run.has("train/loss_running"):
+        columns |= {"train/loss_running": np.geomspace(0.9, 0.01, len(run.rows))}
+    return replace(run, rows=run.rows.assign(**columns))
+
+
 @pytest.fixture(scope="module")
 def runs() -> list[Run]:
     """All that the paper has: three lambdas, two seeds (one at 1e-3), GD, cross entropy, linear."""
     deep = [sgd(lam, seed) for lam in LAMBDAS for seed in (0, 1)][:-1]
+    deep = [mechanism(deep[0]), *deep[1:]]
     gd = [deep_run(lam, "full", error=0.001) for lam in LAMBDAS]
     entropy = [sgd(lam, 0, loss="cross_entropy") for lam in LAMBDAS]
+    deep[0], gd[0] = with_sharpness(deep[0]), with_sharpness(gd[0])
     return deep + gd + entropy + [run for key in PROBLEMS for run in linear_pair(key)]
 
 

@@ -22,6 +22,7 @@ LAYERS = ("conv1", "fc2")
 LEFT_OUT = ("conv2", "conv3", "conv4", "fc1")
 # What two epochs at a small lambda allow: no GD has converged (2b), and there is no cross entropy.
 AVAILABLE = {"janus", "fig1a", "fig1b", "fig2a", "fig3", "fig4a", "fig4b", "fig5b"}
+AVAILABLE |= {"spectra", "events"}
 OPTIONS = ["--model.channels=[3,4,5,4]", "--model.hidden=7", "--model.learning_rate=3e-4"]
 OPTIONS += ["--model.weight_decay=1e-4", "--data.num_train=60", "--trainer.max_epochs=2"]
 OPTIONS += ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -15,7 +15,7 @@ import pytest
 from report.synthetic import deep_run, linear_run
 
 from janus_pl.records.run import Histogram, Run
-from janus_pl.report.figures import Figure, draw
+from janus_pl.report.figures import FIGURES, Figure, draw
 
 DEEP = {f"fig{k}" for k in ("1a", "1b", "3", "4a", "4b", "5b")}  # from SGD alone
 A2 = {"num_train": 10, "dim": 11, "init": "gaussian"}
@@ -24,7 +24,7 @@ A2 = {"num_train": 10, "dim": 11, "init": "gaussian"}
 def drawn(runs: Iterable[Run], folder: Path, x: str = "epoch") -> dict[str, Figure]:
     """The figures, each whole or with a line that says why not."""
     figures = {figure.key: figure for figure in draw(list(runs), folder, x)}
-    assert len(figures) == 17
+    assert len(figures) == len(FIGURES)
     for figure in figures.values():
         assert (figure.missing is None) == (len(figure.files) == 4)
         assert figure.missing is None or figure.missing.strip()

@@ -133,3 +133,5 @@ def test_a_killed_run_of_a_foreign_module_is_one_record(
     sent = [r["history"]["item"] for r in inspect(newest) if r["type"] == "history"]
     assert [row["epoch"] for row in sent] == list(range(EPOCHS + 1))
     assert rows == whole
+    spectra = [(r / "spectra.jsonl").read_bytes() for r in (run, run_of(tmp_path / "whole"))]
+    assert spectra[0] == spectra[1] != b""

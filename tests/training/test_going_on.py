@@ -31,6 +31,7 @@ from callbacks import (
     NeuralCollapse,
     NoiseTime,
     RankBound,
+    Sharpness,
     UpdateSplit,
 )
 from janus_pl import SequentialLR
@@ -92,6 +93,7 @@ def observers() -> list[Callback]:
         GradientNoise(2, batch_size=4, batches=2),
         EquilibriumResidual(3),
         NeuralCollapse(2),
+        Sharpness(2, samples=6, batches=2, products=30),
         NoiseTime(9, window=8),  # over the last eight steps
     ]
 

@@ -25,6 +25,7 @@ from callbacks import (
     NoiseTime,
     RankBound,
     RunCheckpoint,
+    Sharpness,
     UpdateSplit,
 )
 from janus_pl import LinearRegressor
@@ -210,7 +211,7 @@ def test_a_time_at_which_the_number_is_not_there_is_refused(
 def all_looks() -> list[Any]:
     looks = [LayerRank(1), MarginHistogram(1), LayerVelocity(1, 1), EquilibriumResidual(1)]
     looks += [UpdateSplit(1), GradientNoise(1, batch_size=2, batches=2), NeuralCollapse(1)]
-    return [*looks, NoiseTime(3, window=8)]
+    return [*looks, NoiseTime(3, window=8), Sharpness(1, products=9)]
 
 
 @pytest.mark.parametrize("normalization", ["weight_norm", "per_layer", "lagrange", "none"])

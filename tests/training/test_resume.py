@@ -26,6 +26,10 @@ CLASSIFIER = [
     '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
     '{"class_path": "callbacks.UpdateSplit"}, {"class_path": "callbacks.GradientNoise"},'
+    '{"class_path": "callbacks.LayerRotation", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
+    '{"class_path": "callbacks.NoiseTime", "init_args": {"every_n_epochs": 3, "window": 8}},'
+    '{"class_path": "callbacks.Sharpness", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "training.crashing.Jitter"},'
     '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
@@ -131,6 +135,8 @@ def assert_same_run(resumed: Path, whole: Path) -> None:
         assert_equal(_anywhere(a.get(key)), _anywhere(b.get(key)), key)
     best = [final_state(folder, "best")["state_dict"] for folder in (resumed, whole)]
     assert_equal(*best, "best.ckpt")
+    spectra = [file.read_bytes() for f in (resumed, whole) for file in f.glob("runs/*/*/spectra*")]
+    assert len(spectra) == 2 and spectra[0] == spectra[1] != b""
     first, second = record(resumed), record(whole)
     assert first.rows["epoch"].is_unique
     pd.testing.assert_frame_equal(first.rows, second.rows, check_exact=True, check_like=True)

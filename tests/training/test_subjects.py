@@ -27,7 +27,10 @@ SAMPLES = {**dict.fromkeys(NETWORKS, 20), "regressor": 7, **dict.fromkeys(FOREIG
 EPOCHS = 2
 
 # What a subject does not answer; all else it answers.
-OF_FOREIGN = {"running_loss", "full_velocity_norms", "velocities_of", "equilibrium"}
+OF_FOREIGN = {
+    *("running_loss", "full_velocity_norms", "velocities_of", "equilibrium"),
+    *("check_curvature", "descended"),
+}
 OF_REGRESSOR = {
     "running_loss",
     "velocities_of",
@@ -282,6 +285,8 @@ QUESTIONS: dict[str, Callable[[Subject, Any], object]] = {
     "matrices": lambda subject, _: subject.matrices(),
     "learning_rates": lambda subject, _: subject.learning_rates(),
     "running_loss": lambda subject, _: subject.running_loss(),
+    "check_curvature": lambda subject, _: subject.check_curvature(),
+    "descended": lambda subject, _: subject.descended(),
     "margins": lambda subject, _: subject.margins(),
     "sample": lambda subject, _: subject.sample(5),
     "margins_of": lambda subject, _: subject.margins_of(_batch_of(subject)),

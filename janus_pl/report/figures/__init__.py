@@ -10,7 +10,7 @@ from typing import NamedTuple
 import matplotlib.style
 
 from janus_pl.records.run import Run
-from janus_pl.report.figures import by_layer, janus, linear, style
+from janus_pl.report.figures import by_layer, edge, events, janus, linear, spectra, style
 from janus_pl.report.figures import margins as deep
 from janus_pl.report.figures.series import Unavailable, axis
 from janus_pl.report.figures.sheet import Sheet, shown_lambdas
@@ -21,7 +21,7 @@ class Figure(NamedTuple):
     """One figure of the paper.
 
     Attributes:
-        key: `fig1a`, ..., `fig5b`, `a1`, ..., `a7`.
+        key: `janus`, `fig1a`, ..., `fig5b`, `spectra`, `events`, `a1`, ..., `a7`.
         title: what it shows, in one line.
         caption: what stands under it: its runs, seeds and commands; empty where it is missing.
         files: KEY.png, KEY.svg, KEY.csv, KEY.txt; none where it is missing.
@@ -37,6 +37,7 @@ class Figure(NamedTuple):
 
 FIGURES: tuple[tuple[str, str, Callable[[Study], Sheet]], ...] = (
     ("janus", "SGD beside GD: margins, noise and rank", janus.janus),
+    ("edge", "Edge of stability: sharpness, its limit, and spikes of the loss", edge.edge),
     ("fig1a", "Figure 1a: margins under {dynamics} by lambda", deep.fig1a),
     ("fig1b", "Figure 1b: margins under {dynamics} at small lambda, and their spread", deep.fig1b),
     ("fig2a", "Figure 2a: margins under GD with SGD's hyperparameters", deep.fig2a),
@@ -44,6 +45,8 @@ FIGURES: tuple[tuple[str, str, Callable[[Study], Sheet]], ...] = (
     ("fig3", "Figure 3: {dynamics} noise by layer over time", by_layer.fig3),
     ("fig4a", "Figure 4a: {dynamics} noise by layer at the end", by_layer.fig4a),
     ("fig4b", "Figure 4b: ranks by layer", by_layer.fig4b),
+    ("spectra", "Singular values by layer over time", spectra.spectra),
+    ("events", "Spikes of the training loss, and the ranks lost in them", events.events),
     ("fig5a", "Figure 5a: margins under cross entropy", deep.fig5a),
     ("fig5b", "Figure 5b: margins under the square loss", deep.fig5b),
     ("a1", "Figure A.1: linear regression from W0 = 0", linear.figure("a1")),
