@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,8 @@ UNSCALED = Margins("margin", "margins", "margin (units not recorded)")
 
 AXES = {"epoch": "epoch", "step": STEP, "eta": "eta_t"}
 HISTOGRAMS = ("margin/hist", "margin_raw/hist", "spectrum/")
+Sigma = Mapping[str, NDArray[np.float64]]  # singular values by layer
+LOWEST, FINE = -8, 32  # spectra: log10 of the lowest edge, bins a decade; the record has 8
 EDGE_DIGITS = 12  # margins of equal size differ in the fifth digit or later
 
 # Numbers of a layer, or of one of many values, each with a chart of its own.
@@ -100,11 +103,22 @@ def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
         for key, all_of_it in sorted(run.histograms.items())
         if key.startswith(HISTOGRAMS)
     }
+    looks = {look.epoch: look.sigma for look in run.spectra}
     return {
-        key: [_packed(whole[place]) for place in thinned(len(whole), most)]
+        key: [_packed(_finer(key, whole[k], looks)) for k in thinned(len(whole), most)]
         for key, whole in found.items()
         if whole
     }
+
+
+def _finer(key: str, recorded: Histogram, looks: Mapping[float, Sigma]) -> Histogram:
+    """The spectrum in finer bins than the record's, where it has the singular values themselves."""
+    sigma = looks.get(recorded.epoch, {}).get(key.removeprefix("spectrum/"))
+    if sigma is None:
+        return recorded
+    # Values outside are in the outer bins, as they are in the record's histograms.
+    at = np.log10(np.clip(sigma, 10.0**LOWEST, 1.0))
+    return Histogram(recorded.epoch, *np.histogram(at, -LOWEST * FINE, (LOWEST, 0)))
 
 
 def margins_of(run: Run) -> Margins:
