@@ -16,7 +16,6 @@ from janus_pl.records.families import told_apart
 from janus_pl.records.read import read, told
 from janus_pl.report.figures import Figure, draw
 from janus_pl.report.page import write
-from janus_pl.report.publish import publish
 from janus_pl.run.folder import check_outside
 from janus_pl.verify.claims import read_claims
 from janus_pl.verify.judge import judge
@@ -58,6 +57,8 @@ def main(args: Sequence[str]) -> int:
     print(f"Figures: {out} (PNG, SVG, the numbers as CSV, a caption each)")
     print(f"Page:    {page} (opens from disk)")
     if options.log:
+        from janus_pl.report.publish import publish  # imports W&B, half a second
+
         print(f"W&B:     {publish(figures, page, records.runs, options.project, options.run_dir)}")
     return Exit.DONE
 

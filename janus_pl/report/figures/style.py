@@ -147,6 +147,6 @@ def save(figure: Canvas, folder: Path, key: str) -> list[Path]:
     palette = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     palette.save(png, optimize=True, dpi=(DPI, DPI))
     figure.set_layout_engine("none")  # it is laid out, and would take as long again
-    FigureCanvasSVG(figure)
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    # `savefig` would lay out and draw once more before it draws this.
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from janus_pl.records.run import STEP, Histogram, Run
-from janus_pl.report.page.numbers import rounded, thinned
+from janus_pl.report.page.numbers import all_rounded, rounded, thinned
 
 
 class Margins(NamedTuple):
@@ -89,7 +89,7 @@ def series(run: Run, most: int) -> list[dict[str, Any]]:
         same = places.tobytes()
         if same not in groups:
             groups[same] = {"x": _axes(frame, places), "y": {}}
-        groups[same]["y"][key] = [rounded(value) for value in values[places]]
+        groups[same]["y"][key] = all_rounded(values[places])
     return list(groups.values())
 
 
@@ -148,7 +148,7 @@ def _with_spread(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _axes(frame: pd.DataFrame, places: NDArray[np.int64]) -> dict[str, list[Any]]:
     return {
-        axis: [rounded(value) for value in np.asarray(frame[key], dtype=float)[places]]
+        axis: all_rounded(np.asarray(frame[key], dtype=float)[places])
         for axis, key in AXES.items()
         if key in frame
     }
@@ -163,18 +163,17 @@ def _packed(histogram: Histogram) -> list[Any]:
     counts = np.asarray(histogram.counts)
     edges = np.asarray(histogram.edges, dtype=float)
     bins = len(counts)
-    even = np.allclose(
-        edges, np.linspace(edges[0], edges[-1], bins + 1), rtol=0, atol=_width(edges)
-    )
+    off = np.abs(edges - np.linspace(edges[0], edges[-1], bins + 1)).max()
+    even = off <= _width(edges)
     filled = np.flatnonzero(counts)
     first, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
     kept = edges[[0, -1]] if even else edges
     return [
         rounded(histogram.epoch),
-        [rounded(edge, EDGE_DIGITS) for edge in kept],
+        all_rounded(kept, EDGE_DIGITS),
         bins,
         first,
-        [rounded(float(count)) for count in counts[first:end]],
+        all_rounded(counts[first:end]),
     ]
 
 
