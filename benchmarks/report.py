@@ -19,7 +19,7 @@ TURNS = 7
 
 
 def user_time(checkout: Path, *args: str) -> float:
-    """Return the seconds of user time that a command of a checkout takes in a process of its own."""
+    """Return the seconds of user time that a command of a checkout takes."""
     runs = [str(HERE / "docs" / "results" / f"{name}.jsonl.xz") for name in RECORDS]
     command = [sys.executable, "-m", "janus_pl", args[0], *runs, *args[1:]]
     variables = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
