@@ -55,7 +55,7 @@ def read(paths: Iterable[str | Path], unfinished: bool = False) -> Records:
     Raises:
         UsageError: A path has no record of a run.
     """
-    with _without_collector():
+    with without_collector():
         return _read(paths, unfinished)
 
 
@@ -72,7 +72,7 @@ def _read(paths: Iterable[str | Path], unfinished: bool) -> Records:
 
 
 @contextmanager
-def _without_collector() -> Iterator[None]:
+def without_collector() -> Iterator[None]:
     """Keep Python's collector of cycles away: it would go through all rows again and again."""
     was_on = gc.isenabled()
     gc.disable()

@@ -14,8 +14,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from wandb.util import get_core_path
-
 from janus_pl.records.parts import Part, Skipped
 from janus_pl.run.nested import check_nesting
 
@@ -27,6 +25,8 @@ NUMBER = re.compile(r'\{"num":(\d+)')
 
 def read_wandb_file(file: Path) -> Part | Skipped | None:
     """Return the part in a file; None for a report's file, which has figures and no rows."""
+    from wandb.util import get_core_path  # half a second, and most records are rows.jsonl
+
     command = [get_core_path(), "leet", "inspect", "--json", "--no-observability"]
     command += ["--run-file", str(file), str(file.parent.parent)]
     told = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

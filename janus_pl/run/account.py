@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import wandb
 import yaml
 
 from janus_pl.errors import UsageError
@@ -22,6 +21,8 @@ def has_account() -> bool:
     """Tell whether W&B finds credentials in its variables or the netrc file, and ask nobody."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
+    import wandb  # half a second, for this question alone
+
     host = urlsplit(wandb.setup().settings.base_url).hostname or ""
     files = [os.environ["NETRC"]] if "NETRC" in os.environ else ["~/.netrc", "~/_netrc"]
     for file in map(os.path.expanduser, files):
@@ -50,6 +51,8 @@ def new_id() -> str:
 
 def begun_run() -> Any:
     """Return the run that `wandb.init()` has begun in this process; None if there is none."""
+    import wandb
+
     return wandb.run
 
 

@@ -146,6 +146,7 @@ def test_the_slider_changes_the_histograms(show: Open) -> None:
         for ((_, x, y),) in panel:
             assert x[0] == pytest.approx(1e-8 * (1 + epoch) + 1e-9, rel=1e-9)
             assert y == pytest.approx([0, 1 / 6, 3 / 6, 2 / 6, 0])
+    page.get_by_label("shown").select_option("in bins")
     spectra = drawn(page, "spectra")
     assert spectra[0][0][1][0] == pytest.approx(10 ** (-2 + 0.8 + 0.1))
     assert page.locator("#spectra .epoch-label").inner_text() == "epoch 8"
@@ -182,7 +183,7 @@ def test_filters_take_rows_and_curves_away_and_a_lambda_keeps_its_colour(show: O
     assert after == {name: style for name, style in before.items() if "lam0.001" in name}
     (_, sgd), (_, gd) = after["square-B32-lam0.001-seed0"], after["square-Bfull-lam0.001-seed0"]
     assert (sgd, gd) == ("solid", "dash")
-    page.get_by_label("dynamics").select_option("GD")
+    page.locator("[data-facet=dynamics]").select_option("GD")
     assert page.locator("#run-table tbody th").all_inner_texts() == ["square-Bfull-lam0.001-seed0"]
     assert set(styles(page)) == {"square-Bfull-lam0.001-seed0"}
     assert page.locator("#status").inner_text() == "14 runs, 1 in the table, 1 ticked and shown."
@@ -328,9 +329,10 @@ def test_margins_of_other_units_have_panels_of_their_own_and_the_legend_says_the
         [f"full-batch AdamW · DeepReLUClassifier · {scaled}", scaled, 1],
         [f"AdamW · TenClassMLP · {raw}", raw, 1],
     ]
-    legend = page.locator("#legend").inner_text()
-    assert [word for word in legend.split("\n") if "=" not in word and "no " not in word] == [
-        *("SGD", "AdamW", "full-batch AdamW"),
+    legend = page.locator("#legend .key").all_inner_texts()
+    words = [" ".join(item.split()) for item in legend]
+    assert [word for word in words if "=" not in word and "no " not in word] == [
+        *("SGD", "□ AdamW", "◇ full-batch AdamW"),
     ]
     dashes = {name: dash for name, (_, dash) in styles(page).items()}
     assert dashes[runs[1].name] == "solid"

@@ -325,7 +325,7 @@ def test_a_page_that_is_too_large_is_thinned_until_it_fits(
     monkeypatch.setattr(document, "ROOM", 501)
     for count, fits in ((79, False), (80, True)):
         asked.clear()
-        document._data([network()] * count, [], "")
+        document._data([network()] * count, {}, "")
         assert (len(asked) == 1) == fits, count
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -172,10 +173,16 @@ def seeds(runs: Iterable[Run]) -> list[str]:
 
 
 def _series(x: object, values: object) -> pd.Series:
-    at = np.asarray(x, float)
-    turn = pd.Series(at).groupby(at).cumcount().to_numpy()
-    index = pd.MultiIndex.from_arrays([at, turn])
+    index = _index(np.asarray(x, float).tobytes())
     return pd.Series(np.asarray(values, float), index=index)
+
+
+@lru_cache(maxsize=256)
+def _index(x: bytes) -> pd.MultiIndex:
+    """The index of all curves over the same x, whose making takes longer than theirs."""
+    at = np.frombuffer(x)
+    turn = pd.Series(at).groupby(at).cumcount().to_numpy()
+    return pd.MultiIndex.from_arrays([at, turn])
 
 
 def _seed_order(run: Run) -> tuple[list[tuple[bool, int, str]], str, str]:

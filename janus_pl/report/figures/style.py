@@ -167,8 +167,9 @@ def save(figure: Canvas, folder: Path, key: str) -> list[Path]:
     # A palette takes a third of the bytes; there are few colours.
     pixels = Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
     palette = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    palette.save(png, optimize=True, dpi=(DPI, DPI))
+    # A level of 9, which `optimize` has, takes eight times as long for 6% fewer bytes.
+    palette.save(png, compress_level=6, dpi=(DPI, DPI))
     figure.set_layout_engine("none")  # it is laid out, and would take as long again
-    FigureCanvasSVG(figure)
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
+    # `savefig` would lay out and draw once more before it draws this.
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
     return [png, svg]

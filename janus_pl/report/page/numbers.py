@@ -24,6 +24,20 @@ def rounded(value: float, digits: int = DIGITS) -> float | int | None:
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
+def all_rounded(values: NDArray[Any], digits: int = DIGITS) -> list[float | int | None]:
+    """What `rounded` says of each of some numbers, many times as fast.
+
+    >>> all_rounded(np.array([1.23456789e-8, 27.0, np.nan])), all_rounded(np.array([0.5, 1e7]))
+    ([1.23457e-08, 27, None], [0.5, 10000000])
+    """
+    # The exceptions: numbers that are none in JSON, and whole ones that `%g` writes with an e.
+    if not (np.abs(values) < 10.0**digits / 2).all():
+        return [rounded(value, digits) for value in values.tolist()]
+    text = ",".join([f"%.{digits}g"] * len(values)) % tuple(values.tolist())
+    found: list[float | int | None] = json.loads(f"[{text}]")
+    return found
+
+
 def thinned(count: int, most: int) -> NDArray[np.int64]:
     """Which of some points in a row to keep: two thirds evenly, the others log-spaced.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from janus_pl.records.run import STEP, Histogram, Run
-from janus_pl.report.page.numbers import rounded, thinned
+from janus_pl.report.page.numbers import all_rounded, rounded, thinned
 
 
 class Margins(NamedTuple):
@@ -30,6 +31,8 @@ UNSCALED = Margins("margin", "margins", "margin (units not recorded)")
 
 AXES = {"epoch": "epoch", "step": STEP, "eta": "eta_t"}
 HISTOGRAMS = ("margin/hist", "margin_raw/hist", "spectrum/")
+Sigma = Mapping[str, NDArray[np.float64]]  # singular values by layer
+LOWEST, FINE = -8, 32  # spectra: log10 of the lowest edge, bins a decade; the record has 8
 EDGE_DIGITS = 12  # margins of equal size differ in the fifth digit or later
 
 # Numbers of a layer, or of one of many values, each with a chart of its own.
@@ -86,7 +89,7 @@ def series(run: Run, most: int) -> list[dict[str, Any]]:
         same = places.tobytes()
         if same not in groups:
             groups[same] = {"x": _axes(frame, places), "y": {}}
-        groups[same]["y"][key] = [rounded(value) for value in values[places]]
+        groups[same]["y"][key] = all_rounded(values[places])
     return list(groups.values())
 
 
@@ -100,11 +103,22 @@ def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
         for key, all_of_it in sorted(run.histograms.items())
         if key.startswith(HISTOGRAMS)
     }
+    looks = {look.epoch: look.sigma for look in run.spectra}
     return {
-        key: [_packed(whole[place]) for place in thinned(len(whole), most)]
+        key: [_packed(_finer(key, whole[k], looks)) for k in thinned(len(whole), most)]
         for key, whole in found.items()
         if whole
     }
+
+
+def _finer(key: str, recorded: Histogram, looks: Mapping[float, Sigma]) -> Histogram:
+    """The spectrum in finer bins than the record's, where it has the singular values themselves."""
+    sigma = looks.get(recorded.epoch, {}).get(key.removeprefix("spectrum/"))
+    if sigma is None:
+        return recorded
+    # Values outside are in the outer bins, as they are in the record's histograms.
+    at = np.log10(np.clip(sigma, 10.0**LOWEST, 1.0))
+    return Histogram(recorded.epoch, *np.histogram(at, -LOWEST * FINE, (LOWEST, 0)))
 
 
 def margins_of(run: Run) -> Margins:
@@ -134,7 +148,7 @@ def _with_spread(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _axes(frame: pd.DataFrame, places: NDArray[np.int64]) -> dict[str, list[Any]]:
     return {
-        axis: [rounded(value) for value in np.asarray(frame[key], dtype=float)[places]]
+        axis: all_rounded(np.asarray(frame[key], dtype=float)[places])
         for axis, key in AXES.items()
         if key in frame
     }
@@ -149,18 +163,17 @@ def _packed(histogram: Histogram) -> list[Any]:
     counts = np.asarray(histogram.counts)
     edges = np.asarray(histogram.edges, dtype=float)
     bins = len(counts)
-    even = np.allclose(
-        edges, np.linspace(edges[0], edges[-1], bins + 1), rtol=0, atol=_width(edges)
-    )
+    off = np.abs(edges - np.linspace(edges[0], edges[-1], bins + 1)).max()
+    even = off <= _width(edges)
     filled = np.flatnonzero(counts)
     first, end = (int(filled[0]), int(filled[-1]) + 1) if len(filled) else (0, 0)
     kept = edges[[0, -1]] if even else edges
     return [
         rounded(histogram.epoch),
-        [rounded(edge, EDGE_DIGITS) for edge in kept],
+        all_rounded(kept, EDGE_DIGITS),
         bins,
         first,
-        [rounded(float(count)) for count in counts[first:end]],
+        all_rounded(counts[first:end]),
     ]
 
 

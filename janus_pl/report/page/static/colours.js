@@ -1,4 +1,5 @@
-// One colour for each lambda (or B, or seed), the same in every chart and whatever is filtered.
+// One colour for each lambda (or B, or seed) and one mark for each of the dynamics (or lambda, ...),
+// the same in every chart and whatever is filtered.
 
 // Plasma: its lightness rises evenly, so that it also reads in grey and to the colour-blind.
 const PLASMA = [
@@ -13,6 +14,13 @@ const DOMAINS = Object.fromEntries(["λ", "B", "seed"].map((facet) => {
   const values = new Map(RUNS.map((run) => [JSON.stringify(run.facets[facet]), run.facets[facet]]));
   return [facet, [...values.values()].filter((value) => value !== null).sort(compare)];
 }));
+const MARKED = { ...DOMAINS, dynamics: DATA.dynamics };
+
+// Plotly's symbols as the legend writes them; circles are those of closed forms.
+const MARKS = [
+  null, ["square-open", "□"], ["diamond-open", "◇"], ["triangle-up-open", "△"], ["triangle-down-open", "▽"],
+  ["star-open", "☆"], ["square", "■"], ["diamond", "◆"], ["triangle-up", "▲"], ["triangle-down", "▼"], ["star", "★"],
+];
 
 function themeNow() {
   return document.documentElement.dataset.theme;
@@ -33,37 +41,54 @@ function colourOf(run, alpha = 1) {
   return colour(run.facets[state.colour], alpha);
 }
 
+// The first of several values has no mark, nor has what has no value.
+function mark(value) {
+  return MARKS[Math.max(0, MARKED[state.marks].indexOf(value)) % MARKS.length];
+}
+
+function markOf(run) {
+  return mark(run.facets[state.marks]);
+}
+
 // Whole-set dynamics are dashed.
 function dashOf(run) {
   return run.whole ? "dash" : "solid";
 }
 
-// A short line as charts draw it.
-function swatch(stroke, dashed) {
+// A short line as charts draw it, with its mark.
+function swatch(stroke, dashed, marked) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
-  const line = document.createElementNS(space, "line");
-  for (const [key, value] of Object.entries({ width: 28, height: 10, "aria-hidden": true })) svg.setAttribute(key, value);
-  const drawn = { x1: 1, x2: 27, y1: 5, y2: 5, stroke, "stroke-width": 3 };
-  if (dashed) drawn["stroke-dasharray"] = "6 4";
+  const line = document.createElementNS(space, "path");
+  for (const [key, value] of Object.entries({ width: 40, height: 12, "aria-hidden": true })) svg.setAttribute(key, value);
+  const drawn = { d: marked ? "M1 6H13M27 6H39" : "M1 6H39", stroke, "stroke-width": 3 };
+  if (dashed) drawn["stroke-dasharray"] = marked ? "5 2" : "6 4";
   for (const [key, value] of Object.entries(drawn)) line.setAttribute(key, value);
   svg.append(line);
+  if (marked) {
+    const text = document.createElementNS(space, "text");
+    for (const [key, value] of Object.entries({ x: 20, y: 10.5, "text-anchor": "middle", "font-size": 14, fill: stroke })) text.setAttribute(key, value);
+    text.textContent = marked[1];
+    svg.append(text);
+  }
   return svg;
 }
 
+// Colours, then dynamics by their dash, then marks of something else.
 function drawLegend() {
   const shown = shownRuns();
-  const key = (mark, text) => {
-    const item = element("span", { class: "key" }, mark, text);
-    return item;
-  };
-  const values = DOMAINS[state.colour].filter((v) => shown.some((run) => run.facets[state.colour] === v));
-  const items = values.map((value) => key(swatch(colour(value), false), `${state.colour} = ${formatted(value)}`));
+  const ink = paint("--ink");
+  const key = (line, text) => element("span", { class: "key" }, line, text);
+  const among = (facet, values) => values.filter((v) => shown.some((run) => run.facets[facet] === v));
+  const values = among(state.colour, DOMAINS[state.colour]);
+  const own = (facet, value) => (state.marks === facet ? mark(value) : null);
+  const items = values.map((v) => key(swatch(colour(v), false, own(state.colour, v)), `${state.colour} = ${formatted(v)}`));
   if (shown.some((run) => !values.includes(run.facets[state.colour]))) items.push(key(swatch(NONE[themeNow()], false), `no ${state.colour}`));
-  const ink = getComputedStyle(document.documentElement).getPropertyValue("--ink");
-  for (const dynamics of DATA.dynamics) {
-    const own = shown.find((run) => run.facets.dynamics === dynamics);
-    if (own) items.push(key(swatch(ink, own.whole), dynamics));
+  for (const dynamics of among("dynamics", DATA.dynamics)) {
+    const { whole } = shown.find((run) => run.facets.dynamics === dynamics);
+    items.push(key(swatch(ink, whole, own("dynamics", dynamics)), dynamics));
   }
+  const told = ["dynamics", state.colour].includes(state.marks) ? [] : among(state.marks, MARKED[state.marks]);
+  if (told.length > 1) items.push(...told.map((v) => key(swatch(ink, false, mark(v)), `${state.marks} = ${formatted(v)}`)));
   byId("legend").replaceChildren(...items);
 }

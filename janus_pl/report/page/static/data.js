@@ -10,6 +10,7 @@ const state = {
   sort: { column: -1, down: false }, // -1 is the name
   x: "epoch",
   colour: "λ",
+  marks: "dynamics",
   epochs: [], // of the slider
   epoch: null, // null is the last
 };
@@ -93,6 +94,13 @@ function edgesOf(edges, bins, first, count) {
   const wide = edges.length === 2;
   const edge = (k) => (wide ? edges[0] + ((edges[1] - edges[0]) * k) / bins : edges[k]);
   return Array.from({ length: count + 1 }, (_, k) => edge(first + k));
+}
+
+// Above each edge of a spectrum's filled bins as many values as there are; from the largest on.
+function inOrder({ counts, edges }) {
+  const above = [0];
+  for (const count of [...counts].reverse()) above.push(above[above.length - 1] + count);
+  return { x: above, y: [...edges].reverse().map((edge) => 10 ** edge) };
 }
 
 function meanOf({ counts, edges }) {

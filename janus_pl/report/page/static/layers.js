@@ -116,14 +116,19 @@ function drawRanks() {
 
 function drawSpectra() {
   const runs = shownRuns();
+  const ordered = byId("spectra-view").value === "order";
   const panels = layerPanels(runs, (run, layer) => {
     const at = histogramAt(run, `spectrum/${layer}`, epochNow());
-    return at && stepTrace(run, at.edges.map((edge) => 10 ** edge), at.counts, at.epoch);
+    if (!at) return null;
+    if (!ordered) return stepTrace(run, at.edges.map((edge) => 10 ** edge), at.counts, at.epoch);
+    const hovertemplate = `%{fullData.name}<br>epoch ${Number(at.epoch)}<br>%{x} values of at least %{y}<extra></extra>`;
+    return lineTrace(run, inOrder(at), { hovertemplate });
   });
   for (const panel of panels) {
     const held = extentOf(panel.runs, () => `spectrum/${panel.layer}`);
-    panel.x = axis("singular value σ", { type: "log", range: commonRange(held.map((edge) => 10 ** edge), "log") });
-    panel.y = axis("singular values in a bin", { rangemode: "tozero" });
+    const sigma = axis("singular value σ", { type: "log", range: commonRange(held.map((edge) => 10 ** edge), "log") });
+    panel.x = ordered ? axis("values of at least σ", { rangemode: "tozero" }) : sigma;
+    panel.y = ordered ? sigma : axis("singular values in a bin", { rangemode: "tozero" });
   }
   note("spectra", panels.length ? "" : whyNone(runs, "no ticked run recorded spectrum/LAYER."));
   drawPanels(byId("spectra").querySelector(".panels"), panels);

@@ -72,8 +72,15 @@ function listen() {
   onChange("x-scale", redrawAll);
   onChange("colour", () => {
     state.colour = byId("colour").value;
+    // What the colour no longer tells, the marks do.
+    state.marks = byId("marks").value = state.colour === "λ" ? "dynamics" : "λ";
     filterChanged();
   });
+  onChange("marks", () => {
+    state.marks = byId("marks").value;
+    filterChanged();
+  });
+  onChange("spectra-view", () => redraw("spectra"));
   for (const id of ["margin-scale", "hold"]) onChange(id, () => redraw("margins"));
   for (const id of ["quantity", "quantity-scale"]) onChange(id, () => redraw("quantities"));
   for (const id of ["velocity-kind", "velocity-scale"]) onChange(id, () => redraw("velocities"));

@@ -30,7 +30,7 @@ function layout(x, y) {
     hoverlabel: { bgcolor: paint("--paper"), font: { color: paint("--ink") }, namelength: -1 },
     // So few that a log axis never writes all nine numbers of a decade side by side.
     xaxis: x.type === "log" ? { ...x, nticks: 3 } : x,
-    yaxis: y.type === "log" ? { ...y, nticks: 6 } : y,
+    yaxis: y.type === "log" ? { ...y, nticks: y.range && y.range[1] - y.range[0] < 2 ? 3 : 6 } : y,
   };
 }
 
@@ -67,14 +67,15 @@ function drawable(trace, { x, y }) {
 }
 
 function lineTrace(run, points, more = {}) {
+  const marked = markOf(run);
   return {
     type: "scatter",
-    mode: points.x.length > 1 ? "lines" : "markers",
+    mode: points.x.length < 2 ? "markers" : marked ? "lines+markers" : "lines",
     name: plain(run.name),
     x: points.x,
     y: points.y,
     line: { color: colourOf(run), dash: dashOf(run), width: 1.8 },
-    marker: { color: colourOf(run), size: 6 },
+    marker: { color: colourOf(run), size: 7, symbol: marked ? marked[0] : "circle", maxdisplayed: 8 },
     hovertemplate: "%{fullData.name}<br>x %{x}<br>y %{y}<extra></extra>",
     ...more,
   };
@@ -83,7 +84,6 @@ function lineTrace(run, points, more = {}) {
 // A histogram as an outline: up at its first edge, down at its last.
 function stepTrace(run, edges, heights, when) {
   return lineTrace(run, { x: [edges[0], ...edges], y: [0, ...heights, 0] }, {
-    mode: "lines",
     line: { color: colourOf(run), dash: dashOf(run), width: 1.6, shape: "hv" },
     fill: "tozeroy",
     fillcolor: colourOf(run, 0.12),

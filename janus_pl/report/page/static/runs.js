@@ -39,7 +39,7 @@ function drawTable() {
 function rowOf(place) {
   const run = RUNS[place];
   const box = element("input", { type: "checkbox", "aria-label": `show ${run.name}` });
-  const row = element("tr", {}, element("td", {}, box), element("td", {}, swatch(colourOf(run), run.whole)));
+  const row = element("tr", {}, element("td", {}, box), element("td", {}, swatch(colourOf(run), run.whole, markOf(run))));
   box.checked = state.ticked.has(place);
   row.classList.toggle("off", !box.checked);
   box.addEventListener("change", () => {
@@ -84,9 +84,11 @@ function fillVerdicts() {
   if (none) return note("verdicts", "No verdicts came with these runs; python -m janus_pl verify tells them.");
   const left = DATA.left_out ? ` Left out of the claims: ${DATA.left_out}.` : "";
   const old = DATA.verdicts.some((line) => line.retrospective) ? " Retrospective: the runs are older than the claim." : "";
-  note("verdicts", `The paper's claims and theorems, one line each; a click shows the settings behind it.${left}${old}`);
   const shown = DATA.verdicts.filter((line) => line.primary);
   const others = DATA.verdicts.filter((line) => !line.primary);
+  const count = (answer) => `${shown.filter((line) => line.answer === answer).length} ${answer}`;
+  const counts = [...new Set(shown.map((line) => line.answer))].map(count).join(", ");
+  note("verdicts", `The paper's claims and theorems, one line each: ${counts}. A click shows the settings behind a line.${left}${old}`);
   byId("verdict-table").querySelector("tbody").replaceChildren(...shown.map(verdictRow));
   byId("more-verdicts").hidden = !others.length;
   byId("more-verdicts").querySelector("tbody").replaceChildren(...others.map(verdictRow));
