@@ -15,7 +15,7 @@ from statistics import median
 
 HERE = Path(__file__).parents[1]
 RECORDS = ("small", "two_cores_fig1", "default_network", "linear-a2", "two_cores_theory")
-TURNS = 7
+TURNS = 5
 
 
 def user_time(checkout: Path, *args: str) -> float:

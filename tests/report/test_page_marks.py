@@ -123,7 +123,8 @@ def test_the_claims_are_all_in_sight_with_their_details_on_demand(show: Open) ->
     page.get_by_text("More claims").click()
     assert page.get_by_text("another").is_visible()
     assert (
-        "3 supported, 3 contradicted, 3 undecided" in page.locator("#verdicts .note").inner_text()
+        "supported: 3, contradicted: 3, undecided: 3, not testable: 2,"
+        in page.locator("#verdicts .note").inner_text()
     )
     colours = rows.locator("td").evaluate_all(
         "(all) => all.map((td) => getComputedStyle(td).color)"

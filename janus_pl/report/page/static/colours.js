@@ -60,14 +60,14 @@ function swatch(stroke, dashed, marked) {
   const space = "http://www.w3.org/2000/svg";
   const svg = document.createElementNS(space, "svg");
   const line = document.createElementNS(space, "path");
-  for (const [key, value] of Object.entries({ width: 40, height: 12, "aria-hidden": true })) svg.setAttribute(key, value);
-  const drawn = { d: marked ? "M1 6H13M27 6H39" : "M1 6H39", stroke, "stroke-width": 3 };
+  for (const [key, value] of Object.entries({ width: 40, height: 16, "aria-hidden": true })) svg.setAttribute(key, value);
+  const drawn = { d: marked ? "M1 8H13M27 8H39" : "M1 8H39", stroke, "stroke-width": 3 };
   if (dashed) drawn["stroke-dasharray"] = marked ? "5 2" : "6 4";
   for (const [key, value] of Object.entries(drawn)) line.setAttribute(key, value);
   svg.append(line);
   if (marked) {
     const text = document.createElementNS(space, "text");
-    for (const [key, value] of Object.entries({ x: 20, y: 10.5, "text-anchor": "middle", "font-size": 14, fill: stroke })) text.setAttribute(key, value);
+    for (const [key, value] of Object.entries({ x: 20, y: 8, "dominant-baseline": "central", "text-anchor": "middle", "font-size": 14, fill: stroke })) text.setAttribute(key, value);
     text.textContent = marked[1];
     svg.append(text);
   }

@@ -86,9 +86,9 @@ function fillVerdicts() {
   const old = DATA.verdicts.some((line) => line.retrospective) ? " Retrospective: the runs are older than the claim." : "";
   const shown = DATA.verdicts.filter((line) => line.primary);
   const others = DATA.verdicts.filter((line) => !line.primary);
-  const count = (answer) => `${shown.filter((line) => line.answer === answer).length} ${answer}`;
+  const count = (answer) => `${answer}: ${shown.filter((line) => line.answer === answer).length}`;
   const counts = [...new Set(shown.map((line) => line.answer))].map(count).join(", ");
-  note("verdicts", `The paper's claims and theorems, one line each: ${counts}. A click shows the settings behind a line.${left}${old}`);
+  note("verdicts", `The paper's claims and theorems, one line each (${counts}). A click shows the settings behind a line.${left}${old}`);
   byId("verdict-table").querySelector("tbody").replaceChildren(...shown.map(verdictRow));
   byId("more-verdicts").hidden = !others.length;
   byId("more-verdicts").querySelector("tbody").replaceChildren(...others.map(verdictRow));
