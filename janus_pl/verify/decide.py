@@ -102,7 +102,7 @@ def levels(ps: Sequence[float], alpha: float = ALPHA) -> list[float]:
     Once one is above its level, it and all larger ones have that level, and none is decided.
 
     >>> [round(level, 4) for level in levels([0.001, 0.5, 0.02])]
-    [0.0167, 0.025, 0.025]
+    [0.0167, 0.05, 0.025]
     >>> [round(level, 4) for level in levels([0.04, 0.03])]
     [0.025, 0.025]
     """
