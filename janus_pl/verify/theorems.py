@@ -81,7 +81,7 @@ class Checked:
     def sentence(self) -> str:
         """The answer in a plain sentence."""
         if not self.findings:
-            return f"{self.theorem.says.format('?')}: needs {self.missing}"
+            return f"{self.name}: needs {self.missing}"
         # NaN counts as the largest: it is no number that a theorem allows.
         worst = max(self.findings, key=lambda found: (math.isnan(found.size), found.size))
         runs = {run.id for finding in self.findings for run in finding.runs}

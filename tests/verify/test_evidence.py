@@ -201,8 +201,8 @@ def test_a_theorem_that_fails_anywhere_is_broken() -> None:
 def test_without_findings_the_first_reason_is_told() -> None:
     missing = checked([Missing("a"), Missing("b")])
     assert (missing.answer, missing.broken) == ("not testable", False)
-    assert missing.sentence == "off by ?: needs a"
-    assert checked([]).sentence == "off by ?: needs wanted"
+    assert missing.sentence == "k: needs a"
+    assert checked([]).sentence == "k: needs wanted"
     assert missing.to_json()["missing"] == "a"
     assert checked([found(network())]).to_json()["missing"] is None
 
