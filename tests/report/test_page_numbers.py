@@ -288,6 +288,14 @@ def test_of_each_lambda_and_batch_the_smallest_seed_is_ticked() -> None:
     )
 
 
+def test_a_network_that_ended_as_zero_is_not_ticked_beside_sound_ones() -> None:
+    sound = [network(lam) for lam in (0.0, 1e-3)]
+    flat = {"train/loss": [1.0] * 5, "rho": [10, 10, 10, 1e-9, 1e-9]}
+    zero = network(5e-3, columns={**flat, "margin/mean": [1.0] * 5, "margin/std": [1.0] * 5})
+    assert shown(*sound, zero)["chosen"] == [0, 1]
+    assert shown(zero)["chosen"] == [0]
+
+
 def test_the_largest_family_is_ticked_and_of_equal_ones_the_longest() -> None:
     many = [network(lam, model={"learning_rate": 0.5}) for lam in (0.0, 1e-4, 1e-3)]
     long = [network(lam, epochs=range(50)) for lam in (0.0, 1e-3)]

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from janus_pl.records.families import families, lambda_of, seed_of
+from janus_pl.records.families import families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import Run, ordered
 from janus_pl.report.page.columns import batch_of, family_of, model_of, seed, table
 from janus_pl.report.page.numbers import rounded
@@ -68,12 +68,14 @@ def chosen(runs: Sequence[Run]) -> list[int]:
     """Places of the runs that are ticked at first: of every model the most runs that compare.
 
     Those differ in lambda, B and seed alone; one seed of each lambda and B is enough to begin with,
-    and where they are many, lambdas spread evenly, each with all its B.
+    and where they are many, lambdas spread evenly, each with all its B. Networks that ended as f = 0
+    would stretch the axes, and are not among them unless there is nothing else.
     """
     place = {id(run): k for k, run in enumerate(runs)}
     found: list[int] = []
     for model in sorted({model_of(run) for run in runs}):
         same = [run for run in runs if model_of(run) == model]
+        same = [run for run in same if not is_zero_function(run)] or same
         first: dict[Any, Run] = {}
         for run in max(families(same, "lambda", "batch"), key=_size):
             key = (str(lambda_of(run)), str(batch_of(run)))
