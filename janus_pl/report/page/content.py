@@ -68,8 +68,8 @@ def chosen(runs: Sequence[Run]) -> list[int]:
     """Places of the runs that are ticked at first: of every model the most runs that compare.
 
     Those differ in lambda, B and seed alone; one seed of each lambda and B is enough to begin with,
-    and where they are many, lambdas spread evenly, each with all its B. Networks that ended as f = 0
-    would stretch the axes, and are not among them unless there is nothing else.
+    and where they are many, lambdas spread evenly, each with all its B. Networks that ended as
+    f = 0 would stretch the axes, and are not among them unless there is nothing else.
     """
     place = {id(run): k for k, run in enumerate(runs)}
     found: list[int] = []
