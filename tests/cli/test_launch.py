@@ -139,6 +139,7 @@ def assert_same_run(found: Path, right: Path, parts: int = 1, rows_in_all: int =
         "description.json",
         "outcome.json",
         "rows.jsonl",
+        "spectra.jsonl",
         "wandb",
     }
     assert {p.name for p in found.iterdir()} == names

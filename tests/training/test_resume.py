@@ -28,7 +28,7 @@ CLASSIFIER = [
     '{"class_path": "callbacks.UpdateSplit"}, {"class_path": "callbacks.GradientNoise"},'
     '{"class_path": "callbacks.LayerRotation", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
-    '{"class_path": "callbacks.NoiseTime", "init_args": {"every_n_epochs": 3, "window": 8}},'
+    '{"class_path": "callbacks.NoiseTime", "init_args": {"every_n_epochs": 8, "window": 8}},'
     '{"class_path": "callbacks.Sharpness", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "training.crashing.Jitter"},'
     '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
