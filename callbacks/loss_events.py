@@ -23,7 +23,7 @@ class LossEvents(LayerObserver):
     r"""Logs spikes of the running loss, and the effective rank lost within and between them.
 
     A spike is a longest run of epochs whose `train/loss_running` is above the threshold, once it
-    has been at or below it: the descent from the start is none.
+    has been at or below it: the descent from the start does not count.
 
         event/count                  the spikes that have begun so far
         event/begin, end, peak       of the spike that ends with this epoch: its first epoch, the

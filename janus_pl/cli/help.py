@@ -51,7 +51,7 @@ HELP = cleandoc(
 
     look at records of runs:
       report RUN...          the paper's figures, and an interactive page
-      verify RUN...          the paper's predictions: what was measured, and whether they hold
+      verify RUN...          the paper's claims: supported, contradicted, undecided, not testable
       workspace              a view of the runs in the W&B UI
 
     `SUBCOMMAND --help` says more; `--version` says the version.

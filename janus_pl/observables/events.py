@@ -28,7 +28,8 @@ class Events:
     """The spikes of a loss that comes epoch by epoch.
 
     A spike is a longest run of epochs whose running loss is above the threshold, once the loss has
-    been at or below it: the descent from the start is none. A loss that is not finite is above.
+    been at or below it: the descent from the start does not count. A loss that is not finite is
+    above.
 
     Args:
         threshold: The threshold, above 0, in units of the loss.

@@ -1,1 +1,1 @@
-"""What was recorded: reading runs, and the paper's predictions against them. No trainer in here."""
+"""What was recorded, shown: figures, the page, and W&B's views. No trainer in here."""

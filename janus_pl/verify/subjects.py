@@ -1,4 +1,4 @@
-"""The subjects of the predictions: which runs a statement of the paper is about."""
+"""The subjects of claims and theorems: which runs a statement of the paper is about."""
 
 from __future__ import annotations
 
