@@ -13,7 +13,7 @@ import yaml
 from janus_pl.cli.main import main
 from janus_pl.errors import UsageError
 from janus_pl.run import claims as there
-from janus_pl.run.claims import claims_there
+from janus_pl.run.claims import SHIPPED, claims_there
 from janus_pl.verify.claims import MOST_PRIMARY, PAPER, read_claims
 from janus_pl.verify.decide import ALPHA
 
@@ -165,7 +165,8 @@ def test_more_primary_claims_than_a_table_holds_are_refused(tmp_path: Path) -> N
 def test_a_run_knows_the_claims_files_that_were_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shipped = {"paper.yaml": hashlib.sha256(PAPER.read_bytes()).hexdigest()}
+    files = (PAPER, PAPER.with_name("scale.yaml"))
+    shipped = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
     monkeypatch.chdir(tmp_path)
     assert claims_there() == shipped
     mine = tmp_path / "configs" / "claims" / "paper.yaml"
@@ -176,3 +177,11 @@ def test_a_run_knows_the_claims_files_that_were_there(
     monkeypatch.setattr(there, "SHIPPED", tmp_path / "none")
     mine.unlink()
     assert claims_there() == {}
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.yaml")), ids=lambda path: path.stem)
+def test_eight_seeds_support_each_shipped_claim_that_is_true(path: Path) -> None:
+    claims = read_claims(path).claims
+    asked = sum(claim.primary for claim in claims)
+    for claim in claims:
+        assert claim.power(ALPHA / asked if claim.primary else ALPHA, 8) > 0.8
