@@ -31,7 +31,7 @@ def main(sgd: str, gd: str) -> None:
             spectrum.plot(epochs, values, color=colour, linewidth=0.9, label=label)
     by_epoch.plot([], [], color="black", linewidth=0.8, label="closed form")
     by_epoch.set(xscale="symlog", yscale="log", xlabel="epoch", ylabel=NULL)
-    by_rate.set(yscale="log", xlabel=r"accumulated learning rate $\eta t$", ylabel=NULL)
+    by_rate.set(yscale="log", xlabel="accumulated learning rate ηt", ylabel=NULL)
     spectrum.set(xscale="symlog", yscale="log", xlabel="epoch", ylabel="singular values of $W$")
     for axes in (by_epoch, by_rate, spectrum):
         axes.legend(frameon=False, fontsize=8)

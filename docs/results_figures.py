@@ -63,7 +63,7 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
             style.logarithmic(axes)
     if shown:
         handles = [
-            style.handle(rf"$\lambda$ = {style.number(lam)}", color=colour, linewidth=2)
+            style.handle(f"λ = {style.number(lam)}", color=colour, linewidth=2)
             for lam, colour in colours.items()
         ]
         style.legend(canvas, handles, 5)
@@ -76,7 +76,7 @@ def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
     sgd = of_sweeps(runs, "two_cores_equal_steps_sgd")
     lams = {lambda_of(run) for run in (*sgd, *gd)}
     looks = dict(zip(sorted(lams), ("o", "s", "D"), strict=False))
-    clocks = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
+    clocks = {"epoch": "epoch", STEP: "step", "eta_t": "accumulated learning rate ηt"}
     for axes, (clock, words) in zip(
         canvas.subplots(1, 3, sharey=True), clocks.items(), strict=True
     ):
@@ -88,7 +88,7 @@ def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
         _labels(axes, words, "effective rank, conv3 to fc1" if clock == "epoch" else "")
     handles = [style.handle(name, **look) for name, look in style.DYNAMICS.items()]
     handles += [
-        style.handle(rf"$\lambda$ = {style.number(lam)}", color="0.3", marker=marker, linestyle="")
+        style.handle(f"λ = {style.number(lam)}", color="0.3", marker=marker, linestyle="")
         for lam, marker in looks.items()
     ]
     if gd and sgd:
@@ -119,7 +119,7 @@ def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
         axes.set_xscale("symlog", linthresh=1e-6)
         axes.set_xticks([0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2])
         axes.minorticks_off()
-        _labels(axes, r"$\lambda$", label)
+        _labels(axes, "λ", label)
         if "rank" not in label:
             style.logarithmic(axes)
     handles = [

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -53,6 +54,11 @@ def window(
     first = (1 - WINDOW) * last if start is None else start
     inside = (times > first * (1 + 1e-9)) & (times <= last * (1 + 1e-9))
     return Window(run, run.rows[inside])
+
+
+def until(run: Run, epoch: float) -> Run:
+    """Return a run as it was at the end of an epoch."""
+    return replace(run, rows=run.rows[run.rows["epoch"] <= epoch])
 
 
 def spread(at: Window) -> float:

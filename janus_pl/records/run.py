@@ -54,7 +54,14 @@ class Run:
 
     def last(self, key: str) -> float:
         """Return the newest number of a key; NaN if there is none."""
-        return float(self.rows[key].dropna().iloc[-1]) if self.has(key) else float("nan")
+        if key not in self._last:
+            found = self.has(key)
+            self._last[key] = float(self.rows[key].dropna().iloc[-1]) if found else float("nan")
+        return self._last[key]
+
+    @cached_property
+    def _last(self) -> dict[str, float]:
+        return {}  # asked thousands of times for a report
 
     def first(self, key: str) -> float:
         """Return the oldest number of a key; NaN if there is none."""

@@ -175,9 +175,9 @@ def is_place(option: str, value: object) -> bool:
     >>> [is_place("data.source", source) for source in ("/d/a.csv", "toy")]
     [True, False]
     """
-    part, _, name = option.partition(".")
-    is_file = isinstance(value, str) and Path(value).suffix in (".npz", ".csv")
-    return part == "data" and (name in ("root", "download") or (name == "source" and is_file))
+    if option == "data.source":
+        return isinstance(value, str) and Path(value).suffix in (".npz", ".csv")
+    return option in ("data.root", "data.download")
 
 
 def without_places(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
+from janus_pl.errors import FINAL
 from janus_pl.records.families import is_untrained, is_zero_function, told_apart
+from janus_pl.records.late import until
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import Claim, Claims
 from janus_pl.verify.decide import (
@@ -138,10 +140,7 @@ def judge(claims: Claims, runs: Sequence[Run]) -> Verdicts:
 
     Claims are about trained networks; the others are counted. Theorems hold in all runs.
     """
-    collapsed = _collapsed(runs)
-    lost = {id(run) for some in collapsed.values() for run in some}
-    sound = [run for run in runs if id(run) not in lost]
-    found = [_evidence(claim, sound) for claim in claims.claims]
+    found = [_evidence(claim, _sound(claim, runs)) for claim in claims.claims]
     asked = [k for k, claim in enumerate(claims.claims) if claim.primary]
     ps = [_p(claims.claims[k], found[k][0]) for k in asked]
     level = dict(zip(asked, levels(ps), strict=True))
@@ -150,13 +149,25 @@ def judge(claims: Claims, runs: Sequence[Run]) -> Verdicts:
         for k, claim in enumerate(claims.claims)
     ]
     theorems = [theorem.check(runs) for theorem in THEOREMS]
-    return Verdicts(claims, verdicts, theorems, collapsed, told_apart(runs))
+    return Verdicts(claims, verdicts, theorems, _collapsed(runs), told_apart(runs))
+
+
+def _sound(claim: Claim, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that are trained networks, or no networks, at the end of a claim's window.
+
+    What becomes of them later is no reason to leave them out: that would choose by the outcome.
+    """
+    if claim.window is None:
+        return [run for run in runs if _outcome(run) is None]
+    end = claim.window[1]
+    return [run for run in runs if _outcome(until(run, end)) is None]
 
 
 def _evidence(claim: Claim, runs: Sequence[Run]) -> tuple[list[Evidence], str]:
     """Return the evidence on a claim, the deciding setting first, and why others have none."""
     quantity = QUANTITIES[claim.quantity]
-    networks, strangers = apart([run for run in runs if run.finished], NETWORK)
+    ended = [r for r in runs if r.finished or (claim.window is not None and r.exit_code in FINAL)]
+    networks, strangers = apart(ended, NETWORK)
     about = [run for run in networks if claim.is_about(run)]
     having = [run for run in about if lacking(run, quantity) is None]
     found, reasons = evidence(
@@ -261,15 +272,20 @@ def _collapsed(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Return the networks that claims leave out, by their outcome."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        if run.description.kind != "network":
-            continue
-        if run.has(DIVERGED):
-            found.setdefault("diverged", []).append(run)
-        elif is_zero_function(run):
-            found.setdefault("collapsed to f = 0", []).append(run)
-        elif is_untrained(run):
-            found.setdefault("not trained", []).append(run)
+        if (outcome := _outcome(run)) is not None:
+            found.setdefault(outcome, []).append(run)
     return found
+
+
+def _outcome(run: Run) -> str | None:
+    """Return why a network is left out; None if it is trained, or the run is of no network."""
+    if run.description.kind != "network":
+        return None
+    if run.has(DIVERGED):
+        return "diverged"
+    if is_zero_function(run):
+        return "collapsed to f = 0"
+    return "not trained" if is_untrained(run) else None
 
 
 def _named(run: Run) -> str:

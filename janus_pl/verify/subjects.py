@@ -10,7 +10,7 @@ from janus_pl.records.run import Run
 
 
 class Subjects(NamedTuple):
-    """The runs that a prediction is about.
+    """The runs that a statement is about.
 
     Attributes:
         words: The runs in words.
@@ -23,7 +23,7 @@ class Subjects(NamedTuple):
 
 
 def apart(runs: Iterable[Run], subjects: Subjects) -> tuple[list[Run], list[str]]:
-    """Return the runs that a prediction is about, and one sentence for each reason of the others.
+    """Return the runs that a statement is about, and one sentence for each reason of the others.
 
     A sentence names the first run that the reason holds for, and counts the others.
     """
@@ -58,9 +58,9 @@ def _of(kind: str, words: str) -> Callable[[Run], str | None]:
         if seen.optimizer != "SGD":
             by = "an optimizer that the record does not name"
             by = by if seen.optimizer == UNKNOWN else seen.dynamics
-            return f"is trained by {by}; the prediction is about SGD"
+            return f"is trained by {by}; the statement is about SGD"
         if any("decoupled" in facts.values() for facts in seen.decays.values()):
-            return "has decoupled weight decay; the prediction is about a decay in the gradient"
+            return "has decoupled weight decay; the statement is about a decay in the gradient"
         return None
 
     return why_not

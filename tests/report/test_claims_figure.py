@@ -223,6 +223,17 @@ def test_one_dynamics_alone_is_one(batch: int | str, tmp_path: Path) -> None:
         assert len(panel.bars) == 1
 
 
+@pytest.mark.parametrize("rate", [0.1, 0.3])
+def test_gd_of_other_options_is_not_beside_sgd(rate: float, tmp_path: Path) -> None:
+    lams = (1e-4, 1e-3)
+    runs = [network(lam) for lam in lams]
+    runs += [network(lam, "full", model={"learning_rate": rate}) for lam in lams]
+    found = picture(runs, tmp_path, "claims")
+    assert [entry.label for entry in found.legend][1:] == (["GD, B = N"] if rate == 0.1 else [])
+    left_out = "Left out, since options or data of theirs differ or they lack what is shown: "
+    assert (f"{left_out}{runs[2].name}" in found.caption) == (rate == 0.3)
+
+
 def test_layers_of_other_names_and_records_that_lack_a_quantity(tmp_path: Path) -> None:
     bare = {f"velocity/{k}": None for k in TEN_LAYERS}
     runs = [network(lam, layers=TEN_LAYERS, columns=bare) for lam in (0.0, 1e-3)]

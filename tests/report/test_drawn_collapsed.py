@@ -58,7 +58,7 @@ def test_axes_of_time_courses_follow_the_sound_runs(key: str, tmp_path: Path) ->
         low, high = other.ylim
         assert (dotted[0].y < low).all() or (dotted[0].y > high).all(), "control: it would stretch"
         assert ((values(other) >= low) & (values(other) <= high)).all()
-    assert [entry.label for entry in among.legend][-1] == r"$\lambda$ = 1e-2 (f = 0)"
+    assert [entry.label for entry in among.legend][-1] == "λ = 1e-2 (f = 0)"
     assert [entry.dashes for entry in among.legend] == ["-", "-", "-", DOTTED]
     assert f"in no axis' range and no mean over seeds for it: {ENDED.name}" in among.caption
     assert "f = 0" not in alone.caption + "".join(entry.label for entry in alone.legend)
@@ -70,7 +70,7 @@ def test_points_at_the_end_that_are_below_the_axis_are_named_in_the_panel(tmp_pa
     low, high = one.ylim
     assert other.ylim[1] == high
     assert low > other.ylim[0] > low * (low / high) ** 0.2, "room for a line of text, no more"
-    assert other.texts == [r"below, f = 0: $\lambda$ = 1e-2"]
+    assert other.texts == ["below, f = 0: λ = 1e-2"]
     assert one.texts == []
     assert max(bars.y.max() for bars in other.bars[-1:]) < other.ylim[0]
     assert among.written(id=ENDED.id, panel="end"), "its numbers are in the CSV"

@@ -61,7 +61,7 @@ def mean_of(values: np.ndarray, geometric: bool) -> np.ndarray:
 
 def check_legend(found: Picture, markers: bool) -> None:
     assert found.legend == [
-        Entry(rf"$\lambda$ = {said}", colour(lam), "-", MARKERS[i] if markers else "None")
+        Entry(f"λ = {said}", colour(lam), "-", MARKERS[i] if markers else "None")
         for i, (lam, said) in enumerate(WORDS.items())
     ]
 
@@ -157,7 +157,7 @@ def check_fig3(found: Picture, runs: Sequence[Run], x: str) -> None:
 
 
 def check_clock(panel: Panel, x: str, shown: bool) -> None:
-    names = {"epoch": "epoch", "step": "step", "eta_t": r"accumulated learning rate $\eta t$"}
+    names = {"epoch": "epoch", "step": "step", "eta_t": "accumulated learning rate ηt"}
     assert panel.xlabel == (names[x] if shown else "")
     ends = [line.x for line in panel.lines]
     assert panel.xlim[0] <= min(e[0] for e in ends)

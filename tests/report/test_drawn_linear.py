@@ -28,7 +28,7 @@ PROBLEMS: dict[str, dict[str, Any]] = {
 SGD, GD = ("#0072b2", "-"), ("#d55e00", "--")
 CLOSED_FORM = ("#000000", ":")
 CLOCKS = {"epoch": "epoch", "step": "trainer/global_step", "eta_t": "eta_t"}
-LABELS = {"epoch": "epoch", "step": "step", "eta_t": r"accumulated learning rate $\eta t$"}
+LABELS = {"epoch": "epoch", "step": "step", "eta_t": "accumulated learning rate ηt"}
 
 # Of each panel: the keys drawn in it, its title, its y axis.
 MSE = (["train/mse_per_sample"], "Mean squared error", r"$\frac{1}{N}\sum\|Wx_i-y_i\|^2$")
@@ -52,14 +52,13 @@ PANELS = {
     "a6": (MSE, SINGULAR, NULL, GRADIENT),
 }
 TITLES = {
-    "a1": r"W x = y from W0 = 0: N = 10, d = 11, $\lambda$ = 2e-2",
-    "a2": r"W x = y from a random W0, N < d: N = 10, d = 11, $\lambda$ = 2e-2",
-    "a3": r"W x = y where few components of x matter: N = 5, d = 10, $\lambda$ = 2e-2",
+    "a1": "W x = y from W0 = 0: N = 10, d = 11, λ = 2e-2",
+    "a2": "W x = y from a random W0, N < d: N = 10, d = 11, λ = 2e-2",
+    "a3": "W x = y where few components of x matter: N = 5, d = 10, λ = 2e-2",
     "a4": "W x = y where few components of x matter, online, each sample once: N = 200, d = 10,"
-    r" $\lambda$ = 2e-2",
-    "a5": "W x = y online, each sample once, SGD at a constant rate: N = 100000, d = 10,"
-    r" $\lambda$ = 2e-2",
-    "a6": r"W x = y in two dimensions, one of them without data: N = 10, d = 2, $\lambda$ = 2e-2",
+    " λ = 2e-2",
+    "a5": "W x = y online, each sample once, SGD at a constant rate: N = 100000, d = 10, λ = 2e-2",
+    "a6": "W x = y in two dimensions, one of them without data: N = 10, d = 2, λ = 2e-2",
 }
 
 

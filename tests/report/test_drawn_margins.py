@@ -123,7 +123,7 @@ def check_written(found: Picture, panel: str, shown: Sequence[Run]) -> None:
 
 def legend_of(shown: Sequence[Run]) -> list[Entry]:
     lams = sorted({lam_of(run) for run in shown})
-    return [Entry(rf"$\lambda$ = {WORDS[lam]}", colour(lam), "-", "None") for lam in lams]
+    return [Entry(f"λ = {WORDS[lam]}", colour(lam), "-", "None") for lam in lams]
 
 
 def relative(shown: Sequence[Run]) -> list[str]:
@@ -137,7 +137,7 @@ def relative(shown: Sequence[Run]) -> list[str]:
         ]
         mean = np.prod(ratios) ** (1 / len(ratios))
         found.append(f"{mean:.1e}")
-    return [*found, r"$\sigma/\mu$"]
+    return [*found, "σ/μ"]
 
 
 def check_frame(panel: Panel, shown: Sequence[Run]) -> None:
@@ -151,7 +151,7 @@ def check_rows(panel: Panel, count: int) -> None:
     assert panel.ylim == (0, count + 0.05)
     assert (panel.xscale, panel.yscale) == ("linear", "linear")
     assert panel.xlabel == r"margin $\bar f_n$"
-    assert panel.ylabel == r"$\lambda$, samples per bin"
+    assert panel.ylabel == "λ, samples per bin"
 
 
 def region_of(shown: Sequence[Run]) -> tuple[float, float]:
@@ -195,7 +195,7 @@ def check_zoom(found: Picture, shown: Sequence[Run]) -> None:
     check_written(found, "zoom", inside)
     np.testing.assert_allclose(near.xlim, region, rtol=1e-12)
     check_rows(near, 2)
-    assert near.title == r"Zoom of (a): $\lambda\leq$1e-4"
+    assert near.title == "Zoom of (a): λ ≤ 1e-4"
     assert near.texts == relative(inside)
     assert found.legend == legend_of(shown)
     check_spreads(found, time, shown)
@@ -241,7 +241,7 @@ def test_titles_say_dynamics_batch_size_and_loss(drawn: dict[str, Picture]) -> N
     titles = {key: found.panels[0].title for key, found in drawn.items()}
     assert titles == {
         "fig1a": "Margins under SGD, B = 32, square loss",
-        "fig1b": r"Zoom of (a): $\lambda\leq$1e-4",
+        "fig1b": "Zoom of (a): λ ≤ 1e-4",
         "fig2a": "Margins under GD, B = N, else as Figure 1",
         "fig2b": "Margins under converged GD, error < 1%",
         "fig5a": "Margins under SGD, B = 32, cross entropy",
@@ -462,7 +462,7 @@ def test_relative_spreads_are_of_the_newest_numbers_and_without_what_is_no_ratio
     [
         ("epoch", "epoch", "epochs"),
         ("step", "step", "steps"),
-        ("eta_t", r"accumulated learning rate $\eta t$", "accumulated learning rate eta t"),
+        ("eta_t", "accumulated learning rate ηt", "accumulated learning rate eta t"),
     ],
 )
 def test_the_clock_of_time_courses_is_the_one_asked_for(

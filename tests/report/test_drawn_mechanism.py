@@ -294,8 +294,8 @@ def test_losses_spikes_and_ranks_are_drawn_and_written(
 ) -> None:
     found = drawn["events"]
     assert [panel.title for panel in found.panels[:2]] == [
-        r"SGD, B = 32, $\lambda$ = 1e-3",
-        r"GD, B = N, $\lambda$ = 1e-3",
+        "SGD, B = 32, λ = 1e-3",
+        "GD, B = N, λ = 1e-3",
     ]
     layers = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
     for k, run in enumerate(runs[:2]):

@@ -76,7 +76,7 @@ def test_every_line_is_that_of_the_record(column: int, drawn: Picture, runs: lis
     labels = [entry.label for entry in drawn.legend]
     assert labels == [
         *("Hessian, SGD", "Hessian, GD", "batch sharpness", "limit"),
-        *(r"$2/\eta$, no momentum", "spike"),
+        *("2/η, no momentum", "spike"),
     ]
 
 
@@ -133,7 +133,7 @@ def test_one_run_fits_a_column(
     assert says in found.caption
     labels = [entry.label for entry in found.legend]
     assert ("preconditioned" in labels) == (optimizer == "Adam")
-    assert (r"$2/\eta$, no momentum" in labels) == (optimizer == "SGD")
+    assert ("2/η, no momentum" in labels) == (optimizer == "SGD")
 
 
 @pytest.mark.parametrize("x", ["trainer/global_step", "eta_t"])

@@ -109,7 +109,7 @@ def check_courses(found: Picture, shown: Sequence[Run]) -> None:
             np.testing.assert_array_equal(line.x, EPOCHS[skipped:])
             np.testing.assert_allclose(line.y, quantity(run)[skipped:])
     assert found.legend == [
-        Entry(rf"$\lambda$ = {said}", colours[lam], "-", "None") for lam, said in WORDS.items()
+        Entry(f"λ = {said}", colours[lam], "-", "None") for lam, said in WORDS.items()
     ]
 
 
@@ -134,7 +134,7 @@ def clocked() -> list[Run]:
 
 
 def check_clocks(found: Picture, runs: Sequence[Run]) -> None:
-    names = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
+    names = {"epoch": "epoch", STEP: "step", "eta_t": "accumulated learning rate ηt"}
     markers = {1e-4: "o", 2e-3: "s"}
     assert [panel.xlabel for panel in found.panels] == list(names.values())
     assert [panel.ylabel for panel in found.panels] == [RANKS, "", ""]
@@ -150,7 +150,7 @@ def check_clocks(found: Picture, runs: Sequence[Run]) -> None:
     assert found.legend == [
         Entry("SGD", *SGD, "None"),
         Entry("GD", *GD, "None"),
-        *(Entry(rf"$\lambda$ = {WORDS[k]}", grey, "None", m) for k, m in markers.items()),
+        *(Entry(f"λ = {WORDS[k]}", grey, "None", m) for k, m in markers.items()),
     ]
 
 
@@ -202,7 +202,7 @@ def check_controls(found: Picture, runs: Sequence[Run], kinds: Sequence[str]) ->
     quantities = {SPREAD: spreads, VELOCITY: velocities, RANKS: ranks}
     assert [panel.ylabel for panel in found.panels] == list(quantities)
     for panel, (label, quantity) in zip(found.panels, quantities.items(), strict=True):
-        assert (panel.xlabel, panel.xscale) == (r"$\lambda$", "symlog")
+        assert (panel.xlabel, panel.xscale) == ("λ", "symlog")
         assert panel.yscale == ("linear" if label == RANKS else "log")
         assert list(panel.ticks) == [0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
         for line, sweep in zip(panel.lines, kinds, strict=True):

@@ -195,6 +195,24 @@ def test_networks_that_ended_as_nothing_are_an_outcome_of_their_own() -> None:
     assert judge(of(NOISE), [gone, *others]).verdicts[0].missing == "4 of 5 seeds"
 
 
+@pytest.mark.parametrize(("end", "answer"), [(4, "supported"), (9, "not testable")])
+@pytest.mark.parametrize("outcome", ["collapsed", "diverged"])
+def test_what_comes_after_a_window_leaves_no_run_out(outcome: str, end: int, answer: str) -> None:
+    runs = pairs(LARGE)
+    assert list(runs[0].rows["epoch"]) == [0, 1, 3, 4, 9]
+    at = runs[0].rows.index[-1]
+    later = {"collapsed": ("train/loss", 1.0), "diverged": ("diverged", 1.0)}[outcome]
+    rows = runs[0].rows.copy()
+    rows.loc[at, later[0]] = later[1]
+    first = replace(runs[0], rows=rows, exit_code=3 if outcome == "diverged" else 0)
+    claim = replace(NOISE, window=[0, end])
+    assert answers(judge(of(claim), runs)) == {"noise": "supported"}, "control"
+    found = judge(of(claim), [first, *runs[1:]])
+    assert answers(found) == {"noise": answer}
+    assert sum(map(len, found.collapsed.values())) == 1, "counted, whatever the window"
+    assert answers(judge(of(NOISE), [first, *runs[1:]])) == {"noise": "not testable"}
+
+
 def test_unfinished_runs_decide_nothing() -> None:
     runs = [replace(run, exit_code=None) for run in pairs(LARGE)]
     assert answers(judge(of(NOISE), runs)) == {"noise": "not testable"}

@@ -67,7 +67,7 @@ def test_a_network_by_adam_is_judged_on_nothing_of_sgd() -> None:
     adam = [by_adam(run) for run in [*sgd, *gd]]
     for verdict in of_the_paper(adam):
         assert not verdict.judged
-        first = "adamw-B32-lam0-seed0 (and 5 more) is trained by AdamW; the prediction is about SGD"
+        first = "adamw-B32-lam0-seed0 (and 5 more) is trained by AdamW; the statement is about SGD"
         assert str(verdict.missing).endswith(first)
     # Control: beside them, SGD and GD are judged as they are alone.
     assert of_the_paper([*adam, *sgd, *gd]) == of_the_paper([*sgd, *gd])

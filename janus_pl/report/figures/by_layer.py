@@ -259,7 +259,7 @@ def _tell_below(axes: Axes, shown: Family) -> None:
         return
     if axes.get_yscale() == "log":  # room for the words
         axes.set_ylim(low * (low / high) ** 0.15, high)
-    said = ", ".join(rf"$\lambda$ = {style.number(lam)}" for lam in lams)
+    said = ", ".join(f"λ = {style.number(lam)}" for lam in lams)
     axes.text(0.02, 0.02, f"below, f = 0: {said}", transform=axes.transAxes, color="0.3")
 
 

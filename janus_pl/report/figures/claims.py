@@ -15,7 +15,7 @@ from janus_pl.records.families import lambda_of
 from janus_pl.records.late import WINDOW, Window, rank, spread, velocity, window
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
-from janus_pl.report.figures.series import Band, Family, Unavailable, batch_of, family
+from janus_pl.report.figures.series import Band, Family, Unavailable, alike, batch_of, family
 from janus_pl.report.figures.sheet import Sheet
 from janus_pl.report.figures.study import Networks, Study, names_of, others, sheet_of
 
@@ -35,7 +35,7 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel("spread", "Margins: their spread", r"$\sigma/|\mu|$ of the margins", spread, True),
+    Panel("spread", "Margins: their spread", "σ/|μ| of the margins", spread, True),
     Panel("velocity", "Noise", r"$\|\dot V_k\|_F$, mean over layers", velocity, True),
     Panel("rank", "Rank", "effective rank, middle layers", rank, False),
 )
@@ -61,7 +61,7 @@ def claims(study: Study) -> Sheet:
         drawn = list(zip(sides, numbers, beside, strict=True))
         for side, found, at in drawn:
             _seeds(axes, side, found, at)
-        axes.set(xlabel=r"$\lambda$", ylabel=panel.label)
+        axes.set(xlabel="λ", ylabel=panel.label)
         axes.set_title(panel.title)
         if axes.lines:
             _finish(axes, panel, places)
@@ -101,6 +101,8 @@ def _sides(study: Study) -> tuple[Networks, list[Family]]:
     except Unavailable:
         return networks, [noisy]
     gd = family(whole.runs, "batch", noisy.runs[0])
+    if not alike(gd.runs[0], noisy.runs[0], "batch"):  # of other data, or options
+        return networks, [noisy._replace(left_out=[*noisy.left_out, *whole.runs])]
     return networks, [noisy, gd._replace(left_out=others(whole.runs, gd.runs))]
 
 

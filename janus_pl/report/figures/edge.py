@@ -145,7 +145,7 @@ def _column(sheet: Sheet, above: Axes, below: Axes, run: Run, x: str) -> None:
         ends = {"x": spike.begin, "x_end": spike.end, "x_name": "epoch"}
         sheet.add("spikes", run, "sharpness/ratio", spike.ratio, **ends)
     lam = style.number(lambda_of(run))
-    above.set_title(rf"{run.dynamics}, B = {batch_of(run)}, $\lambda$ = {lam}")
+    above.set_title(f"{run.dynamics}, B = {batch_of(run)}, λ = {lam}")
     time_axis(below, x)
 
 
@@ -189,7 +189,7 @@ def _handles(runs: Sequence[Run]) -> list[Any]:
     if any(has(run, "sharpness/limit") for run in runs):
         handles.append(style.handle("limit", **LIMIT))
     if any(map(_has_plain, runs)):
-        handles.append(style.handle(r"$2/\eta$, no momentum", **PLAIN))
+        handles.append(style.handle("2/η, no momentum", **PLAIN))
     if any(map(spikes_of, runs)):
         handles.append(style.handle("spike", **{**SPIKE, "linewidth": 6}))
     return handles

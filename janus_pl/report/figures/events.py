@@ -195,4 +195,4 @@ def _told(run: Run, spikes: Spikes, lost: Lost) -> str:
     spiked = f"{number or 'no'} spike{'' if number == 1 else 's'} {above}"
     ranks = [f"{k} {_numbers(k, lost)}" for k in dict.fromkeys([*lost.within, *lost.between])]
     rank = f"; rank lost within / between: {', '.join(ranks)}" if ranks else ""
-    return f"{title_of(run)}: {spiked}{rank}.".replace("$\\lambda$", "lambda")
+    return f"{title_of(run)}: {spiked}{rank}.".replace("λ", "lambda")

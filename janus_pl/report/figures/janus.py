@@ -113,9 +113,7 @@ class Panel(NamedTuple):
 
 
 PANELS = (
-    Panel(
-        "margins", "Margins: their spread", r"$\sigma/|\mu|$ of the margins", relative_spread, True
-    ),
+    Panel("margins", "Margins: their spread", "σ/|μ| of the margins", relative_spread, True),
     Panel(
         VELOCITY,
         "Noise",
@@ -173,7 +171,7 @@ def _count(runs: Sequence[Run], size: object) -> int:
 def _named(runs: Sequence[Run]) -> str:
     run = runs[0]
     lam = style.number(lambda_of(run))
-    return rf"{run.dynamics}, B = {batch_of(run)}, $\lambda$ = {lam}"
+    return f"{run.dynamics}, B = {batch_of(run)}, λ = {lam}"
 
 
 def _size(sides: Sequence[Side]) -> tuple[int, int]:

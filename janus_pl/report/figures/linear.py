@@ -183,7 +183,7 @@ def _legend(sheet: Sheet, pair: Pair, closed_form: bool) -> None:
 def _title(setting: Setting, runs: Sequence[Run]) -> str:
     options, lam = runs[0].options, style.number(lambda_of(runs[0]))
     size = f"N = {options.get('data.num_train')}, d = {options.get('data.dim')}"
-    return rf"{setting.what}: {size.replace('$', '')}, $\lambda$ = {lam}"
+    return rf"{setting.what}: {size.replace('$', '')}, λ = {lam}"
 
 
 def _describe(setting: Setting, runs: Sequence[Run]) -> str:

@@ -96,7 +96,7 @@ def fig1b(study: Study) -> Sheet:
     near, time = sheet.canvas.subplots(1, 2)
     small = [group for group in shown.groups if group.lam <= ZOOMED]
     _rows(sheet, near, "zoom", study, small, region)
-    near.set_title(rf"Zoom of (a): $\lambda\leq${style.number(ZOOMED)}")
+    near.set_title(f"Zoom of (a): λ ≤ {style.number(ZOOMED)}")
     _spreads(sheet, time, study, shown)
     style.legend(sheet.canvas, [entry(group, study) for group in shown.groups], 6)
     sheet.text = HOW + (
@@ -123,7 +123,7 @@ def _spreads(sheet: Sheet, axes: Axes, study: Study, shown: Family) -> None:
         curves(group, group.collapsed, linestyle=COLLAPSED)
     if axes.get_yscale() == "linear":
         style.logarithmic(axes)
-    axes.set(ylabel=r"std/mean of the margins, $\sigma/|\mu|$")
+    axes.set(ylabel="std/mean of the margins, σ/|μ|")
     time_axis(axes, study.x)
     axes.set_title("Spread of the margins during training")
     style.tell_empty(axes, "margin/std over margin/mean")
@@ -228,11 +228,11 @@ def _rows(
             _outline(sheet, axes, panel, run, study.colours[group.lam], i)
         said = _relative(group)
         axes.text(1.02, i, said, transform=axes.get_yaxis_transform(), va="bottom")
-    axes.text(1.02, len(groups), r"$\sigma/\mu$", transform=axes.get_yaxis_transform(), va="bottom")
+    axes.text(1.02, len(groups), "σ/μ", transform=axes.get_yaxis_transform(), va="bottom")
     axes.set(xlim=within, xlabel=MARGIN, ylim=(0, len(groups) + 0.05))
     style.plain_ticks(axes)
     axes.set_yticks(range(len(groups)), [style.number(group.lam) for group in groups])
-    axes.set_ylabel(r"$\lambda$, samples per bin")
+    axes.set_ylabel("λ, samples per bin")
 
 
 def _outline(sheet: Sheet, axes: Axes, panel: str, run: Run, colour: Any, row: int) -> None:

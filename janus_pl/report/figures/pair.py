@@ -65,7 +65,7 @@ def told(shown: Sequence[Run], left_out: Sequence[Run]) -> list[str]:
 def title_of(run: Run) -> str:
     """Return what a run is in a panel's title: dynamics, batch size, lambda if it has one."""
     lam = lambda_of(run)
-    said = "" if math.isnan(lam) else rf", $\lambda$ = {style.number(lam)}"
+    said = "" if math.isnan(lam) else f", λ = {style.number(lam)}"
     return f"{run.dynamics}, B = {batch_of(run)}{said}"
 
 

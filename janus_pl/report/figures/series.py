@@ -14,7 +14,7 @@ from janus_pl.errors import UsageError
 from janus_pl.records.families import Varied, families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import STEP, Run, natural, ordered
 
-AXES = {"epoch": "epoch", STEP: "step", "eta_t": r"accumulated learning rate $\eta t$"}
+AXES = {"epoch": "epoch", STEP: "step", "eta_t": "accumulated learning rate ηt"}
 QUANTILES = ("q05", "q95")
 
 

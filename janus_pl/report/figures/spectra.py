@@ -105,7 +105,7 @@ def _finish(sheet: Sheet, runs: Sequence[Run], names: Sequence[str], shown: Sequ
         f" {x_name(sheet.x)}, coloured by its index i. Dashed: at most {DASHED} of the first look's"
         f" (epoch {runs[0].spectra[0].epoch:g}), evenly by index."
         f" Shown: {' beside '.join(map(title_of, runs))}."
-    ).replace("$\\lambda$", "lambda")
+    ).replace("λ", "lambda")
     if single := [name for name in names if _most(runs, name) == 1]:
         sheet.notes.append(f"Without a panel, since the only singular value is 1: {_list(single)}.")
     if len(shown) + len(single) < len(names):

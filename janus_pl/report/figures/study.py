@@ -99,7 +99,7 @@ COLLAPSED = (0, (1, 1.2))  # the dashes of runs that ended as f = 0
 
 def named(group: Group) -> str:
     """Name the lambda of a group in a legend, and say so if all of its runs ended as f = 0."""
-    label = rf"$\lambda$ = {style.number(group.lam)}"
+    label = f"λ = {style.number(group.lam)}"
     return label if group.sound else f"{label} (f = 0)"
 
 

@@ -14,10 +14,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure as Canvas
 from matplotlib.lines import Line2D
 from matplotlib.ticker import (
-    LogFormatterSciNotation,
     LogLocator,
     MaxNLocator,
-    NullFormatter,
+    NullLocator,
     ScalarFormatter,
 )
 from PIL import Image
@@ -26,6 +25,7 @@ from janus_pl.run.description import FULL_BATCH
 
 COLUMN, PAGE = 3.4, 7.0  # inches, one and two columns of the paper
 DPI = 200
+WHITE = 252  # of 255: what the palette's coarse steps make of white
 STYLE: dict[str, Any] = {
     "font.size": 7,
     "axes.titlesize": 7.5,
@@ -52,6 +52,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "janus_pl",  # ids of clip paths, random otherwise
 }
+SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 MARKERS = "osD^v<>PXh"
 # Okabe and Ito's blue and vermilion; the lines differ too, for print in grey.
 DYNAMICS: Mapping[str, Mapping[str, Any]] = {
@@ -101,6 +102,17 @@ def number(value: float) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}"
 
 
+def power(value: float) -> str:
+    """A number with one digit as a power of ten; plain text is drawn faster than math text.
+
+    >>> power(1e-3), power(1.0), power(5e2)
+    ('10⁻³', '10⁰', '5×10²')
+    """
+    mantissa, exponent = f"{value:.0e}".split("e")
+    ten = f"10{str(int(exponent)).translate(SUPERSCRIPTS)}"
+    return ten if mantissa == "1" else f"{mantissa}×{ten}"
+
+
 def canvas(width: float, height: float) -> Canvas:
     """An empty figure of a width and height in inches, that needs no pyplot."""
     return Canvas(figsize=(width, height), layout="constrained")
@@ -125,9 +137,8 @@ def logarithmic(axes: Axes) -> None:
     low, high = axes.get_ylim()
     subs = (1.0, 2.0, 5.0) if high < 100 * low else (1.0,)
     axes.yaxis.set_major_locator(LogLocator(subs=subs, numticks=6))
-    all_of_them = LogFormatterSciNotation(labelOnlyBase=False, minor_thresholds=(3, 3))
-    axes.yaxis.set_major_formatter(all_of_them)
-    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(lambda value, _: power(value))
+    axes.yaxis.set_minor_locator(NullLocator())  # these ticks took a sixth of a report's time
 
 
 def from_zero(axes: Axes) -> None:
@@ -166,7 +177,8 @@ def save(figure: Canvas, folder: Path, key: str) -> list[Path]:
     drawn.draw()
     # A palette takes a third of the bytes; there are few colours.
     pixels = Image.fromarray(np.asarray(drawn.buffer_rgba())).convert("RGB")
-    palette = pixels.quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    palette = pixels.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    palette.putpalette([255 if v > WHITE else v for v in palette.getpalette() or []])
     # A level of 9, which `optimize` has, takes eight times as long for 6% fewer bytes.
     palette.save(png, compress_level=6, dpi=(DPI, DPI))
     figure.set_layout_engine("none")  # it is laid out, and would take as long again
