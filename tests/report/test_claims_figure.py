@@ -250,3 +250,13 @@ def test_the_paper_s_ten_lambdas_have_labels_with_room(tmp_path: Path) -> None:
     found = picture([network(lam) for lam in lams], tmp_path, "claims")
     for panel in found.panels:
         assert list(panel.ticks.values()) == ["0", "1e-6", "1e-4", "1e-2"]
+
+
+def test_lambdas_that_are_no_powers_of_ten_have_labels_with_room(tmp_path: Path) -> None:
+    for lams, labels in (
+        ((0.0, 1e-3, 5e-3), ["0", "1e-3", "5e-3"]),
+        ((0.0, 1e-3, 1.2e-3, 5e-3), ["0", "1e-3", "5e-3"]),
+        ((2e-3, 5e-3), ["2e-3", "5e-3"]),
+    ):
+        found = picture([network(lam) for lam in lams], tmp_path, "claims")
+        assert list(found.panels[0].ticks.values()) == labels

@@ -22,6 +22,7 @@ from janus_pl.report.figures.study import Networks, Study, names_of, others, she
 MARKERS = {"SGD": "o", "GD": "s"}
 APART = 0.03  # of the axis: the distance between two dynamics
 LABELS = 4  # powers of ten with a label
+ROOM = 0.22  # of the axis: the least distance of other labels
 
 
 class Panel(NamedTuple):
@@ -197,11 +198,17 @@ def _finish(axes: Axes, panel: Panel, places: dict[float, float]) -> None:
 
 
 def _labelled(places: dict[float, float]) -> set[float]:
-    """Return the lambdas with a label: zero, and of the others as many as have room."""
+    """Return the lambdas with a label: zero, powers of ten, and others as far as there is room."""
     rest = sorted(lam for lam in places if lam > 0)
     tens = [lam for lam in rest if math.isclose(math.log10(lam) % 1, 0, abs_tol=1e-9)] or rest
     step = -(-len(tens) // LABELS)
-    return {0.0, *tens[::-1][::step]} if tens else {0.0}
+    found = {0.0, *tens[::-1][::step]} if tens else {0.0}
+    room = ROOM * math.log10(max(places.values()) / min(places.values()))
+    for lam in reversed(rest):
+        beside = [places[other] for other in found if other in places]
+        if all(abs(math.log10(lam / place)) > room for place in beside):
+            found.add(lam)
+    return found
 
 
 def _collapsed(axes: Axes, sides: Sequence[Family], places: dict[float, float]) -> None:
