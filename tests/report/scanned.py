@@ -73,6 +73,13 @@ def scanned(
     return replace(run, name=told, id=f"id-{told}")
 
 
+def classified(run: Run, task: str = "janus_pl.deep.any.Classifier") -> Run:
+    """The same run of a module that is not the paper's network, on data of ours."""
+    data = {**run.config["data"], "class_path": "janus_pl.data.DigitsPair"}
+    made = measured(run, kind="module", task=task)
+    return replace(made, config={**made.config, "data": data})
+
+
 def archived(runs: Sequence[Run], path: Path) -> Path:
     """Write the rows and configs of some runs to a file that the tools read."""
     parts = []
@@ -81,7 +88,6 @@ def archived(runs: Sequence[Run], path: Path) -> Path:
             {k: v for k, v in row.items() if math.isfinite(v)}
             for row in run.rows.to_dict(orient="records")
         ]
-        config = {**run.config}
-        parts.append(Part(path, run.id, run.name, None, "", config, items, run.exit_code))
+        parts.append(Part(path, run.id, run.name, None, "", {**run.config}, items, run.exit_code))
     write_archive(path, parts)
     return path

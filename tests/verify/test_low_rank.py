@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 from report.generic import measured
-from report.scanned import N, archived, scanned
+from report.scanned import N, archived, classified, scanned
 from scipy import stats
 
 from janus_pl.cli import subcommands as tools
@@ -151,11 +151,7 @@ def test_a_slope_over_the_wrong_option_is_seen(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_networks_of_any_kind_count_where_a_claim_says_so() -> None:
-    runs = [
-        measured(scanned(b, seed=s, law=LAW), kind="module", task="janus_pl.deep.mlp.Classifier")
-        for b in BATCHES
-        for s in SEEDS
-    ]
+    runs = [classified(scanned(b, seed=s, law=LAW)) for b in BATCHES for s in SEEDS]
     assert answers(runs)["batch"] is Answer.SUPPORTED
     paper = judge(read_claims(), runs).verdicts
     assert all(
