@@ -45,11 +45,13 @@ class Option(NamedTuple):
         varied: Its name among the families.
         of: The function that returns its value in a run; None if it is not known.
         words: The option on an axis.
+        symbol: The option before a value in a legend.
     """
 
     varied: Varied
     of: Callable[[Run], Value | None]
     words: str
+    symbol: str
 
 
 class Scan(NamedTuple):
@@ -128,13 +130,15 @@ _VARIED: Mapping[str, Varied] = {
     "optimizer": "optimizer",
 }
 OPTIONS: Mapping[str, Option] = {
-    "batch_size": Option("batch", batch_size, "batch size B"),
-    "learning_rate": Option("rate", option_of("learning_rate"), "learning rate η"),
-    "weight_decay": Option("lambda", weight_decay, "weight decay λ"),
-    "width": Option("width", option_of("width"), "width"),
-    "depth": Option("depth", option_of("depth"), "depth"),
-    "label_noise": Option("label_noise", option_of("label_noise"), "share of noisy labels"),
-    "optimizer": Option("optimizer", optimizer, "optimizer"),
+    "batch_size": Option("batch", batch_size, "batch size B", "B = "),
+    "learning_rate": Option("rate", option_of("learning_rate"), "learning rate η", "η = "),
+    "weight_decay": Option("lambda", weight_decay, "weight decay λ", "λ = "),
+    "width": Option("width", option_of("width"), "width", "width "),
+    "depth": Option("depth", option_of("depth"), "depth", "depth "),
+    "label_noise": Option(
+        "label_noise", option_of("label_noise"), "share of noisy labels", "noisy "
+    ),
+    "optimizer": Option("optimizer", optimizer, "optimizer", ""),
 }
 
 
@@ -166,6 +170,11 @@ def family_of(runs: Sequence[Run], by: Sequence[str], lengths: bool) -> list[Run
     sizes = {id(some): len({of(run) for run in some}) for some in found}
     best = max(found, key=lambda some: (sizes[id(some)], len(some)), default=[])
     return best if best and sizes[id(best)] > 1 else []
+
+
+def candidates(runs: Iterable[Run]) -> list[Run]:
+    """Return the runs of networks, of any kind."""
+    return [run for run in runs if run.description.kind != "linear"]
 
 
 def is_shown(run: Run) -> bool:
