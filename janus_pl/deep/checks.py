@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.optim import Optimizer
 
-from janus_pl.data.images import ImagePair
+from janus_pl.data.images import ImagePair, Images
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError
@@ -41,6 +41,9 @@ def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: in
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         allowed = "auto or ddp: every process holds the whole network"
         raise UsageError("trainer.strategy", type(trainer.strategy).__name__, allowed)
+    if isinstance(data, Images) and not isinstance(data, ImagePair):
+        allowed = "two classes with the labels -1 and +1 (an ImagePair), for a DeepReLUClassifier"
+        raise UsageError("data", f"janus_pl.data.{type(data).__name__}", allowed)
     size = getattr(data, "image_size", image_size)
     if size != image_size:
         raise UsageError("model.image_size", image_size, f"{size}, as the data")
@@ -66,7 +69,7 @@ def check_restored(
     Raises:
         UsageError: Classes, optimizer, schedule or, within an epoch, the minibatches differ.
     """
-    if isinstance(data, ImagePair):
+    if isinstance(data, Images):
         described = checkpoint.get("description") or {}
         signs = described.get("classes") or {}
         then = {"data.classes": sorted(signs, key=lambda name: signs[name])} if signs else {}
@@ -89,7 +92,7 @@ def batches_of(loader: object) -> dict[str, Any]:
     }
 
 
-def batches_in(data: ImagePair) -> dict[str, Any]:
+def batches_in(data: Images) -> dict[str, Any]:
     """Return the same of a data module, whose loader is not made yet."""
     count = data.num_train_samples
     return {
