@@ -22,21 +22,23 @@ NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
 TRAINING = ("loss", "init_scale", "schedule_interval", "hold_norms")
 
 
-def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: int) -> None:
+def check_run(
+    trainer: Trainer, data: object, schedule: Schedule, image_size: int | None = None
+) -> None:
     """Refuse options of the trainer and of the data that a classifier cannot run with.
 
     Args:
         trainer: The trainer before its fit.
         data: The data module, or None.
         schedule: The schedule of the learning rate.
-        image_size: Height and width of the network's images.
+        image_size: Height and width of the network's images; None if it takes any.
 
     Raises:
         UsageError: The options do not go together.
     """
     check_end(schedule, trainer)
     if isinstance(data, LinearProblem):
-        allowed = "a data module of images, for a DeepReLUClassifier"
+        allowed = "a data module of images, for a classifier"
         raise UsageError("data", "janus_pl.data.LinearProblem", allowed)
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         allowed = "auto or ddp: every process holds the whole network"
@@ -45,7 +47,7 @@ def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: in
         allowed = "two classes with the labels -1 and +1 (an ImagePair), for a DeepReLUClassifier"
         raise UsageError("data", f"janus_pl.data.{type(data).__name__}", allowed)
     size = getattr(data, "image_size", image_size)
-    if size != image_size:
+    if image_size is not None and size != image_size:
         raise UsageError("model.image_size", image_size, f"{size}, as the data")
 
 
