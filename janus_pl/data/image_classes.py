@@ -12,7 +12,7 @@ from janus_pl.data.images import Images
 from janus_pl.data.source import Source, class_indices
 from janus_pl.data.splits import Noise, RawImages, with_noise
 from janus_pl.data.torchvision_sets import NAMES, TorchvisionSet
-from janus_pl.errors import UsageError, check_integer, check_name, is_number
+from janus_pl.errors import UsageError, check_integer, check_name, is_integer, is_number
 
 SourceName = Literal["folder", "digits", "CIFAR10", "CIFAR100", "MNIST", "FashionMNIST"]
 FOLDER = "data"
@@ -61,7 +61,7 @@ class ImageClasses(Images):
         download: bool | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        # Before the base class, which checks all options.
         self.source: SourceName = source
         self.root = root
         self.classes = classes
@@ -71,7 +71,7 @@ class ImageClasses(Images):
             self.image_size = FOLDER_SIZE if image_size is None else image_size
         elif image_size is not None:
             raise UsageError("data.image_size", image_size, f"null for data.source {source}")
-        self._check_source()
+        super().__init__(**options)
 
     def prepare_data(self) -> None:
         """Download what is missing, and check what is there."""
@@ -89,11 +89,6 @@ class ImageClasses(Images):
         return TorchvisionSet(self.source, root, self.classes, download, WAYS)
 
     def _check_options(self) -> None:
-        super()._check_options()
-        if hasattr(self, "download"):  # else the base class begins
-            self._check_source()
-
-    def _check_source(self) -> None:
         """Refuse options out of their range, and those that the source has no use for."""
         check_name("data.source", self.source, get_args(SourceName))
         if not is_number(self.label_noise) or not 0 <= self.label_noise < 1:
@@ -109,6 +104,7 @@ class ImageClasses(Images):
         if self.source == "folder":
             check_integer("data.image_size", self.image_size, 1)
         self._check_classes()
+        super()._check_options()
 
     def _check_classes(self) -> None:
         """Check what can be checked before the classes of the data are known."""
@@ -116,7 +112,7 @@ class ImageClasses(Images):
             count = len(folder_names(self.classes) or (0, 1))
         else:
             count = len(class_indices(self.classes, {"digits": DIGITS, **NAMES}[self.source]))
-        if self.num_train is not None and self.num_train < count:
+        if is_integer(self.num_train, most=count - 1):
             allowed = f"an integer from {count} up (the number of classes), or null for all"
             raise UsageError("data.num_train", self.num_train, allowed)
 

@@ -44,7 +44,8 @@ from janus_pl.data.standard import FLOAT_LIMIT, ByteImages, standardized
 from janus_pl.errors import UsageError, is_integer
 
 EVAL_CHUNK = 500
-OF_BATCHES = ("batch_size", "micro_batch_size", "order")  # options that no sample depends on
+# What no sample depends on: options of batches, and the trainer, which comes after the first setup.
+OF_BATCHES = ("batch_size", "micro_batch_size", "order", "trainer")
 PLAIN = (bool, int, float, str, list, tuple, Path, type(None))
 
 

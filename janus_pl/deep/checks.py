@@ -43,11 +43,12 @@ def check_run(
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         allowed = "auto or ddp: every process holds the whole network"
         raise UsageError("trainer.strategy", type(trainer.strategy).__name__, allowed)
+    if image_size is None:
+        return
     if isinstance(data, Images) and not isinstance(data, ImagePair):
-        allowed = "two classes with the labels -1 and +1 (an ImagePair), for a DeepReLUClassifier"
+        allowed = "two classes labelled -1 and +1 (an ImagePair), or model janus_pl.Classifier"
         raise UsageError("data", f"janus_pl.data.{type(data).__name__}", allowed)
-    size = getattr(data, "image_size", image_size)
-    if image_size is not None and size != image_size:
+    if (size := getattr(data, "image_size", image_size)) != image_size:
         raise UsageError("model.image_size", image_size, f"{size}, as the data")
 
 
