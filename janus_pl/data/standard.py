@@ -94,7 +94,9 @@ def standardized(
 
 def are_zero(x: Tensor | ByteImages) -> Tensor:
     """Return which images (n, C, H, W) are zero after standardization, bool (n,)."""
-    return x.factors == 0 if isinstance(x, ByteImages) else (x.flatten(1) == 0).all(1)
+    if isinstance(x, ByteImages):
+        return x.factors == 0
+    return torch.cat([(part == 0).flatten(1).all(1) for part in x.split(CHUNK)])
 
 
 def unit_norm_(x: Tensor) -> Tensor:
@@ -137,9 +139,15 @@ def _of_bytes(channel: NDArray[np.uint8]) -> tuple[float, float]:
 
 
 def _standardized_bytes(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Divide by tensors: some devices multiply by the inverse of a plain number instead."""
+    """Standardize bytes (n, H, W, C) as floats; they are divided by tensors.
+
+    Some devices multiply by the inverse of a plain number instead. Rows of all entries are three
+    times as fast as a broadcast over channels.
+    """
     x = pixels.to(torch.float32)
-    return x.div_(torch.full_like(mean, TOP)).sub_(mean).div_(std)
+    shift, scale = (part.repeat(x[0].numel() // len(mean)) for part in (mean, std))
+    x.view(len(x), -1).div_(torch.full_like(shift, TOP)).sub_(shift).div_(scale)
+    return x
 
 
 def _factors(x: Tensor) -> Tensor:
