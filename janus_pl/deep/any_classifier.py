@@ -13,6 +13,7 @@ from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
 from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.data.standard import ByteImages
 from janus_pl.deep.batches import labelled
 from janus_pl.deep.checks import check_run
 from janus_pl.deep.class_losses import CLASS_LOSSES, indices
@@ -193,7 +194,7 @@ class Classifier(Trains):
             allowed = f"1: the statistics of {found[0]} are of one process; GroupNorm has none"
             raise UsageError("trainer.devices", trainer.world_size, allowed)
         x, names = getattr(data, "train_x", None), getattr(data, "class_names", None)
-        if isinstance(x, Tensor):
+        if isinstance(x, Tensor | ByteImages):
             classes = self._count_classes(x[:2])
             if isinstance(names, Sequence) and len(names) != classes:
                 self._refuse_outputs(classes, len(names))
