@@ -8,7 +8,8 @@ from statistics import median
 import numpy as np
 
 from benchmarks.common import N, seconds_of
-from janus_pl.data.images import RawPair, Split, facts_of_pair, from_bytes
+from janus_pl.data.splits import RawPair, Split, facts_of
+from janus_pl.data.standard import from_bytes
 
 
 def main() -> None:
@@ -24,7 +25,7 @@ def main() -> None:
         test = Split(images[:2000], labels[:2000], pixels[:2000])
         raw = RawPair(("a", "b"), split, test, *statistics)
         keep = np.arange(N - 1)
-        seconds = median(seconds_of(partial(facts_of_pair, raw, keep)) for _ in range(7))
+        seconds = median(seconds_of(partial(facts_of, raw, keep)) for _ in range(7))
         print(f"facts of {N} + 2000 images, {name}: {seconds:.3f} s")
 
 

@@ -11,6 +11,7 @@ from janus_pl.version import __version__
 
 if TYPE_CHECKING:
     from janus_pl.cli.main import main
+    from janus_pl.deep.any_classifier import Classifier
     from janus_pl.deep.classifier import DeepReLUClassifier
     from janus_pl.linear.regressor import LinearRegressor
     from janus_pl.run.rows import Histogram, Table
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from janus_pl.training.task import JanusTask
 
 __all__ = [
+    "Classifier",
     "DeepReLUClassifier",
     "Histogram",
     "JanusTask",
@@ -28,6 +30,7 @@ __all__ = [
     "main",
 ]
 HOMES = {
+    "Classifier": "janus_pl.deep.any_classifier",
     "DeepReLUClassifier": "janus_pl.deep.classifier",
     "Histogram": "janus_pl.run.rows",
     "JanusTask": "janus_pl.training.task",

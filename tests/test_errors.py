@@ -11,7 +11,7 @@ import janus_pl.data.image_folder
 import janus_pl.data.linear_options
 import janus_pl.deep.network
 from janus_pl.data import LinearProblem
-from janus_pl.data.image_folder import ImageFolderPair
+from janus_pl.data.image_folder import ImageFolder
 from janus_pl.deep.network import DeepReLU
 from janus_pl.errors import UsageError, check_memory
 
@@ -66,11 +66,11 @@ def test_a_linear_problem_asks_for_samples_and_matrices(
 
 
 def test_images_ask_for_their_bytes_and_their_floats(asked: Asked, tmp_path: Any) -> None:
-    data = ImageFolderPair(str(tmp_path), image_size=9)
-    data._decode([])
+    data = ImageFolder(str(tmp_path), None, image_size=9)
+    data.decode([])
     assert asked == [("data.image_size", 9, 0)]
     with pytest.raises(UsageError):  # after the check: there is no such file
-        data._decode([tmp_path / "a.png"] * 2)
+        data.decode([tmp_path / "a.png"] * 2)
     assert asked[1] == ("data.image_size", 9, 2 * 9 * 9 * 3 * (1 + 4))
 
 

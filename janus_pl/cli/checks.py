@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from janus_pl.data import ImagePair, LinearProblem
+from janus_pl.data import Images, LinearProblem
 from janus_pl.errors import UsageError, is_integer
 from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.callback_checks import check_callbacks, refuse_class
@@ -37,7 +37,7 @@ def is_ours(class_path: str | None) -> bool:
     (True, False)
     """
     named = locate(str(class_path))
-    return isinstance(named, type) and issubclass(named, ImagePair | LinearProblem)
+    return isinstance(named, type) and issubclass(named, Images | LinearProblem)
 
 
 def check_seed(seed: object) -> None:

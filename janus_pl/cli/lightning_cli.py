@@ -38,7 +38,7 @@ from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
-from janus_pl.data import ImagePair, LinearProblem
+from janus_pl.data import Images, LinearProblem
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import DivergenceError, UsageError, is_integer
 from janus_pl.run import history
@@ -127,7 +127,7 @@ class ConfigReader(LightningCLI):
             UsageError: The data cannot be read, and are to be fetched.
         """
         data = self._get(self.config_init, "data")
-        if not isinstance(data, ImagePair | LinearProblem):
+        if not isinstance(data, Images | LinearProblem):
             return None
         try:
             if fetch:

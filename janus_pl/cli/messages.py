@@ -27,7 +27,11 @@ PLACES = {
 # Classes whose options a user may give without `model.` or `data.`, for hints.
 OURS = {
     "model": ("janus_pl.DeepReLUClassifier", "janus_pl.LinearRegressor"),
-    "data": ("janus_pl.data.DigitsPair", "janus_pl.data.ImageFolderPair"),
+    "data": (
+        "janus_pl.data.DigitsPair",
+        "janus_pl.data.ImageFolderPair",
+        "janus_pl.data.ImageClasses",
+    ),
 }
 BARE = r"(?:Expected a dot import path string|Unexpected import path format): (.+)"
 WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks

@@ -1,27 +1,63 @@
-"""Two of the handwritten digits that scikit-learn ships."""
+"""The handwritten digits that scikit-learn ships."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from janus_pl.data.images import (
-    ImagePair,
-    RawPair,
-    Split,
-    channel_statistics,
-    check_two_classes,
-    signs,
-)
+from janus_pl.data.images import ImagePair
+from janus_pl.data.source import Source, check_classes, labels_of
+from janus_pl.data.splits import RawImages, Split, paired
+from janus_pl.data.standard import channel_statistics
 from janus_pl.errors import UsageError, is_integer
 
+DIGITS = tuple(map(str, range(10)))
 DIGITS_PAIR = (3, 8)
 DIGITS_SIZE = 32
 DIGITS_SPLIT_SEED = 0
 DIGITS_TEST_SHARE = 0.2
+
+
+class Digits(Source):
+    """Digits of scikit-learn, split in a fixed way that depends on the classes alone.
+
+    Args:
+        classes: The digits, in the order of their labels.
+    """
+
+    def __init__(self, classes: Sequence[int]) -> None:
+        self.classes = classes
+
+    def prepare(self) -> None:
+        """Nothing to do: the images come with scikit-learn."""
+
+    def read(self) -> RawImages:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        images, targets = load_digits(return_X_y=True)
+        picked = np.isin(targets, self.classes)
+        images, labels = _enlarge(images[picked]), labels_of(targets[picked], self.classes)
+        train, test = train_test_split(
+            np.arange(len(labels)),
+            test_size=DIGITS_TEST_SHARE,
+            stratify=labels,
+            random_state=DIGITS_SPLIT_SEED,
+        )
+        train, test = np.sort(train), np.sort(test)
+        mean, std = channel_statistics(images[train])
+        return RawImages(
+            tuple(map(str, self.classes)),
+            Split(images[train], labels[train]),
+            Split(images[test], labels[test]),
+            mean,
+            std,
+            "the digits of scikit-learn",
+        )
 
 
 @final
@@ -44,7 +80,7 @@ class DigitsPair(ImagePair):
         super().__init__(**options)
         classes = DIGITS_PAIR if classes is None else classes
         allowed = "two different digits from 0 to 9"
-        check_two_classes(classes, allowed)
+        check_classes(classes, allowed, 2)
         if not all(is_integer(digit, 0, 9) for digit in classes):
             raise UsageError("data.classes", classes, allowed)
         self.classes = classes[0], classes[1]
@@ -52,29 +88,8 @@ class DigitsPair(ImagePair):
     def prepare_data(self) -> None:
         """Nothing to do: the images come with scikit-learn."""
 
-    def read(self) -> RawPair:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        images, targets = load_digits(return_X_y=True)
-        picked = np.isin(targets, self.classes)
-        images, labels = _enlarge(images[picked]), signs(targets[picked] == self.classes[1])
-        train, test = train_test_split(
-            np.arange(len(labels)),
-            test_size=DIGITS_TEST_SHARE,
-            stratify=labels,
-            random_state=DIGITS_SPLIT_SEED,
-        )
-        train, test = np.sort(train), np.sort(test)
-        mean, std = channel_statistics(images[train])
-        return RawPair(
-            (str(self.classes[0]), str(self.classes[1])),
-            Split(images[train], labels[train]),
-            Split(images[test], labels[test]),
-            mean,
-            std,
-            "the digits of scikit-learn",
-        )
+    def read(self) -> RawImages:
+        return paired(Digits(self.classes).read())
 
 
 def _enlarge(digits: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -55,7 +55,8 @@ class DataFacts:
     Attributes:
         sha256: The fingerprint of the samples in use; `unknown` of somebody else's loader.
         pool: The fingerprint without what the seed decides: all samples that a subset is chosen
-            from, or the recipe of a generated problem. Runs of several seeds share it.
+            from, with their own labels, or the recipe of a generated problem. Runs of several seeds
+            share it.
         samples: The number of samples in use by split, and in it by class (`all` without classes).
         found: By split, the number of files or samples there; the ones in use are among them.
         unit: The word for a sample: `files`, `images` or `samples`.
@@ -65,6 +66,7 @@ class DataFacts:
         classes: The sign of each class (two classes) or its index, by name; None if there is none.
         source: The absolute path of the data, or their origin in words. It is no part of a
             fingerprint.
+        noisy: The number of training samples whose label is replaced by another class.
     """
 
     sha256: str = UNKNOWN
@@ -77,6 +79,7 @@ class DataFacts:
     shape: tuple[int, ...] | None = None
     classes: Mapping[str, int] | None = None
     source: str | None = None
+    noisy: int = 0
 
     def to_plain(self) -> dict[str, Any]:
         """Return the fields in plain values."""
@@ -100,7 +103,8 @@ class DataFacts:
             sizes = ["x".join(map(str, self.shape))]
         else:
             sizes = [f"d = {self.dim}, m = {self.outputs}"] if self.dim is not None else []
-        return ", ".join([*counts, *named, *sizes, shown(self.to_plain())])
+        noise = [f"{self.noisy} labels replaced"] if self.noisy else []
+        return ", ".join([*counts, *noise, *named, *sizes, shown(self.to_plain())])
 
     def _count(self, split: str) -> str:
         used = sum(self.samples[split].values())

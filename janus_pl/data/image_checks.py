@@ -1,4 +1,4 @@
-"""What two classes of images must not be: zero, or equal where they should differ."""
+"""What classes of images must not be: zero, or equal where they should differ."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from janus_pl.data.boundary import named
+from janus_pl.data.standard import are_zero
 from janus_pl.errors import UsageError
 
 if TYPE_CHECKING:
-    from janus_pl.data.images import RawPair
+    from janus_pl.data.splits import RawImages
+    from janus_pl.data.standard import ByteImages
 
 Files = Mapping[str, Sequence[str]]
 
@@ -28,7 +30,7 @@ class Sample(NamedTuple):
     label: float
 
 
-def refuse_zero(splits: Mapping[str, Tensor], files: Files) -> None:
+def refuse_zero(splits: Mapping[str, Tensor | ByteImages], files: Files) -> None:
     """Refuse images that are zero after standardization: nothing can be learned of them.
 
     Args:
@@ -41,7 +43,7 @@ def refuse_zero(splits: Mapping[str, Tensor], files: Files) -> None:
     zero = [
         _name(split, files.get(split), int(i))
         for split, x in splits.items()
-        for i in (x.flatten(1) == 0).all(1).nonzero().flatten()
+        for i in are_zero(x).nonzero().flatten()
     ]
     if zero:
         got = f"{len(zero)} of {sum(map(len, splits.values()))} images"
@@ -49,17 +51,18 @@ def refuse_zero(splits: Mapping[str, Tensor], files: Files) -> None:
         raise UsageError("data", got, f"{allowed} standardization: {named(zero)}")
 
 
-def warn_of_equal_images(raw: RawPair, keep: NDArray[np.int64]) -> None:
-    """Warn of equal images in train and test, and of equal images in both classes.
+def warn_of_equal_images(raw: RawImages, keep: NDArray[np.int64]) -> None:
+    """Warn of equal images in train and test, and of equal images in several classes.
 
     Args:
-        raw: The pair.
+        raw: The images.
         keep: The indices of the training samples in use.
     """
     groups = [g for g in _equal_images(raw, keep) if len(g) > 1]
+    classes = "both" if len(raw.class_names) == 2 else "several"
     kinds = {
         "in train and test": [g for g in groups if len({sample.split for sample in g}) > 1],
-        "in both classes": [g for g in groups if len({sample.label for sample in g}) > 1],
+        f"in {classes} classes": [g for g in groups if len({sample.label for sample in g}) > 1],
     }
     for where, found in kinds.items():
         if found:
@@ -67,7 +70,7 @@ def warn_of_equal_images(raw: RawPair, keep: NDArray[np.int64]) -> None:
             rank_zero_warn(f"data: equal images {where}, {len(found)} times: {listed}")
 
 
-def _equal_images(raw: RawPair, keep: NDArray[np.int64]) -> list[list[Sample]]:
+def _equal_images(raw: RawImages, keep: NDArray[np.int64]) -> list[list[Sample]]:
     """Return the samples in use in groups of equal images."""
     groups: dict[bytes, list[Sample]] = {}
     for split, held, used in (

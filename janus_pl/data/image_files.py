@@ -31,19 +31,17 @@ class Account(NamedTuple):
     """Every file of a split.
 
     Attributes:
-        first: The images of the first class, by name.
-        second: Those of the second class.
+        classes: The images of each class, by name.
         left: The files that are not read.
     """
 
-    first: list[Path]
-    second: list[Path]
+    classes: list[list[Path]]
     left: list[Left]
 
     @property
     def images(self) -> list[Path]:
         """The images in data order."""
-        return self.first + self.second
+        return [file for files in self.classes for file in files]
 
     @property
     def found(self) -> int:
@@ -64,14 +62,14 @@ def suffixes() -> tuple[str, ...]:
 
 
 def account(root: Path, split: str, names: Sequence[str], strangers: bool) -> Account:
-    """Return an account of ROOT/SPLIT: the images of two classes, and every file beside them.
+    """Return an account of ROOT/SPLIT: the images of each class, and every file beside them.
 
     Args:
         root: The data's folder.
         split: `train` or `test`.
-        names: The two classes.
+        names: The classes.
         strangers: Whether folders of other classes count as left out. They do not if the user has
-            chosen two classes among them.
+            chosen classes among them.
     """
     folder, left = root / split, []
     for entry in _sorted(folder):
@@ -90,7 +88,7 @@ def account(root: Path, split: str, names: Sequence[str], strangers: bool) -> Ac
                 images[-1].append(Path(entry.path))
             else:
                 left += [Left(reason, file) for file in _files(entry, root)]
-    return Account(images[0], images[1], left)
+    return Account(images, left)
 
 
 def summary(left: Sequence[Left]) -> str:

@@ -1,8 +1,9 @@
-"""Two-class image data, whatever their source: subset, standardization, minibatches.
+"""Images of K classes, whatever their source: subset, standardization, minibatches.
 
 Every image is standardized channel by channel and then scaled to L2 norm 1 over its C*H*W entries
-(an image that is zero after standardization is refused). The first class is coded -1, the second
-+1: with outputs (f_0, f_1) the scalar output is (f_1 - f_0)/2. There is no augmentation.
+(an image that is zero after standardization is refused). There is no augmentation. Labels are 0 to
+K - 1. In an `ImagePair` the first class is coded -1, the second +1: with outputs (f_0, f_1) the
+scalar output is (f_1 - f_0)/2.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
 from torch import Tensor
 
-from janus_pl.data.fingerprint import DataFacts, fingerprint
+from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.image_checks import refuse_zero, warn_of_equal_images
 from janus_pl.data.loader import (
     Batch,
@@ -29,66 +31,43 @@ from janus_pl.data.loader import (
     check_batch_fits,
     check_batch_options,
 )
+from janus_pl.data.splits import (
+    PAIR,
+    Noise,
+    RawImages,
+    balanced_subset,
+    check_labels,
+    facts_of,
+    files_of,
+)
+from janus_pl.data.standard import FLOAT_LIMIT, ByteImages, standardized
 from janus_pl.errors import UsageError, is_integer
 
 EVAL_CHUNK = 500
-OF_BATCHES = ("batch_size", "micro_batch_size", "order")  # options that no sample depends on
+# What no sample depends on: options of batches, and the trainer, which comes after the first setup.
+OF_BATCHES = ("batch_size", "micro_batch_size", "order", "trainer")
 PLAIN = (bool, int, float, str, list, tuple, Path, type(None))
 
 
-class Split(NamedTuple):
-    """Images (n, H, W, C) as float32 in [0, 1], and labels (n,) that are -1 or +1.
+class Images(LightningDataModule, ABC):
+    """Classes of images, in memory, on the training device.
 
-    Attributes:
-        images: The images.
-        labels: Their labels.
-        pixels: The decoded bytes (n, H, W, C) behind the images, which the fingerprint is of; if
-            they are None, it is of the images.
-        files: The file of each image, relative to the data's folder; None if there are no files.
-    """
-
-    images: NDArray[np.float32]
-    labels: NDArray[np.float32]
-    pixels: NDArray[np.uint8] | None = None
-    files: Sequence[str] | None = None
-
-
-class RawPair(NamedTuple):
-    """What a data set's reader hands over.
-
-    Attributes:
-        class_names: The class coded -1, then the class coded +1.
-        train: The training split.
-        test: The test split.
-        mean: The mean of each channel, (C,).
-        std: The standard deviation of each channel, (C,).
-        source: The absolute path of the data, or their origin in words.
-        found: The number of files by split, if the data are files.
-    """
-
-    class_names: tuple[str, str]
-    train: Split
-    test: Split
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    source: str | None = None
-    found: Mapping[str, int] | None = None
-
-
-class ImagePair(LightningDataModule, ABC):
-    """Two classes of images, in memory, on the training device.
-
-    After `setup`: `train_x` (N, C, H, W) and `test_x`, float32 in channels_last memory;
-    `train_y` (N,) and `test_y`, -1 or +1; `class_names`, the first of them coded -1; `image_size`;
-    `facts`, which the record of a run holds; `files`, the file of each sample by split, if any.
+    After `setup`: `train_x` (N, C, H, W) and `test_x`, float32 in channels_last memory; `train_y`
+    (N,) and `test_y`; `class_names` in the order of their labels, and `num_classes`; `image_size`;
+    `facts`, which the record of a run holds; `files`, the file of each sample by split, if any;
+    `noisy`, which labels are replaced (N,), None if none are.
     The validation set is the test set: nothing is selected on it, it is only watched.
+
+    Images of more than 1 GiB as float32 are held as bytes (`ByteImages`), once, and become float32
+    a minibatch at a time; one line says so. The numbers are the same, bit for bit. For gradient
+    descent, whose minibatch is all images, they are float32 all the same.
 
     Args:
         batch_size: Samples in a minibatch, 1 to N, or "full" for gradient descent.
         micro_batch_size: Samples that go through the network at a time, which bounds the memory;
             the gradient is the same. Not set: the batch size, at most 250.
-        num_train: Train on this many samples, half of each class (an odd number gives the first
-            class one more), chosen by the seed alone; a larger subset holds the smaller one.
+        num_train: Train on this many samples, as many of each class (of a remainder r, the first r
+            classes get one more), chosen by the seed alone; a larger subset holds the smaller one.
             Not set: all of them.
         order: "shuffle" (a new permutation every epoch), "sequential" (data order) or
             "with_replacement" (N independent draws an epoch).
@@ -99,13 +78,14 @@ class ImagePair(LightningDataModule, ABC):
         UsageError: An option is out of its range.
     """
 
-    class_names: tuple[str, str]
+    class_names: tuple[str, ...]
     image_size: int
     facts: DataFacts
     files: Mapping[str, Sequence[str]]
-    train_x: Tensor
+    noisy: Tensor | None = None
+    train_x: Any  # Tensor | ByteImages
     train_y: Tensor
-    test_x: Tensor
+    test_x: Any
     test_y: Tensor
 
     def __init__(
@@ -133,8 +113,13 @@ class ImagePair(LightningDataModule, ABC):
         """Download what is missing, or check that the data are there; keeps nothing in memory."""
 
     @abstractmethod
-    def read(self) -> RawPair:
+    def read(self) -> RawImages:
         """Read both splits: images of three channels, all of one height and width."""
+
+    @property
+    def num_classes(self) -> int:
+        """K; known after `setup`."""
+        return len(self.class_names)
 
     @property
     def num_train_samples(self) -> int:
@@ -153,20 +138,26 @@ class ImagePair(LightningDataModule, ABC):
             check_batch_fits(self.batch_size, self.micro_batch_size, self.num_train_samples)
             return
         raw = self.read()
-        train = raw.train
-        keep = np.arange(len(train.labels))
+        codes = self._codes(len(raw.class_names))
+        check_labels(raw, codes)
+        train, keep = raw.train, np.arange(len(raw.train.labels))
         if self.num_train is not None:
-            keep = balanced_subset(train.labels, self.num_train, self.seed)
+            keep = balanced_subset(train.labels, self.num_train, self.seed, codes)
             train = train._replace(images=train.images[keep], labels=train.labels[keep])
         check_batch_fits(self.batch_size, self.micro_batch_size, len(train.labels))
-        # Before `_to_tensors`, which works in the memory of the images.
-        self.facts = facts_of_pair(raw, keep)
-        self.files = _files(raw, keep)
+        noise = self._noise(train.labels, len(codes))
+        # Before `standardized`, which works in the memory of the images.
+        self.facts = facts_of(raw, keep, codes, noise)
+        self.files = files_of(raw, keep)
         warn_of_equal_images(raw, keep)
         self.class_names = raw.class_names
         self.image_size = raw.train.images.shape[1]
-        self.train_x, self.train_y = _to_tensors(train, raw.mean, raw.std)
-        self.test_x, self.test_y = _to_tensors(raw.test, raw.mean, raw.std)
+        as_bytes = self._stays_bytes(train.images, raw.test.images)
+        self.train_x = standardized(train.images, raw.mean, raw.std, as_bytes)
+        self.test_x = standardized(raw.test.images, raw.mean, raw.std, as_bytes)
+        self.train_y = torch.from_numpy(train.labels if noise is None else noise.labels)
+        self.test_y = torch.from_numpy(raw.test.labels)
+        self.noisy = None if noise is None else torch.from_numpy(noise.noisy)
         refuse_zero({"train": self.train_x, "test": self.test_x}, self.files)
         self._loaded, self._train_loader = self._of_samples(), None
 
@@ -217,10 +208,34 @@ class ImagePair(LightningDataModule, ABC):
                 raise UsageError("data.num_train", self.num_train, allowed)
             check_batch_fits(self.batch_size, self.micro_batch_size, self.num_train)
 
+    def _codes(self, count: int) -> tuple[int, ...]:
+        """Return the labels of the classes, in order."""
+        return tuple(range(count))
+
+    def _noise(self, labels: NDArray[Any], count: int) -> Noise | None:
+        """Return the labels to train on if some are replaced."""
+        return None
+
+    @property
+    def _draws(self) -> bool:
+        """Whether the seed decides samples or labels."""
+        return self.num_train is not None
+
+    def _stays_bytes(self, *splits: NDArray[Any]) -> bool:
+        """Decide whether images stay bytes, and say so if they do."""
+        entries, count = sum(each.size for each in splits), len(splits[0])
+        replaced = self.order == "with_replacement"
+        whole = self.batch_size == "full" or (self.batch_size == count and not replaced)
+        if splits[0].dtype != np.uint8 or whole or 4 * entries <= FLOAT_LIMIT:
+            return False
+        sizes = f"{4 * entries / 2**30:.3g} GiB as float32, {entries / 2**30:.3g} as bytes"
+        rank_zero_info(f"data: the images take {sizes}, and become float32 by the minibatch")
+        return True
+
     def _of_samples(self) -> dict[str, Any]:
         """Return the values that decide the samples, a subclass's options among them."""
         public = {k: copy(v) for k, v in vars(self).items() if not k.startswith("_")}
-        others = {*OF_BATCHES} if self.num_train is not None else {*OF_BATCHES, "seed"}
+        others = {*OF_BATCHES} if self._draws else {*OF_BATCHES, "seed"}
         return {k: v for k, v in public.items() if isinstance(v, PLAIN) and k not in others}
 
     @torch.inference_mode(False)  # `test` may come first, and training could not take its tensors
@@ -231,129 +246,22 @@ class ImagePair(LightningDataModule, ABC):
             return
         self.train_x, self.train_y = self.train_x.to(device), self.train_y.to(device)
         self.test_x, self.test_y = self.test_x.to(device), self.test_y.to(device)
+        self.noisy = None if self.noisy is None else self.noisy.to(device)
         self._train_loader = None
 
 
-def balanced_subset(labels: NDArray[np.float32], num_train: int, seed: int) -> NDArray[np.int64]:
-    """Indices, ascending, of a subset with half of its samples in each class.
+class ImagePair(Images):
+    """Two classes of images, in memory, on the training device; labels are -1 and +1.
 
-    Depends on (labels, seed, num_train) alone; a larger subset holds the smaller one.
-
-    Args:
-        labels: -1 or +1, (n,).
-        num_train: Size of the subset; an odd one gives class -1 one more.
-        seed: Integer >= 0.
-
-    Raises:
-        UsageError: There are too few samples, naming data.num_train.
+    The first of `class_names` is coded -1. `Images` says what there is after `setup`, and what the
+    options are.
     """
-    # The spawn key sets this stream apart from those of the epochs' orders.
-    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
-    first, second = (rng.permutation(np.flatnonzero(labels == sign)) for sign in (-1, 1))
-    limit = min(2 * len(first), 2 * len(second) + 1)
-    if num_train > limit:
-        allowed = (
-            f"an integer from 2 to {limit} (half of each class; there are {len(first)} samples "
-            f"of the first and {len(second)} of the second), or null for all"
-        )
-        raise UsageError("data.num_train", num_train, allowed)
-    half = num_train // 2
-    return np.sort(np.concatenate([first[: num_train - half], second[:half]]))
+
+    class_names: tuple[str, str]
+
+    def _codes(self, count: int) -> tuple[int, ...]:
+        return PAIR
 
 
-def channel_statistics(
-    images: NDArray[np.float32],
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation over the pixels of all images (n, H, W, C), each of shape (C,).
-
-    The deviation of a constant channel is given as 1, so that one can divide by it.
-    """
-    channels = [images[..., c] for c in range(images.shape[-1])]
-    mean = np.array([channel.mean(dtype=np.float64) for channel in channels])
-    std = np.array([channel.std(dtype=np.float64) for channel in channels])
-    return mean, np.where(std > 1e-6, std, 1.0)
-
-
-def unit_norm_(x: Tensor) -> Tensor:
-    """Scale every image (n, ...), in place, to L2 norm 1 over its entries; zero stays zero."""
-    norms = x.flatten(1).norm(dim=1)
-    # Rounding in the mean may leave about 1e-7 per entry where the exact value is zero.
-    tiny = 1e-6 * x[0].numel() ** 0.5
-    scale = torch.where(norms > tiny, 1 / norms, torch.zeros_like(norms))
-    return x.mul_(scale.view(-1, *[1] * (x.dim() - 1)))
-
-
-def facts_of_pair(raw: RawPair, keep: NDArray[np.int64]) -> DataFacts:
-    """Return the facts of a pair: both splits as read, and the training samples in use.
-
-    Args:
-        raw: The pair.
-        keep: The indices of the training samples in use, ascending.
-    """
-    splits = {"train": raw.train, "test": raw.test}
-    pixels = {f"{k}_x": s.images if s.pixels is None else s.pixels for k, s in splits.items()}
-    labels = {f"{k}_y": s.labels.astype(np.int8) for k, s in splits.items()}
-    # Six digits: the sums behind the statistics may round differently on another machine.
-    statistics = [[float(f"{value:.6g}") for value in each] for each in (raw.mean, raw.std)]
-    pool = fingerprint(statistics=statistics, **pixels, **labels)
-    all_in_use = len(keep) == len(raw.train.labels)
-    used = {"train": raw.train.labels[keep], "test": raw.test.labels}
-    height, width, channels = raw.train.images.shape[1:]
-    classes = dict(zip(raw.class_names, (-1, 1), strict=True))
-    return DataFacts(
-        sha256=pool if all_in_use else fingerprint(pool=pool, keep=keep),
-        pool=pool,
-        samples={
-            split: {name: int((y == sign).sum()) for name, sign in classes.items()}
-            for split, y in used.items()
-        },
-        found=raw.found or {split: len(s.labels) for split, s in splits.items()},
-        unit="images" if raw.found is None else "files",
-        dim=channels * height * width,
-        outputs=1,
-        shape=(channels, height, width),
-        classes=classes,
-        source=raw.source,
-    )
-
-
-def _files(raw: RawPair, keep: NDArray[np.int64]) -> dict[str, Sequence[str]]:
-    files: dict[str, Sequence[str]] = {}
-    if raw.train.files is not None:
-        files["train"] = [raw.train.files[k] for k in keep]
-    if raw.test.files is not None:
-        files["test"] = raw.test.files
-    return files
-
-
-def _to_tensors(
-    split: Split, mean: NDArray[np.float64], std: NDArray[np.float64]
-) -> tuple[Tensor, Tensor]:
-    """Standardized images of unit norm, (n, C, H, W) in channels_last memory, and labels (n,).
-
-    Works in the memory of `split`, since whole data sets pass through here.
-    """
-    shift = torch.from_numpy(mean.astype(np.float32))
-    scale = torch.from_numpy(std.astype(np.float32))
-    x = unit_norm_(torch.from_numpy(split.images).sub_(shift).div_(scale))
-    return x.permute(0, 3, 1, 2), torch.from_numpy(split.labels)
-
-
-def _in_data_order(x: Tensor, y: Tensor) -> InMemoryBatches:
+def _in_data_order(x: Tensor | ByteImages, y: Tensor) -> InMemoryBatches:
     return InMemoryBatches(x, y, batch_size=min(EVAL_CHUNK, len(y)), order="sequential")
-
-
-def signs(second: NDArray[np.bool_]) -> NDArray[np.float32]:
-    return np.where(second, 1, -1).astype(np.float32)
-
-
-def from_bytes(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    images = pixels.astype(np.float32, order="C")
-    images /= 255
-    return images
-
-
-def check_two_classes(classes: Any, allowed: str) -> None:
-    pair = isinstance(classes, tuple | list) and len(classes) == 2
-    if not pair or classes[0] == classes[1]:
-        raise UsageError("data.classes", classes, allowed)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from janus_pl.data.standard import ByteImages
 from janus_pl.errors import UsageError, check_integer, is_integer
 
 BatchSize = int | Literal["full"]
@@ -23,7 +24,8 @@ class Batch(NamedTuple):
 
     Attributes:
         x: Inputs, (B, C, H, W) in channels_last memory, or (B, d).
-        y: Targets in the dtype of x: labels +1/-1 of shape (B,), or (B, m) for regression.
+        y: Targets: labels of shape (B,), +1/-1 in the dtype of x for two classes or integers 0 to
+            K - 1 for K, or (B, m) in the dtype of x for regression.
         micro_batch_size: The number of samples that go through the network at a time.
     """
 
@@ -58,14 +60,15 @@ class InMemoryBatches:
 
     Images are stored as a contiguous (N, H, W, C) tensor, so that gathering samples gives a batch
     of shape (B, C, H, W) in channels_last memory. Where a batch is a run of the data (`order`
-    "sequential", or the whole set), it is a view of the stored tensor, with no copy.
+    "sequential", or the whole set), it is a view of the stored tensor, with no copy. Images that
+    are held as bytes become floats a batch at a time.
 
     The order of an epoch depends on (seed, epoch) alone; no global random state is read or moved.
     The epoch is read when the first batch is asked for, not when the iterator is made: Lightning
     makes its first iterator before it sets the epoch.
 
     Args:
-        x: Inputs, (N, C, H, W) or (N, d).
+        x: Inputs, (N, C, H, W) or (N, d), or images as bytes.
         y: Targets, (N,) or (N, m), on the device of x.
         batch_size: Samples in a batch, 1 to N, the last batch of an epoch may be smaller; or
             "full" for the whole set in data order, whatever the `order`.
@@ -93,7 +96,7 @@ class InMemoryBatches:
 
     def __init__(
         self,
-        x: Tensor,
+        x: Tensor | ByteImages,
         y: Tensor,
         batch_size: BatchSize,
         micro_batch_size: int | None = None,
@@ -112,9 +115,7 @@ class InMemoryBatches:
         self.epoch = 0
         self._position = 0
         self._broken_off: tuple[int, int] | None = None
-        self._images = x.dim() == 4
-        self._stored = x.permute(0, 2, 3, 1).contiguous() if self._images else x
-        self.x = self._nchw(self._stored)
+        self.x: Any = x if isinstance(x, ByteImages) else _channels_last(x)
         self.y = y
         visits_all = order != "with_replacement"
         self.whole = batch_size == "full" or (visits_all and self.batch_size == self.num_samples)
@@ -135,12 +136,11 @@ class InMemoryBatches:
         """Samples and targets of an epoch's batches, from the one of this number on."""
         start = first * self.batch_size
         if self._in_data_order:
-            yield from _slices(self.x[start:], self.y[start:], self.batch_size)
+            yield from _slices(self.x, self.y, self.batch_size, start)
             return
         order = self.indices(self.epoch)[start:].to(self.device)
         for index in torch.split(order, self.batch_size):
-            x = self._nchw(self._stored.index_select(0, index))
-            yield x, self.y.index_select(0, index)
+            yield self._at(index)
 
     def state_dict(self) -> dict[str, int]:
         """The epoch and how many of its batches were handed out, for Lightning's checkpoints."""
@@ -183,12 +183,17 @@ class InMemoryBatches:
 
     def chosen(self, index: Tensor, chunk: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (x, y) of at most `chunk` of the samples with these indices, in that order."""
-        index = index.to(self.device)
-        x = self._nchw(self._stored.index_select(0, index))
-        return _slices(x, self.y.index_select(0, index), chunk)
+        return map(self._at, torch.split(index.to(self.device), chunk))
 
-    def _nchw(self, rows: Tensor) -> Tensor:
-        return rows.permute(0, 3, 1, 2) if self._images else rows
+    def _at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Gather samples and targets, images in channels_last memory."""
+        y = self.y.index_select(0, index)
+        if isinstance(self.x, ByteImages):
+            return self.x[index], y
+        if self.x.dim() != 4:
+            return self.x.index_select(0, index), y
+        rows = self.x.permute(0, 2, 3, 1)
+        return rows.index_select(0, index).permute(0, 3, 1, 2), y
 
 
 def check_batch_options(
@@ -232,6 +237,12 @@ def _check_micro_batch(value: object, limit: object) -> None:
         )
 
 
-def _slices(x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for start in range(0, len(y), size):
+def _channels_last(x: Tensor) -> Tensor:
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if x.dim() == 4 else x
+
+
+def _slices(
+    x: Tensor | ByteImages, y: Tensor, size: int, first: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    for start in range(first, len(y), size):
         yield x[start : start + size], y[start : start + size]

@@ -35,7 +35,7 @@ class Answers(Descends):
         losses: The loss of each sample.
     """
 
-    keys = (
+    keys: Sequence[str] = (
         *("rho", "rho_learned", "learning_rate", "measured_step"),
         *("train/loss", "train/error", "train/loss_running", "train/error_running"),
         *("equilibrium/residual", "equilibrium/common_mode"),
@@ -53,6 +53,10 @@ class Answers(Descends):
 
     def scale(self) -> Tensor:
         return self.parametrization.scale()
+
+    def unit(self) -> Tensor:
+        """Return the unit of the margins, by which those of the outputs are divided; ()."""
+        return self.scale()
 
     def output_margins(self, outputs: Tensor, y: Tensor) -> Tensor:
         return output_margins(outputs, y)
@@ -75,7 +79,7 @@ class Answers(Descends):
         return torch.tensor([learning_rate_of(optimizer, p) for p in weights], dtype=torch.float64)
 
     def running_loss(self) -> Tensor:
-        return self._epoch.running(self.ranks)[0]
+        return self._epoch.running(self.ranks, self.output_margins)[0]
 
     def check_curvature(self) -> None:
         check_curved(self.losses, self.loss_name)

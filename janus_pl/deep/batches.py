@@ -65,3 +65,48 @@ def _described(given: Any) -> str:
     if isinstance(given, tuple | list):
         return f"({', '.join(map(_described, given[:4]))})"
     return type(given).__name__
+
+
+def labelled(given: Any, classes: int, dtype: torch.dtype, ranks: Ranks) -> Batch:
+    """Return a minibatch of a pair (x, y) of somebody else's loader, with labels of K classes.
+
+    Labels are 0 to K - 1; of two classes they may be -1 and +1, too, in the dtype of x.
+
+    Args:
+        given: The pair, on the device.
+        classes: K.
+        dtype: The dtype of the network's weights.
+        ranks: The processes of the run.
+
+    Raises:
+        UsageError: It is no such pair, or several processes would share it.
+    """
+    if ranks.size > 1:
+        allowed = "1, for a DataLoader hands other samples to each process"
+        raise UsageError("trainer.devices", ranks.size, f"{allowed}; InMemoryBatches does not")
+    pair = isinstance(given, tuple | list) and len(given) == 2
+    if not pair or not all(isinstance(part, Tensor) for part in given):
+        raise _refused(_described(given), classes, dtype)
+    x, y = given
+    if x.dtype != dtype or y.shape != x.shape[:1]:
+        raise _refused(_described(given), classes, dtype)
+    if y.is_floating_point() or (y < 0).any():
+        values = {*y.unique().tolist()}
+        if classes != 2 or not values <= {-1, 1}:
+            raise _refused(f"labels {_some(values)}", classes, dtype)
+        y = (y > 0).long()
+    if len(y) and int(y.max()) >= classes:
+        raise _refused(f"labels {_some({*y.unique().tolist()})}", classes, dtype)
+    if x.dim() == 4:
+        x = x.contiguous(memory_format=torch.channels_last)  # as batches of ours
+    return Batch(x, y.long(), len(y))
+
+
+def _some(values: set[float]) -> str:
+    return ", ".join(f"{each:g}" for each in sorted(values)[-5:])
+
+
+def _refused(what: str, classes: int, dtype: torch.dtype) -> UsageError:
+    shown = str(dtype).removeprefix("torch.")
+    labels = f"integers from 0 to {classes - 1}" + (" or all -1 and 1" if classes == 2 else "")
+    return UsageError("batch", what, f"pairs (x, y): x in {shown}, y of shape (n,), {labels}")

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.optim import Optimizer
 
-from janus_pl.data.images import ImagePair
+from janus_pl.data.images import ImagePair, Images
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError
@@ -22,27 +22,33 @@ NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
 TRAINING = ("loss", "init_scale", "schedule_interval", "hold_norms")
 
 
-def check_run(trainer: Trainer, data: object, schedule: Schedule, image_size: int) -> None:
+def check_run(
+    trainer: Trainer, data: object, schedule: Schedule, image_size: int | None = None
+) -> None:
     """Refuse options of the trainer and of the data that a classifier cannot run with.
 
     Args:
         trainer: The trainer before its fit.
         data: The data module, or None.
         schedule: The schedule of the learning rate.
-        image_size: Height and width of the network's images.
+        image_size: Height and width of the network's images; None if it takes any.
 
     Raises:
         UsageError: The options do not go together.
     """
     check_end(schedule, trainer)
     if isinstance(data, LinearProblem):
-        allowed = "a data module of images, for a DeepReLUClassifier"
+        allowed = "a data module of images, for a classifier"
         raise UsageError("data", "janus_pl.data.LinearProblem", allowed)
     if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
         allowed = "auto or ddp: every process holds the whole network"
         raise UsageError("trainer.strategy", type(trainer.strategy).__name__, allowed)
-    size = getattr(data, "image_size", image_size)
-    if size != image_size:
+    if image_size is None:
+        return
+    if isinstance(data, Images) and not isinstance(data, ImagePair):
+        allowed = "two classes labelled -1 and +1 (an ImagePair), or model janus_pl.Classifier"
+        raise UsageError("data", f"janus_pl.data.{type(data).__name__}", allowed)
+    if (size := getattr(data, "image_size", image_size)) != image_size:
         raise UsageError("model.image_size", image_size, f"{size}, as the data")
 
 
@@ -66,7 +72,7 @@ def check_restored(
     Raises:
         UsageError: Classes, optimizer, schedule or, within an epoch, the minibatches differ.
     """
-    if isinstance(data, ImagePair):
+    if isinstance(data, Images):
         described = checkpoint.get("description") or {}
         signs = described.get("classes") or {}
         then = {"data.classes": sorted(signs, key=lambda name: signs[name])} if signs else {}
@@ -89,7 +95,7 @@ def batches_of(loader: object) -> dict[str, Any]:
     }
 
 
-def batches_in(data: ImagePair) -> dict[str, Any]:
+def batches_in(data: Images) -> dict[str, Any]:
     """Return the same of a data module, whose loader is not made yet."""
     count = data.num_train_samples
     return {

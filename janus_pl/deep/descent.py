@@ -24,7 +24,7 @@ from janus_pl.deep.growing import (
 )
 from janus_pl.deep.held_out import HoldsOut
 from janus_pl.deep.optimizers import OptimizerFactory, build_optimizer
-from janus_pl.deep.parametrization import Decay, Parametrization
+from janus_pl.deep.parametrization import Decay, Groups, Parametrization
 from janus_pl.errors import UsageError
 from janus_pl.training.schedules import (
     Interval,
@@ -119,9 +119,13 @@ class Descends(HoldsOut):
         if self.grows:
             fill_buffers(optimizer, self.weight_decay, self.parametrization.weights.values())
 
+    def other_groups(self) -> Groups:
+        """Return groups of the learned parameters that the parametrization does not know."""
+        return []
+
     def _build_optimizer(self) -> Optimizer:
         """Build the optimizer over groups of learned parameters, each with its own weight decay."""
-        groups = self.parametrization.groups(self.weight_decay, self.decay)
+        groups = self.parametrization.groups(self.weight_decay, self.decay) + self.other_groups()
         if self.grows:
             groups = without_decay(groups)
         return build_optimizer(self.make_optimizer, groups, self.learning_rate)

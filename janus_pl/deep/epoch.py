@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
-from janus_pl.observables.margins import output_margins
 from janus_pl.training.held import HeldWeights
 from janus_pl.training.ranks import Ranks
+
+Margins = Callable[[Tensor, Tensor], Tensor]
 
 
 class TrainingPass(NamedTuple):
     """The whole training set, seen by one set of weights.
 
     Attributes:
-        margins: The fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,).
+        margins: The fbar_n = y_n f_W(x_n)/rho of all N samples in data order, shape (N,); where the
+            network is not homogeneous, in the units of the outputs.
         loss: The mean of the loss over all N samples, without weight decay; shape ().
         error: The share of samples whose margin is not positive; shape ().
-        common_mode: The mean of m_n^2 with m = (f_0 + f_1)/2, the part of two outputs that no
-            margin sees; shape ().
+        common_mode: The mean of m_n^2, where m_n is the mean of a sample's outputs: the part that
+            no margin sees; shape ().
         rho: The scale, the product of the Frobenius norms; shape ().
         rho_learned: The part of rho that is learned; shape ().
         weights: The weights that saw it.
@@ -39,14 +42,15 @@ class TrainingPass(NamedTuple):
     def of(
         cls,
         outputs: Tensor,
+        raw: Tensor,
         losses: Tensor,
-        y: Tensor,
+        unit: Tensor,
         rho: Tensor,
         rho_learned: Tensor,
         weights: HeldWeights,
     ) -> TrainingPass:
-        """Summarize the outputs (N, 2), losses (N,) and labels (N,) of all samples."""
-        margins = output_margins(outputs, y) / rho
+        """Summarize the outputs (N, K), raw margins (N,) and losses (N,) of all samples."""
+        margins = raw / unit
         error = (margins <= 0).to(margins).mean()
         common_mode = outputs.mean(dim=1).square().mean()
         return cls(margins, losses.mean(), error, common_mode, rho, rho_learned.clone(), weights)
@@ -61,7 +65,7 @@ class Epoch:
     Attributes:
         optimizer: Lightning's optimizer.
         eta_t: The sum of the learning rates of all steps so far.
-        forwards: Outputs (n, 2), losses (n,) and labels (n,) of each forward pass of the epoch.
+        forwards: Outputs (n, K), losses (n,) and labels (n,) of each forward pass of the epoch.
     """
 
     def __init__(self) -> None:
@@ -88,14 +92,19 @@ class Epoch:
         self.forwards = [(o.to(device), n.to(device), y.to(device)) for o, n, y in self.forwards]
 
     def together(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return outputs (n, 2), losses (n,) and labels (n,) of all samples seen in the epoch."""
+        """Return outputs (n, K), losses (n,) and labels (n,) of all samples seen in the epoch."""
         outputs, losses, y = (torch.cat(parts) for parts in zip(*self.forwards, strict=True))
         return outputs, losses, y
 
-    def running(self, ranks: Ranks) -> Tensor:
-        """Return the means of loss and error over the epoch's samples, float64; shape (2,)."""
+    def running(self, ranks: Ranks, margins: Margins) -> Tensor:
+        """Return the means of loss and error over the epoch's samples, float64; shape (2,).
+
+        Args:
+            ranks: The processes of the run.
+            margins: The margins of outputs and labels.
+        """
         outputs, losses, y = self.together()
-        values = losses, (output_margins(outputs, y) <= 0).to(losses)
+        values = losses, (margins(outputs, y) <= 0).to(losses)
         if ranks.size == 1:
             return torch.stack([value.mean() for value in values]).double()
         count = torch.full_like(values[0].sum(), len(y))

@@ -13,7 +13,6 @@ from torchmetrics.classification import BinaryAccuracy
 from janus_pl.data.loader import Batch
 from janus_pl.deep.batches import Pairs
 from janus_pl.deep.losses import Loss
-from janus_pl.observables.margins import output_margins
 from janus_pl.training.held import HeldWeights
 from janus_pl.training.precision import full_precision
 from janus_pl.training.task import JanusTask
@@ -30,9 +29,9 @@ class HeldOut(nn.Module):
         self.loss = MeanMetric(nan_strategy="disable", sync_on_compute=False)
         self.accuracy = BinaryAccuracy(validate_args=False, sync_on_compute=False)
 
-    def add(self, outputs: Tensor, losses: Tensor, y: Tensor) -> None:
-        """Add a batch: outputs (n, 2), losses (n,) and labels (n,)."""
-        correct = (output_margins(outputs, y) > 0).int()
+    def add(self, margins: Tensor, losses: Tensor) -> None:
+        """Add a batch: raw margins (n,) and losses (n,)."""
+        correct = (margins > 0).int()
         self.loss.update(losses)
         self.accuracy.update(correct, torch.ones_like(correct))
 
@@ -94,7 +93,7 @@ class HoldsOut(JanusTask):
             rank_zero_warn(f"trainer.detect_anomaly: {error}")
 
     def outputs_of(self, x: Tensor) -> Tensor:
-        """Return the outputs (n, 2) of samples x (n, ...), gathered from all processes."""
+        """Return the outputs (n, K) of samples x (n, ...), gathered from all processes."""
         return self.ranks.gather(self(self.ranks.own(x)), len(x))
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -121,7 +120,7 @@ class HoldsOut(JanusTask):
         x, y, _ = self.minibatch(batch)
         with full_precision(self.device):
             outputs = self.outputs_of(x)
-            self.held_out.add(outputs, self.losses(outputs, y), y)
+            self.held_out.add(self.output_margins(outputs, y), self.losses(outputs, y))
 
     def _check_validated(self) -> None:
         """Leave `val/*` out of the row if the weights changed after the validation; say so."""

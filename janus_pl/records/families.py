@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from janus_pl.records.run import Run
@@ -16,9 +16,12 @@ DIVERGED = "diverged"  # the key of a run that its config lets diverge
 UNTRAINED = 0.99  # share of the loss of f = 0
 EMPTIED = 0.01  # share of the outputs at the start; an emptied network has 1e-7 or less
 
-LOSS_AT_ZERO = {
-    **{"square": 1.0, "exponential": 1.0},
-    **{"logistic": math.log(2), "cross_entropy": math.log(2)},
+# The loss of f = 0, by the number of classes.
+LOSS_AT_ZERO: dict[str, Callable[[int], float]] = {
+    **{name: lambda classes: 1.0 for name in ("square", "exponential")},
+    "square_one_hot": lambda classes: 1 / classes,
+    "logistic": lambda classes: math.log(2),
+    "cross_entropy": lambda classes: math.log(classes),
 }
 
 Varied = Literal[
@@ -49,7 +52,6 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
 NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
 # Options of ours that the description knows better: old records lack them.
 DESCRIBED = ("model.hold_norms",)
-OURS = "janus_pl."  # the classes whose options mean what their names say
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -71,13 +73,13 @@ def is_untrained(run: Run) -> bool:
     Such a run is no evidence for or against claims about trained networks. Other modules have
     losses of their own, so nothing is known of f = 0.
     """
-    seen = run.description
-    if seen.kind == "linear" or not is_of_ours(run, "model"):
+    if not run.description.is_network:
         return False
-    at_zero = LOSS_AT_ZERO.get(str(seen.loss), math.inf)
-    if seen.loss == "cross_entropy":
-        at_zero = math.log(len(seen.classes or "+-"))
-    return run.last("train/loss") >= UNTRAINED * at_zero
+    at_zero = LOSS_AT_ZERO.get(str(run.description.loss))
+    if at_zero is None:
+        return False
+    classes = len(run.description.classes or ()) or 2
+    return run.last("train/loss") >= UNTRAINED * at_zero(classes)
 
 
 def is_zero_function(run: Run) -> bool:
@@ -146,9 +148,7 @@ def is_of_ours(run: Run, option: str) -> bool:
     part = option.partition(".")[0]
     if run.description.kind != "module" or part in ("trainer", "seed_everything"):
         return True
-    if part == "model":
-        return run.description.task.startswith(OURS)
-    return part == "data" and str(run.options.get("data")).startswith(OURS)
+    return part == "data" and str(run.options.get("data")).startswith("janus_pl.data.")
 
 
 def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
@@ -159,11 +159,9 @@ def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
     if "batch" not in varied:
         facts["batch"] = "whole" if seen.whole else seen.batch_size
     if seen.kind == "module":
-        facts["num_train"] = seen.num_train
+        facts |= {"decays": seen.decays, "num_train": seen.num_train}
         if "optimizer" not in varied:
             facts["momentum"] = seen.momentum
-        if not is_of_ours(run, "model"):  # the options of ours say how weights decay
-            facts["decays"] = seen.decays
     return facts
 
 

@@ -23,7 +23,7 @@ CHANGES = "changes"  # in the data: each change within a run, with its step and 
 UNKNOWN = "unknown"  # the fingerprint of data that nobody has hashed
 SHOWN = 8  # hex digits of a fingerprint in a line
 
-Kind = Literal["network", "linear", "module"]
+Kind = Literal["network", "linear", "module", "classifier"]
 MarginKind = Literal["normalized", "raw", "none"]
 FULL_BATCH = "full-batch"
 
@@ -35,14 +35,17 @@ class Description:
     Attributes:
         task: The class path of the module.
         kind: `network`: the paper's homogeneous network with a parametrization; `linear`: linear
-            regression; `module`: somebody else's LightningModule.
+            regression; `classifier`: any network on K classes (`janus_pl.Classifier`); `module`:
+            somebody else's LightningModule.
         classes: The sign of each class (two classes) or its index, by name; None if not known.
         margin: `normalized`: y_n f_W(x_n)/rho; `raw`: in the units of the outputs; `none`.
+        network: The class of a `classifier`'s network, such as `MLP`; None of others.
         loss: The loss, by its name; None if it is the module's own.
         normalization: The parametrization, by its name; None if there is none.
         weight_decay: The paper's lambda, or a list of them (replicas); None for a `module`.
         decay: The parameters that lambda acts on, `all` or `rho`; None for a `module`.
-        schedule: The learning-rate schedule of a `network`: its name, or the scheduler's class.
+        schedule: The learning-rate schedule of a `network` or `classifier`: its name, or the
+            scheduler's class.
         hold_norms: The factor of the norms ||v_k|| that are put back after every step; None if none
             are.
         optimizer: The class of the optimizer, such as `SGD` or `AdamW`; several are joined by `+`.
@@ -76,6 +79,7 @@ class Description:
     whole: bool
     layers: tuple[str, ...]
     classes: Mapping[str, int] | None = None
+    network: str | None = None
     loss: str | None = None
     normalization: str | None = None
     weight_decay: float | list[float] | None = None
@@ -109,6 +113,15 @@ class Description:
         if self.optimizer == "SGD":
             return "GD" if self.whole else "SGD"
         return f"{FULL_BATCH} {self.optimizer}" if self.whole else self.optimizer
+
+    @property
+    def is_network(self) -> bool:
+        """Whether it is a classifier of ours: the paper's network, or any other.
+
+        >>> Description("a.B", "module", "raw", "SGD", True, ()).is_network
+        False
+        """
+        return self.kind in ("network", "classifier")
 
     @property
     def controls(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from janus_pl.run.description import Description
 
 # Facts of the paper's runs; a name leaves them out.
 USUAL = {"loss": "square", "normalization": "weight_norm", "decay": "all"}
+# The same of a classifier of any network.
+COMMON = {"loss": "cross_entropy", "normalization": "none", "decay": "all"}
 
 
 def run_name(description: Description) -> str:
@@ -26,15 +28,17 @@ def run_name(description: Description) -> str:
     subject: list[str] = {
         "network": [],
         "linear": ["linear"],
+        "classifier": [str(description.network)],
         "module": [description.task.rpartition(".")[2]],
     }[description.kind]
     parts = [*subject, description.dynamics.lower().replace(" ", "-")]
     if not description.whole and description.batch_size is not None:
         parts.append(f"B{description.batch_size}")
     parts += _decay(description)
-    if description.kind == "network":
-        found = {key: getattr(description, key) for key in USUAL}
-        parts += [f"{found[key]}" for key in USUAL if found[key] not in (None, USUAL[key])]
+    if description.kind in ("network", "classifier"):
+        usual = USUAL if description.kind == "network" else COMMON
+        found = {key: getattr(description, key) for key in usual}
+        parts += [f"{found[key]}" for key in usual if found[key] not in (None, usual[key])]
         parts += _controls(description)
     return "-".join(part for part in [*parts, *_seeds(description)] if part)
 

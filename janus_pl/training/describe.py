@@ -84,6 +84,8 @@ def _of_loader(trainer: Trainer) -> dict[str, Any]:
 
 def _classes(trainer: Trainer) -> Mapping[str, int] | None:
     """Return the signs of two classes, or the indices that a data set names; None if unknown."""
+    if (known := facts_of(getattr(trainer, "datamodule", None)).classes) is not None:
+        return known
     names = getattr(getattr(trainer, "datamodule", None), "class_names", None)
     if isinstance(names, tuple | list) and len(names) == 2:
         return {str(name): sign for name, sign in zip(names, (-1, 1), strict=True)}

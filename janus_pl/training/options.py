@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import CombinedLoader
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 
-from janus_pl.data.images import ImagePair
+from janus_pl.data.images import Images
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError
 from janus_pl.training.lightning import model_registry, starts_processes_by_fork, syncs_batch_norm
@@ -106,7 +106,7 @@ def _of_fit(trainer: Any, module: LightningModule) -> Iterator[Answer]:
     )
     norms = ours and syncs_batch_norm(trainer)
     yield "sync_batchnorm", True, not norms, "false: the module has no batch normalization"
-    own_data = isinstance(getattr(trainer, "datamodule", None), ImagePair | LinearProblem)
+    own_data = isinstance(getattr(trainer, "datamodule", None), Images | LinearProblem)
     overfit = trainer.overfit_batches
     yield "overfit_batches", overfit, not (overfit and (ours or own_data)), SAME
     if not trainer.fast_dev_run:

@@ -171,7 +171,7 @@ def test_two_that_fetch_at_once_fetch_once(
         flock(file, kind)
 
     monkeypatch.setattr(utils, "_urlretrieve", slow)
-    monkeypatch.setattr("janus_pl.data.cifar10_files.fcntl.flock", counted)
+    monkeypatch.setattr("janus_pl.data.fetching.fcntl.flock", counted)
     failed: list[BaseException] = []
 
     def run() -> None:
@@ -219,7 +219,7 @@ def test_a_file_system_without_locks_is_no_obstacle(
         raise OSError(38, "Function not implemented")
 
     network(archive_of(batches))
-    monkeypatch.setattr("janus_pl.data.cifar10_files.fcntl.flock", refuse)
+    monkeypatch.setattr("janus_pl.data.fetching.fcntl.flock", refuse)
     CIFAR10Pair(str(tmp_path / "data"), batch_size=1).prepare_data()
     assert os.listdir(tmp_path / "data") == [FOLDER]
 

@@ -15,7 +15,8 @@ from PIL import Image
 
 from janus_pl.data import DataFacts, DigitsPair, ImageFolderPair, LinearProblem, fingerprint
 from janus_pl.data.fingerprint import SHOWN, UNKNOWN
-from janus_pl.data.images import ImagePair, RawPair, Split
+from janus_pl.data.images import ImagePair
+from janus_pl.data.splits import RawPair, Split
 from janus_pl.run import description
 
 PINNED = "4218df0c2f14d10bdc810b3ea9684bf52509f31b81ea92c308e5ebcffd9d1f2c"  # digits 3 and 8

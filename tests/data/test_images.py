@@ -27,7 +27,8 @@ from janus_pl.data import (
     InMemoryBatches,
 )
 from janus_pl.data.cifar10 import CIFAR10_CLASSES, CIFAR10_MEAN, CIFAR10_STD
-from janus_pl.data.images import balanced_subset, channel_statistics, unit_norm_
+from janus_pl.data.splits import balanced_subset
+from janus_pl.data.standard import channel_statistics, unit_norm_
 from janus_pl.errors import UsageError
 
 COUNTS = {"train": {"cat": 5, "dog": 4}, "test": {"cat": 2, "dog": 3}}

@@ -11,7 +11,8 @@ import torch
 
 from janus_pl.data import DigitsPair, ImageFolderPair
 from janus_pl.data.cifar10 import CIFAR10_MEAN, CIFAR10_STD
-from janus_pl.data.images import balanced_subset, channel_statistics, unit_norm_
+from janus_pl.data.splits import balanced_subset
+from janus_pl.data.standard import channel_statistics, unit_norm_
 from janus_pl.errors import UsageError
 
 

@@ -73,11 +73,9 @@ def scanned(
     return replace(run, name=told, id=f"id-{told}")
 
 
-def classified(run: Run, task: str = "janus_pl.deep.any.Classifier") -> Run:
-    """The same run of a module that is not the paper's network, on data of ours."""
-    data = {**run.config["data"], "class_path": "janus_pl.data.DigitsPair"}
-    made = measured(run, kind="module", task=task)
-    return replace(made, config={**made.config, "data": data})
+def classified(run: Run) -> Run:
+    """The same run of a classifier of ours that is not the paper's network."""
+    return measured(run, kind="classifier", task="janus_pl.deep.any_classifier.Classifier")
 
 
 def archived(runs: Sequence[Run], path: Path) -> Path:

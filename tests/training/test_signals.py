@@ -23,7 +23,7 @@ from record_reader import exit_code, read_records, read_rows
 import janus_pl.linear.replicas
 from janus_pl.cli.main import main
 from janus_pl.data import DigitsPair
-from janus_pl.data.images import RawPair
+from janus_pl.data.splits import RawPair
 from janus_pl.errors import STOPPING
 from janus_pl.linear import log_spaced
 from janus_pl.records.read import read

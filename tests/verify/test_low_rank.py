@@ -157,7 +157,7 @@ def test_networks_of_any_kind_count_where_a_claim_says_so() -> None:
     assert all(
         verdict.missing and "not the paper's network" in verdict.missing for verdict in paper
     )
-    theirs = [measured(run, task="m.M", weight_decay=None) for run in runs]
+    theirs = [measured(run, kind="module", task="m.M", weight_decay=None) for run in runs]
     assert answers(theirs)["batch"] is Answer.UNTESTABLE, "its lambda is not known"
 
 
