@@ -81,13 +81,13 @@ def _data(
     runs: Sequence[Run],
     verdicts: Mapping[str, Any],
     command: str,
-    scans: Sequence[Mapping[str, str]],
+    scans: Sequence[Mapping[str, str]] = (),
 ) -> str:
     """The data in no more characters than the page has room for, as far as thinning helps."""
     most = limits(len(runs))
     room = ROOM * math.sqrt(max(1, len(runs) / 20))
     while True:
-        data = inline_json(content(runs, verdicts, command, most) | {"scans": scans})
+        data = inline_json(content(runs, verdicts, command, most, scans))
         # Thinned curves shrink by less than the share that stays: then once more.
         fewer = smaller(most, min(0.9, room / len(data)))
         if len(data) <= room or fewer == most:
