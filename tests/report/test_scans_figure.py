@@ -180,10 +180,21 @@ def test_points_and_intervals_are_those_of_the_runs(
 
 
 def test_what_has_no_row_by_steps_is_said(drawn: dict[str, Picture]) -> None:
-    for key in ("scan_rank", "scan_noise", "scan_map"):
-        assert "last 20% of the common steps, so not there: batch_size 16 (6 runs)" in (
-            drawn[key].caption
-        )
+    what = {"scan_rank": "rank", "scan_noise": "velocity", "scan_map": "rank"}
+    told = "in the last 20% of the common steps, so not there: batch_size 16 (6 runs)."
+    for key, word in what.items():
+        assert f"No {word} {told}" in drawn[key].caption
+
+
+def test_a_row_without_the_rank_is_no_point_and_said(tmp_path: Path) -> None:
+    """Callbacks look at few epochs, so a row in the window may lack what is shown."""
+    some = [run(batch) for batch in (16, 64, 256)]
+    for k in MIDDLE:
+        some[0].rows.loc[some[0].rows["epoch"] > 32, f"effective_rank/{k}"] = np.nan
+    figure = pictures(some, tmp_path, ["janus"], by=["batch_size"])["scan_rank"]
+    assert list(figure.panels[0].bars[0].x) == [64, 256]
+    told = "No rank in the last 20% of the common epochs, so not there: batch_size 16 (1 run)."
+    assert told in figure.caption
 
 
 def test_axes_and_legend(drawn: dict[str, Picture]) -> None:

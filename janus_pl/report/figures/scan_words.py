@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from janus_pl.records.effects import CONFIDENCE
 from janus_pl.records.families import DIVERGED, is_zero_function
-from janus_pl.records.late import WINDOW, middle
+from janus_pl.records.late import WINDOW, Window, middle
 from janus_pl.records.run import Run
 from janus_pl.records.scans import OPTIONS, Scan, batch_size, in_order, varying, weight_decay
 from janus_pl.records.scans import option_of as number_of
@@ -46,8 +46,17 @@ def notes_of(
     left: Sequence[Run],
     found: Mapping[str, Scan | None],
     by: Sequence[str],
+    first: tuple[str, Callable[[Window], float]],
 ) -> Told:
-    """Say which runs are not shown and why, and what else a reader has to know."""
+    """Say which runs are not shown and why, and what else a reader has to know.
+
+    Args:
+        shown: The runs of the scan.
+        left: The other runs of networks.
+        found: The scan at each clock.
+        by: The options.
+        first: The first quantity of the figure in words, and its function.
+    """
     said = [f"{key} {_values(shown, key)}." for key in by]
     diverged = [run for run in left if run.has(DIVERGED)]
     early = [run for run in left if not run.finished and run not in diverged]
@@ -55,13 +64,18 @@ def notes_of(
     said += [f"Left out, since they diverged: {names_of(diverged)}."] if diverged else []
     said += [f"Left out, since they have not ended: {names_of(early)}."] if early else []
     for clock, each in found.items():
-        if each is not None and each.silent:
+        if each is not None and (silent := _silent(each, first[1])):
             said.append(
-                f"No row in the last {WINDOW:.0%} of the common {CLOCK[clock]}, so not there:"
-                f" {by[0]} {_values(each.silent, by[0])}."
+                f"No {first[0]} in the last {WINDOW:.0%} of the common {CLOCK[clock]},"
+                f" so not there: {by[0]} {_values(silent, by[0])}."
             )
     said += [*_lengths(found), *_schedules(shown), *_bound(shown), *_hint(shown, rest, by)]
     return Told(said, rest)
+
+
+def _silent(each: Scan, of: Callable[[Window], float]) -> list[Run]:
+    """Return the runs without a row before the common end, or without the number in it."""
+    return [*each.silent, *(at.run for at in each.windows if not math.isfinite(of(at)))]
 
 
 def _values(runs: Sequence[Run], key: str) -> str:

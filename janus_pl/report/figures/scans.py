@@ -131,7 +131,7 @@ def scan_map(study: Study, by: Sequence[str]) -> Sheet:
     if len(by) < 2:
         raise Unavailable("it takes two options: --by OPTION --by OPTION")
     found = scans_of(study, by)
-    sheet = _sheet(study, by, found, 2.6)
+    sheet = _sheet(study, by, found, RANK, 2.6)
     columns, rows = _values(found)
     maps = {clock: _means(each) for clock, each in found.items() if each}
     every = [value for means in maps.values() for value in means.values()]
@@ -167,12 +167,13 @@ def scans_of(study: Study, by: Sequence[str]) -> dict[str, Scan | None]:
     return found
 
 
-def _sheet(study: Study, by: Sequence[str], found: Scans, height: float) -> Sheet:
+def _sheet(study: Study, by: Sequence[str], found: Scans, first: Quantity, height: float) -> Sheet:
     windows = [at for each in found.values() if each for at in each.windows]
     shown = list({id(at.run): at.run for at in windows}.values())
     left = others(candidates(study.runs), shown)
     sheet = Sheet(style.canvas(style.PAGE, height), columns=(*COLUMNS, *MORE))
-    told = notes_of(shown, left, found, by)
+    words = first.key.replace("effective_rank", "rank")
+    told = notes_of(shown, left, found, by, (words, first.of))
     sheet.notes, sheet.left_out = told.sentences, told.left_out
     return sheet
 
@@ -181,7 +182,7 @@ def _grid(
     study: Study, by: Sequence[str], found: Scans, rows: Sequence[Sequence[Quantity]], height: float
 ) -> Sheet:
     """Draw a row of panels for each group of quantities, a column for each clock."""
-    sheet = _sheet(study, by, found, 0.45 + height * len(rows))
+    sheet = _sheet(study, by, found, rows[0][0], 0.45 + height * len(rows))
     grid = sheet.canvas.subplots(len(rows), len(found), squeeze=False, sharey="row")
     values, lines = _values(found)
     places, colours = places_of(values, by[0]), colours_of(lines)
