@@ -22,7 +22,12 @@ from janus_pl.training.features import features_of
 from janus_pl.training.optimizers import decays_of, learning_rate_of
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.row import Row
-from janus_pl.training.samples import chosen_samples, steps_per_epoch, training_samples
+from janus_pl.training.samples import (
+    chosen_samples,
+    noisy_samples,
+    steps_per_epoch,
+    training_samples,
+)
 from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered, Subject
 from janus_pl.training.weights import Weight, evaluating, in_order, told_of, weights_of
 
@@ -123,6 +128,9 @@ class AnyModule(Subject):
         self._check_passes()
         outputs, y = self._outputs(training_samples(self.trainer))
         return _margins(outputs, y)
+
+    def noisy(self) -> Tensor | None:
+        return noisy_samples(self.trainer)
 
     def sample(self, count: int) -> Sequence[Any]:
         self._check_passes()
