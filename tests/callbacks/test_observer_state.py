@@ -360,8 +360,8 @@ def test_a_module_without_anything_to_read_after_one_with_it(
     fit(small_task(**options), small_loader(), 1, looks)
     assert any(key.startswith("gradient_noise") for key in rows[-1])
     rows.clear()
-    with pytest.raises(UsageError, match="GradientNoise: got 'Foreign', allowed: a module that"):
-        fit(Foreign(5, 2), pairs_of(5), 1, looks)
+    with pytest.raises(UsageError, match="GradientNoise: got 'LinearRegressor', allowed: a mod"):
+        fit(LinearRegressor(), LinearProblem(num_train=7, dim=9), 1, looks)
     assert rows == []
     fit(small_task(**options), small_loader(), 1, looks)
     assert any(key.startswith("gradient_noise") for key in rows[-1])
