@@ -9,6 +9,7 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 from observables.test_classes import oracle
+from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -94,6 +95,31 @@ def test_every_layer_against_loops_over_samples(
     # Control: with the factor's sign left out the last layer points the other way.
     opposite = np.sqrt(4 - exact["nc3"] ** 2)
     assert abs(found["nc3"] - opposite) > 1e-3
+
+
+class Digits(Several):
+    """A plain MLP on the ten digits of scikit-learn."""
+
+    def __init__(self) -> None:
+        super().__init__(10)
+        self.first = nn.Sequential(nn.Flatten(), nn.Linear(64, 20), nn.ReLU())
+        self.second = nn.Sequential(nn.Linear(20, 12), nn.ReLU())
+        self.double()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_ten_digits(fit: Any, rows: Any) -> None:
+    x, y = load_digits(return_X_y=True)
+    data = TensorDataset(torch.from_numpy(x[:300] / 16), torch.from_numpy(y[:300]))
+    module = Digits()
+    fit(module, DataLoader(data, 10, shuffle=True), 12, [NeuralCollapse(12, layers=["first"])])
+    exact = expected(module, data)
+    exact |= {f"{k}/first": v for k, v in expected(module, data, "first").items() if k in OF_LAYER}
+    start, end = collapse(rows[0]), collapse(rows[-1])
+    assert end == pytest.approx(exact, rel=1e-8)
+    # Training moves towards collapse.
+    for key in ("nc1", "nc2_simplex", "nc3", "cdnv"):
+        assert end[key] < start[key], key
 
 
 def test_without_layers_no_other_keys(fit: Any, rows: Any) -> None:
