@@ -19,7 +19,8 @@ Gyorgy and Hutter (2021) for the CDNV. No number depends on the units of the fea
                           Var_c = (1/n_c) sum_n ||h_n - mu_c||^2
 
 A simplex is a set of K vectors of equal norms and cosines -1/(K - 1); NC2 is 0 for it. All NC2 is 0
-for two classes, whatever they are. Standard deviations divide by the number of values.
+for two classes, whatever they are. Standard deviations divide by the number of values. In S_B^+ a
+direction counts if the means' spread along it is above 1e-7 of the largest one.
 """
 
 from __future__ import annotations

@@ -170,6 +170,18 @@ def test_means_in_a_plane_leave_the_other_directions_out() -> None:
     assert found(h, y, np.eye(4)[y])["nc1"] == pytest.approx(0.04 / 5 / 4, rel=1e-9)
 
 
+@pytest.mark.parametrize(("spread", "counts"), [(1e-6, True), (1e-8, False)])
+def test_a_direction_counts_down_to_a_ten_millionth_of_the_largest(
+    spread: float, counts: bool
+) -> None:
+    means = np.zeros((3, 6))
+    means[:, 0] = [-1.0, 0.0, 1.0]  # S_B has 2/3 along the first axis
+    means[:, 1] = spread * np.array([1.0, -2.0, 1.0])  # and 2 spread^2 along the second
+    h, y = noisy(means, 1e-9)
+    expected = 1e-18 / 3 * (3 / 2 + (1 / (2 * spread**2) if counts else 0))
+    assert found(h, y, np.eye(3)[y])["nc1"] == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_class_without_samples_is_named() -> None:
     collapse = ClassCollapse(4)
     collapse.add(torch.randn(3, 2), torch.tensor([0, 3, 0]))
