@@ -8,7 +8,9 @@ finite, no row and no callbacks.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -59,29 +61,32 @@ def bare(make: Callable[[], nn.Module], batches: InMemoryBatches, epochs: int) -
     return seconds_of(all_epochs) / epochs
 
 
+CASES = {
+    "MLP 5 x 100, N = 10,000, B = 128": (mlp, 10_000, 128, 5),
+    "MLP 5 x 100, N = 10,000, B = 16": (mlp, 10_000, 16, 3),
+    "ResNet-18, N = 256, B = 128": (resnet, 256, 128, 3),
+}
+LOOKS = (LayerVelocity, LayerRank, MarginHistogram)
+
+
+def of_fit(
+    make: Callable[[], nn.Module], batches: InMemoryBatches, epochs: int, looks: Sequence[Any] = ()
+) -> float:
+    """Return the median seconds of an epoch; the last one has a pass over the training set."""
+    task = Classifier(make(), optimizer=sgd)
+    return fit_seconds(task, batches, epochs, [look() for look in looks])
+
+
 def main(rounds: int = 3) -> None:
     warnings.simplefilter("ignore")
-    cases = {
-        "MLP 5 x 100, N = 10,000, B = 128": (mlp, loader(10_000, 128), 5),
-        "MLP 5 x 100, N = 10,000, B = 16": (mlp, loader(10_000, 16), 3),
-        "ResNet-18, N = 256, B = 128": (resnet, loader(256, 128), 3),
-    }
-    looks = [LayerVelocity, LayerRank, MarginHistogram]
-    for name, (make, batches, epochs) in cases.items():
-
-        def fit(callbacks: object = (), make=make, batches=batches, epochs=epochs) -> float:  # type: ignore[no-untyped-def]
-            task = Classifier(make(), optimizer=sgd)
-            # The median epoch: the last one has a pass over the training set for its row.
-            return fit_seconds(task, batches, epochs, callbacks)  # type: ignore[arg-type]
-
-        seconds = side_by_side(
-            {
-                "bare": lambda make=make, b=batches, n=epochs: bare(make, b, n),  # type: ignore[misc]
-                "fit": fit,
-                "fit, callbacks": lambda fit=fit: fit([look() for look in looks]),
-            },
-            rounds,
-        )
+    for name, (make, n, batch_size, epochs) in CASES.items():
+        given = make, loader(n, batch_size), epochs
+        variants = {
+            "bare": partial(bare, *given),
+            "fit": partial(of_fit, *given),
+            "fit, callbacks": partial(of_fit, *given, LOOKS),
+        }
+        seconds = side_by_side(variants, rounds)
         print(f"{name}: bare {seconds['bare']:.3f} s an epoch")
         print(f"  fit / bare                {seconds['fit'] / seconds['bare']:.3f}")
         print(f"  with callbacks / without  {seconds['fit, callbacks'] / seconds['fit']:.3f}")
