@@ -41,8 +41,9 @@ from callbacks import (
     Sharpness,
     UpdateSplit,
 )
-from janus_pl import DeepReLUClassifier
+from janus_pl import Classifier, DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
+from janus_pl.deep import MLP
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.run.rows import plain_row
 from janus_pl.training.any_module import AnyModule
@@ -66,6 +67,23 @@ def task_of(dtype: torch.dtype = torch.float64, **options: Any) -> DeepReLUClass
     torch.manual_seed(0)
     defaults = {**SMALL, "schedule": "constant", "init_scale": 0.8, "learning_rate": 0.003}
     return DeepReLUClassifier(**{**defaults, **options}).to(dtype)
+
+
+def any_task(dtype: torch.dtype = torch.float64, **options: Any) -> Classifier:
+    """A classifier of any network: a multilayer perceptron, weight-normalized."""
+    torch.manual_seed(0)
+    network = MLP(3 * 16 * 16, 2, depth=3, width=5, batch_norm=options.pop("batch_norm", False))
+    options = {"normalization": "weight_norm", "learning_rate": 0.1, **options}
+    return Classifier(network.to(dtype), **options).to(dtype)
+
+
+def batch_norm_refused(world: int) -> Result:
+    """Statistics of a share of the minibatch would be those of fewer samples."""
+    try:
+        fit(world, n=8, batch_size=4, make=any_task, batch_norm=True)
+    except UsageError as error:
+        return {"error": str(error)}
+    return {"error": ""}
 
 
 def plain_sgd(parameters: Any, lr: float) -> torch.optim.SGD:
@@ -118,6 +136,7 @@ def fit(
     callbacks: Callable[[], list[Callback]] = list,
     held_out: int = 0,
     spoil: int | None = None,
+    make: Callable[..., Any] = task_of,
     **options: Any,
 ) -> Result:
     """A real fit, and what is left of it: weights, gradients, labels, rows."""
@@ -126,7 +145,7 @@ def fit(
     if spoil is not None:
         x[spoil, 0, 0, 0] = torch.inf
     loader = InMemoryBatches(x, y, batch_size, micro, order, seed=3)
-    task, watch = task_of(dtype, **options), Watch()
+    task, watch = make(dtype, **options), Watch()
     validation = loader_of(*problem(held_out, dtype)) if held_out else None
     error = ""
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
@@ -255,6 +274,11 @@ def observers() -> list[Callback]:
     ]
 
 
+def any_observers() -> list[Callback]:
+    looking = [MarginHistogram(1), LayerVelocity(1, 1), LayerRank(1), NeuralCollapse(1)]
+    return [*looking, UpdateSplit(1)]
+
+
 def sharpness() -> list[Callback]:
     return [Sharpness(1, samples=13, batches=3, tolerance=1e-7, products=500)]
 
@@ -305,6 +329,10 @@ CASES: dict[str, Callable[[int], Result]] = {
     "sharpness_preconditioned": lambda w: fit(
         w, n=9, batch_size="full", optimizer=torch.optim.Adam, callbacks=sharpness
     ),
+    "any_network": lambda w: fit(
+        w, n=21, batch_size=8, micro=3, make=any_task, callbacks=any_observers, held_out=7
+    ),
+    "any_network_gd": lambda w: fit(w, n=21, batch_size="full", micro=4, make=any_task),
     # The sample that is not finite lies with one process alone
     "diverged": lambda w: fit(w, n=9, batch_size=4, order="sequential", spoil=5),
     "predict": predict,
@@ -312,6 +340,7 @@ CASES: dict[str, Callable[[int], Result]] = {
     # Modules of others, and what Lightning does by itself
     "foreign": lambda w: foreign_fit(w, 10, 4, foreign_observers()),
     "foreign_refused": foreign_refused,
+    "batch_norm_refused": batch_norm_refused,
     "sampler": lambda w: foreign_fit(w, 1001, 1001),
 }
 

@@ -18,7 +18,7 @@ from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import UsageError
 from janus_pl.run.rows import Histogram
 
-OTHERS = ("predict", "foreign", "foreign_csv", "foreign_refused", "sampler")
+OTHERS = ("predict", "foreign", "foreign_csv", "foreign_refused", "batch_norm_refused", "sampler")
 FITS = [name for name in CASES if name not in OTHERS]
 EXACT = {"float64": 1e-12, "float32": 1e-5}
 SAMPLES = {"gd_even": 20, "gd_ragged_micro": 25, "gd_1001_by_7": 1001, "gd_1001_by_250": 1001}
@@ -271,3 +271,14 @@ def test_a_network_that_is_cut_into_pieces_is_refused(
     )
     with nullcontext() if accepted else refused:
         small_task().check_run(trainer)
+
+
+def test_batch_normalization_is_refused_with_several_processes(
+    alone: Result, ranks: list[Result]
+) -> None:
+    assert alone["batch_norm_refused"]["error"] == ""
+    for results in ranks:
+        assert results["batch_norm_refused"]["error"] == (
+            f"trainer.devices: got {len(ranks)}, allowed: 1: the statistics of layers.norm1 are of"
+            " one process; GroupNorm has none"
+        )

@@ -45,7 +45,7 @@ PACKAGES = {
     "training": {"torch", "numpy", "lightning"},
     "sweep": {"torch", "numpy", "scipy", "rich", "yaml"},
     "records": {"numpy", "pandas", "scipy", "wandb"},
-    "deep": {"torch", "lightning", "torchmetrics"},
+    "deep": {"torch", "lightning", "torchmetrics", "torchvision"},
     "linear": {"torch", "numpy", "numba", "lightning"},
     "callbacks": {"torch", "numpy", "lightning"},
     "verify": {"numpy", "pandas", "scipy"},

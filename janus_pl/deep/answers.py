@@ -22,7 +22,7 @@ from janus_pl.training.clock import epochs_of
 from janus_pl.training.descended import Descended
 from janus_pl.training.features import features_of, last_dense
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
-from janus_pl.training.samples import chosen_samples, steps_per_epoch
+from janus_pl.training.samples import chosen_samples, noisy_samples, steps_per_epoch
 from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered
 
 
@@ -90,6 +90,9 @@ class Answers(Descends):
 
     def _losses_of(self, x: Tensor, y: Tensor) -> Tensor:
         return self.losses(self.network(x), y)
+
+    def noisy(self) -> Tensor | None:
+        return noisy_samples(self.trainer)
 
     def sample(self, count: int) -> Sequence[Any]:
         return chosen_samples(self.trainer, count)

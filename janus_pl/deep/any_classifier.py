@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
@@ -20,7 +21,7 @@ from janus_pl.deep.growing import GROWING
 from janus_pl.deep.normalizations import PARAMETRIZATIONS
 from janus_pl.deep.optimizers import OptimizerFactory
 from janus_pl.deep.parametrization import Groups
-from janus_pl.deep.scaled import Scaled, batch_norms, is_homogeneous, scaled
+from janus_pl.deep.scaled import Scaled, batch_norms, is_homogeneous, scaled, shifts
 from janus_pl.deep.trains import Trains
 from janus_pl.errors import UsageError, check_name, check_number
 from janus_pl.observables.sharpness import is_curved
@@ -29,7 +30,7 @@ from janus_pl.training.precision import full_precision
 from janus_pl.training.samples import training_samples
 from janus_pl.training.schedules import Interval, Schedule
 from janus_pl.training.subject import Bounded, Buffers, NotOffered
-from janus_pl.training.weights import evaluating, weights_of
+from janus_pl.training.weights import evaluating, told_of, weights_of
 
 NORMALIZATIONS = ("none", "weight_norm")
 
@@ -117,13 +118,19 @@ class Classifier(Trains):
         self.schedule_interval = schedule_interval
         self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
-        self.homogeneous = False  # measured when a fit starts
+        # Measured when a fit starts; None if it may be.
+        self.homogeneous = False if shifts(self.network) else None
         self._classes: int | None = None
+        self._told = False
         self.check_options()  # a mistake shows before the start
 
     # The contract of JanusTask
 
     def start(self) -> None:
+        if self._told:  # asked for by each callback
+            return
+        self._told = True
+        rank_zero_info(told_of(self.network_name, self.layers(), self._skipped))
         x = next(iter(training_samples(self.trainer, chunk=2)))[0]
         with full_precision(self.device):
             self._measure(x)
@@ -158,6 +165,10 @@ class Classifier(Trains):
         if not is_curved(lambda at: self.losses(at, y), outputs):
             name = self.loss_name
             raise NotOffered(f"model.loss: {name} has no second derivative in the outputs")
+
+    def split_layers(self) -> Sequence[str]:
+        self._need_homogeneity()
+        return super().split_layers()
 
     def step(self, optimizer: Optimizer, buffers: Buffers) -> dict[str, dict[str, Tensor]]:
         self._need_homogeneity()
@@ -197,14 +208,18 @@ class Classifier(Trains):
 
     # Training
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self._told = False
+
     def minibatch(self, batch: Any) -> Batch:
         if isinstance(batch, Batch):
             return batch
         self.splits_epochs = False  # a DataLoader does not know where it was
         dtype = next(self.parameters()).dtype
-        if self._classes is None and isinstance(batch, tuple | list):
-            if isinstance(batch[0], Tensor) and batch[0].dtype == dtype:
-                self._count_classes(batch[0][:2])
+        x = batch[0] if isinstance(batch, tuple | list) and batch else None
+        if self._classes is None and isinstance(x, Tensor) and x.dtype == dtype:
+            self._count_classes(x[:2])
         return labelled(batch, self._classes or 2, dtype, self.ranks)
 
     # Parts
@@ -239,12 +254,8 @@ class Classifier(Trains):
             raise UsageError("model.network", self.network_name, allowed) from error
         seen = tuple(outputs.shape) if isinstance(outputs, Tensor) else None
         if seen is None or len(seen) != 2 or seen[1] < 2:
-            given = (
-                f"{self.network_name} with outputs of shape {None if seen is None else seen[1:]}"
-            )
-            raise UsageError(
-                "model.network", given, f"a network with two outputs or more of {shape}"
-            )
+            given = f"{self.network_name} with outputs of shape {seen and seen[1:]}"
+            raise UsageError("model.network", given, f"one with two outputs or more for {shape}")
         self._classes = seen[1]
         return seen[1]
 
@@ -269,7 +280,7 @@ class Classifier(Trains):
             raise UsageError("data.micro_batch_size", pieces, allowed)
 
     def _need_homogeneity(self) -> None:
-        if self.normalization != "none" and not self.homogeneous:
+        if self.normalization != "none" and self.homogeneous is False:
             raise NotOffered(
                 "its network is not homogeneous, so the part of a gradient along v_k is not known"
             )

@@ -70,19 +70,26 @@ def batch_norms(network: nn.Module) -> list[str]:
     return [name for name, part in network.named_modules() if isinstance(part, _BatchNorm)]
 
 
+def shifts(network: nn.Module) -> bool:
+    """Tell whether a layer has a bias, or normalizes: then the network is not homogeneous."""
+    return any(getattr(part, "bias", None) is not None for part in network.modules()) or bool(
+        batch_norms(network)
+    )
+
+
 @torch.no_grad()
 def is_homogeneous(network: HomogeneousNetwork, x: Tensor) -> bool:
     """Tell whether twice the weight of any one layer gives twice the outputs; measured on samples.
 
-    Other trained parameters, such as biases, are shifted for the time of the measurement, since a
-    bias that is zero at the start is none for as long. All values are put back bit for bit.
+    Other trained parameters are shifted for the time of the measurement, since a number that is
+    zero at the start does not show. All values are put back bit for bit.
 
     Args:
         network: The network.
         x: Some samples, (B, ...).
     """
     module = cast(nn.Module, network)
-    if batch_norms(module):  # their statistics are 0 and 1 at the start, and do not stay
+    if shifts(module):  # biases and statistics may be 0 at the start, and do not stay
         return False
     layers = network.weight_layers()
     weights = {id(_norm_of(layer)) for layer in layers.values()} | {id(network.rho)}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
 from janus_pl.records.run import Run
@@ -15,9 +15,12 @@ CONVERGED_ERROR = 0.01  # on the training set; the paper's value for converged G
 UNTRAINED = 0.99  # share of the loss of f = 0
 EMPTIED = 0.01  # share of the outputs at the start; an emptied network has 1e-7 or less
 
-LOSS_AT_ZERO = {
-    **{"square": 1.0, "exponential": 1.0},
-    **{"logistic": math.log(2), "cross_entropy": math.log(2)},
+# The loss of f = 0, by the number of classes.
+LOSS_AT_ZERO: dict[str, Callable[[int], float]] = {
+    **{name: lambda classes: 1.0 for name in ("square", "exponential")},
+    "square_one_hot": lambda classes: 1 / classes,
+    "logistic": lambda classes: math.log(2),
+    "cross_entropy": lambda classes: math.log(classes),
 }
 
 Varied = Literal["lambda", "batch", "seed", "epochs", "loss"]
@@ -53,10 +56,13 @@ def is_untrained(run: Run) -> bool:
     Such a run is no evidence for or against claims about trained networks. Other modules have
     losses of their own, so nothing is known of f = 0.
     """
-    if run.description.kind != "network":
+    if not run.description.is_network:
         return False
-    at_zero = LOSS_AT_ZERO.get(str(run.description.loss), math.inf)
-    return run.last("train/loss") >= UNTRAINED * at_zero
+    at_zero = LOSS_AT_ZERO.get(str(run.description.loss))
+    if at_zero is None:
+        return False
+    classes = len(run.description.classes or ()) or 2
+    return run.last("train/loss") >= UNTRAINED * at_zero(classes)
 
 
 def is_zero_function(run: Run) -> bool:

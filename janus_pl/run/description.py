@@ -115,6 +115,15 @@ class Description:
         return f"{FULL_BATCH} {self.optimizer}" if self.whole else self.optimizer
 
     @property
+    def is_network(self) -> bool:
+        """Whether it is a classifier of ours: the paper's network, or any other.
+
+        >>> Description("a.B", "module", "raw", "SGD", True, ()).is_network
+        False
+        """
+        return self.kind in ("network", "classifier")
+
+    @property
     def controls(self) -> dict[str, Any]:
         """The controls that tell a run from an ordinary one of its weight decay, by option.
 

@@ -22,9 +22,14 @@ from janus_pl.training.features import features_of
 from janus_pl.training.optimizers import decays_of, learning_rate_of
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.row import Row
-from janus_pl.training.samples import chosen_samples, steps_per_epoch, training_samples
+from janus_pl.training.samples import (
+    chosen_samples,
+    noisy_samples,
+    steps_per_epoch,
+    training_samples,
+)
 from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered, Subject
-from janus_pl.training.weights import Weight, evaluating, in_order, weights_of
+from janus_pl.training.weights import Weight, evaluating, in_order, told_of, weights_of
 
 Dense = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d  # the rank of their gradients is known
 
@@ -66,12 +71,7 @@ class AnyModule(Subject):
         self._started = True
         self._order()
         self._probe_margins()
-        read = ", ".join(self._weights) or "no layer"
-        left = ", ".join(f"{name} ({why})" for name, why in self._skipped.items())
-        rank_zero_info(
-            f"Layers of {type(self.module).__name__} that callbacks read: {read};"
-            f" skipped: {left or 'none'}"
-        )
+        rank_zero_info(told_of(type(self.module).__name__, self._weights, self._skipped))
         for weight in {w.place: w for w in self._weights.values() if w.parametrized}.values():
             computed = weight.computed
             self._handles.append(computed.register_forward_hook(self._watch(weight.place)))
@@ -128,6 +128,9 @@ class AnyModule(Subject):
         self._check_passes()
         outputs, y = self._outputs(training_samples(self.trainer))
         return _margins(outputs, y)
+
+    def noisy(self) -> Tensor | None:
+        return noisy_samples(self.trainer)
 
     def sample(self, count: int) -> Sequence[Any]:
         self._check_passes()

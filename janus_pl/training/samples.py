@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from janus_pl.data.loader import InMemoryBatches
@@ -64,6 +65,18 @@ def chosen_samples(trainer: Trainer, count: int) -> list[Any]:
     some: Subset[Any] = Subset(loader.dataset, taken)
     few = DataLoader(some, batch_size=EVALUATION_CHUNK, collate_fn=loader.collate_fn)
     return [*_as_in_a_step(trainer, few)]
+
+
+def noisy_samples(trainer: Trainer) -> Tensor | None:
+    """Return which training labels the data module has replaced by others, (N,), in data order.
+
+    None if it has replaced none, or does not say.
+    """
+    loader: Any = trainer.train_dataloader
+    found = getattr(getattr(trainer, "datamodule", None), "noisy", None)
+    if not isinstance(loader, InMemoryBatches) or not isinstance(found, Tensor):
+        return None
+    return found if len(found) == loader.num_samples else None
 
 
 def steps_per_epoch(trainer: Trainer) -> int:

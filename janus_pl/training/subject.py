@@ -173,6 +173,13 @@ class Subject(ABC):
         """
         raise NotOffered("it has no margins")
 
+    def noisy(self) -> Tensor | None:
+        """Return which samples of `margins` have a label that is replaced by another, (N,).
+
+        None if none has, or it is not known.
+        """
+        return None
+
     def sample(self, count: int) -> Sequence[Any]:
         """Return batches (x, y) of a fixed sample of the training set, for `margins_of`.
 

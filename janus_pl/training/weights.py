@@ -122,6 +122,13 @@ def in_order(
     return dict(sorted(weights.items(), key=lambda item: place(item[1])))
 
 
+def told_of(kind: str, read: Iterable[str], skipped: Mapping[str, str]) -> str:
+    """Say which layers of a module callbacks read, and which they skip and why."""
+    left = ", ".join(f"{name} ({why})" for name, why in skipped.items())
+    layers = ", ".join(read) or "no layer"
+    return f"Layers of {kind} that callbacks read: {layers}; skipped: {left or 'none'}"
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
     """Switch a module to evaluation within the block; each part's mode is put back."""

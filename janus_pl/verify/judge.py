@@ -279,7 +279,7 @@ def _collapsed(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def _outcome(run: Run) -> str | None:
     """Return why a network is left out; None if it is trained, or the run is of no network."""
-    if run.description.kind != "network":
+    if not run.description.is_network:
         return None
     if run.has(DIVERGED):
         return "diverged"

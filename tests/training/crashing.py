@@ -99,7 +99,8 @@ def arm(moment: str) -> None:
     import janus_pl.linear.regressor
     import janus_pl.training.task
     from callbacks import RunCheckpoint
-    from janus_pl import DeepReLUClassifier, LinearRegressor
+    from janus_pl import LinearRegressor
+    from janus_pl.deep.trains import Trains
     from janus_pl.run.journal import Journal
 
     kind, _, count = moment.partition(":")
@@ -107,9 +108,9 @@ def arm(moment: str) -> None:
         _kill_in_half_a_checkpoint(int(count))
         return
     places: dict[str, list[tuple[Any, str, bool]]] = {
-        "step": [(task, "training_step", False) for task in (DeepReLUClassifier, LinearRegressor)],
+        "step": [(task, "training_step", False) for task in (Trains, LinearRegressor)],
         "border": [(RunCheckpoint, "on_train_epoch_end", False)],
-        "validation": [(DeepReLUClassifier, "validation_step", False)],
+        "validation": [(Trains, "validation_step", False)],
         "row": [(janus_pl.training.row, "write_row", False)],
         "save": [(torch, "save", False)],
         "saved": [(RunCheckpoint, "_save_checkpoint", True)],

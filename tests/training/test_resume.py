@@ -41,6 +41,18 @@ REGRESSOR = [
     '{"class_path": "callbacks.LayerRank"},'
     '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
+NETWORK = [
+    *("fit", "--config", "low_rank/mlp_wn.yaml", *QUIET, "--data.num_train", "100"),
+    *("--model.network.width", "8", "--trainer.max_epochs", "7", "--model.schedule", "cosine"),
+    *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.momentum", "0.9"),
+    "--trainer.check_val_every_n_epoch=2",
+    "--trainer.callbacks=["
+    '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
+    '{"class_path": "callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
+    '{"class_path": "training.crashing.Jitter"},'
+    '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
+]
 TASKS = {"classifier": CLASSIFIER, "regressor": REGRESSOR}
 RESUME = ["--ckpt_path", "last"]
 KILLED = -9
@@ -248,6 +260,8 @@ OTHERS = {
         "0",
         "--trainer.callbacks+=callbacks.RankBound",
     ],
+    "batch norm": ["--model.network.batch_norm", "true"],
+    "any network": ["--model.network.bias", "true"],
     "replicas": ["--model.weight_decay", "[0.01, 0.1]"],
     "stream": [
         "--config",
@@ -259,12 +273,14 @@ OTHERS = {
     ],
 }
 
+BASES = {"replicas": REGRESSOR, "stream": REGRESSOR, "batch norm": NETWORK, "any network": NETWORK}
+SOAK = [pytest.param(what, marks=pytest.mark.soak) for what in OTHERS if what != "batch norm"]
 
-@pytest.mark.soak
-@pytest.mark.parametrize("what", OTHERS)
+
+@pytest.mark.parametrize("what", ["batch norm", *SOAK])
 def test_so_it_is_however_it_trains(what: str, tmp_path: Path) -> None:
-    task = "regressor" if what in ("replicas", "stream") else "classifier"
-    args = [*TASKS[task], *OTHERS[what]]
+    base = BASES.get(what, CLASSIFIER)
+    args = [*base, *OTHERS[what]]
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder in (whole, resumed):
         folder.mkdir()

@@ -50,7 +50,7 @@ def edge(study: Study) -> Sheet:
     A run on minibatches is on the left and one on the full batch on the right, where both are.
     """
     runs = runs_of(study.runs)
-    networks = [run for run in study.runs if run.description.kind == "network"]
+    networks = [run for run in study.runs if run.description.is_network]
     width = style.PAGE if len(runs) > 1 else style.COLUMN
     sheet = Sheet(style.canvas(width, 3.7), study.x, left_out=others(networks, runs))
     grid = sheet.canvas.subplots(
@@ -85,7 +85,7 @@ def runs_of(runs: Sequence[Run]) -> list[Run]:
     Raises:
         Unavailable: No network has sharpness.
     """
-    networks = [run for run in runs if run.description.kind == "network"]
+    networks = [run for run in runs if run.description.is_network]
     seen = [run for run in networks if has(run, HESSIAN)]
     if not seen:
         why = f"no {HESSIAN} in {names_of(networks)}: callbacks.Sharpness records it"

@@ -44,7 +44,7 @@ def janus(study: Study) -> Sheet:
     """
     sides = sides_of(study.runs)
     shown = [run for side in sides for run in side.runs]
-    networks = [run for run in study.runs if run.description.kind == "network"]
+    networks = [run for run in study.runs if run.description.is_network]
     sheet = Sheet(style.canvas(style.PAGE, 4.1), left_out=others(networks, shown))
     grid = sheet.canvas.subplots(2, 3, sharey="col")
     for row, x in zip(grid, ("epoch", "eta_t"), strict=True):
@@ -73,7 +73,7 @@ def sides_of(runs: Sequence[Run]) -> list[Side]:
     Raises:
         Unavailable: There is no SGD run at lambda > 0 with one of the others beside it.
     """
-    networks = [run for run in runs if run.description.kind == "network"]
+    networks = [run for run in runs if run.description.is_network]
     found = [_sides(family) for family in families(networks, "lambda", "batch")]
     best = max(found, key=_size, default=[])
     if len(best) < 2:

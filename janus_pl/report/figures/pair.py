@@ -95,7 +95,7 @@ def _sides(same: Sequence[Run], prefer: Callable[[Run], bool]) -> list[Run]:
 
 def _rank(run: Run, prefer: Callable[[Run], bool]) -> tuple[bool | float, ...]:
     seen, lam = run.description, lambda_of(run)
-    trained = seen.kind == "network" and not is_zero_function(run)
+    trained = seen.is_network and not is_zero_function(run)
     size = -math.inf if math.isnan(lam) else lam
     return trained, not seen.whole, prefer(run), size
 

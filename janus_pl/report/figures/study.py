@@ -73,7 +73,7 @@ class Study:
         return [
             run
             for run in self.runs
-            if run.description.kind == "network"
+            if run.description.is_network
             and run.description.loss == loss
             and not math.isnan(lambda_of(run))
         ]
