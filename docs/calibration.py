@@ -1,4 +1,4 @@
-"""The table of docs/CLAIMS.md: how often the rules of `verify` are wrong, and find an effect.
+"""The tables of docs/CLAIMS.md: how often the rules of `verify` are wrong, and find an effect.
 
 python docs/calibration.py
 """
@@ -10,15 +10,18 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from janus_pl.run.claims import SHIPPED
 from janus_pl.verify.calibration import Calibrated, calibrate
-from janus_pl.verify.claims import read_claims
+from janus_pl.verify.claims import PAPER, read_claims
 
 PAGE = Path(__file__).parent / "CLAIMS.md"
 
 
 def main() -> int:
     """Simulate and write; returns 0."""
-    found = table(calibrate(read_claims().claims))
+    files = [PAPER, *sorted(file for file in SHIPPED.glob("*.yaml") if file != PAPER)]
+    parts = [f"`{file.name}`:\n\n{table(calibrate(read_claims(file).claims))}" for file in files]
+    found = "\n\n".join(parts)
     page = PAGE.read_text(encoding="utf-8")
     place = r"<!-- calibration -->.*?<!-- end -->"
     text = f"<!-- calibration -->\n\n{found}\n\n<!-- end -->"

@@ -39,6 +39,7 @@ from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
 from janus_pl.data import Images, LinearProblem
+from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import DivergenceError, UsageError, is_integer
 from janus_pl.run import history
 from janus_pl.run.account import with_environment
@@ -114,8 +115,8 @@ class ConfigReader(LightningCLI):
         self._logger()
         return self._resolved()
 
-    def data_pool(self, fetch: bool) -> str | None:
-        """Return the fingerprint of the resolved data without what the seed decides.
+    def data_facts(self, fetch: bool) -> DataFacts | None:
+        """Return the facts of the resolved data.
 
         It is None of somebody else's data, which are not touched.
 
@@ -136,7 +137,7 @@ class ConfigReader(LightningCLI):
             if fetch:
                 raise
             return None
-        return data.facts.pool
+        return data.facts
 
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Return the subcommand asked for, if known: all four take a fifth of a second more."""

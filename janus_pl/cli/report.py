@@ -11,17 +11,20 @@ from rich.console import Console
 from rich.table import Table
 
 from janus_pl.cli.parser import ToolParser
-from janus_pl.errors import Exit, StorageError, UsageError
+from janus_pl.errors import Exit, StorageError, UsageError, nearest
 from janus_pl.records.families import told_apart
+from janus_pl.records.late import CLOCKS
 from janus_pl.records.read import read, told, without_collector
-from janus_pl.report.figures import Figure, draw
+from janus_pl.records.run import Run
+from janus_pl.records.scans import OPTIONS, candidates, is_shown, scan, varying
+from janus_pl.report.figures import SCANS, Figure, draw
 from janus_pl.report.page import write
 from janus_pl.run.folder import check_outside
 from janus_pl.verify.claims import read_claims
 from janus_pl.verify.judge import judge
 from janus_pl.verify.lines import to_json
 
-USAGE = "RUN... --out DIR [--x epoch|step|eta_t] [--unfinished] [--log]"
+USAGE = "RUN... --out DIR [--by OPTION] [--x epoch|step|eta_t] [--unfinished] [--log]"
 AXES = {"epoch": "epoch", "step": "trainer/global_step", "eta_t": "eta_t"}
 
 
@@ -43,17 +46,19 @@ def main(args: Sequence[str]) -> int:
     if not records.runs:
         allowed = "at least one run that has ended, or --unfinished for those under way"
         raise UsageError("RUN", " ".join(options.runs), allowed)
+    _check_by(options.by, candidates(records.runs))
     for sentence in told_apart(records.runs):
         print(sentence, file=sys.stderr)
     out = Path(options.out)
     command = f"python -m janus_pl report {shlex.join(args)}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        figures = draw(records.runs, out, AXES[options.x], command)
+        figures = draw(records.runs, out, AXES[options.x], command, options.by)
     except OSError as error:
         raise StorageError(error.filename or out, error) from error
     found = to_json(judge(read_claims(), records.runs))
-    page = write(records.runs, out / "index.html", found, command)
+    drawn = [figure for figure in figures if figure.key in SCANS and figure.files]
+    page = write(records.runs, out / "index.html", found, command, drawn)
     _print(figures, len(records.runs))
     print(f"Figures: {out} (PNG, SVG, the numbers as CSV, a caption each)")
     print(f"Page:    {page} (opens from disk)")
@@ -62,6 +67,24 @@ def main(args: Sequence[str]) -> int:
 
         print(f"W&B:     {publish(figures, page, records.runs, options.project, options.run_dir)}")
     return Exit.DONE
+
+
+def _check_by(by: Sequence[str], runs: Sequence[Run]) -> None:
+    """Refuse options of a scan that are none, or that no comparable runs vary.
+
+    Raises:
+        UsageError: There are more than two, one twice, an unknown one, or one that is not varied.
+    """
+    for name in by:
+        if name not in OPTIONS:
+            raise UsageError("--by", name, nearest(name, OPTIONS))
+    if len(by) > 2 or len({*by}) < len(by):
+        raise UsageError("--by", " ".join(by), "one option, or two that differ")
+    for place, name in enumerate(by):
+        if not any(scan(runs, [*by[place:], *by[:place]], clock) for clock in CLOCKS):
+            given = ", ".join(varying([run for run in runs if is_shown(run)]))
+            allowed = f"an option that comparable runs vary: {given or 'these vary none'}"
+            raise UsageError("--by", name, allowed)
 
 
 def _print(figures: Sequence[Figure], count: int) -> None:
@@ -91,6 +114,14 @@ def _parser() -> ToolParser:
         "runs", nargs="*", metavar="RUN", help="folder of a run or of many, or ENTITY/PROJECT/GROUP"
     )
     parser.add_argument("--out", default="report", metavar="DIR", help="where to (default: report)")
+    parser.add_argument(
+        "--by",
+        action="append",
+        default=[],
+        metavar="OPTION",
+        help="figures of a scan, scan_rank, scan_noise and scan_map, against an option:"
+        f" {', '.join(OPTIONS)}; a second --by is a line for each of its values",
+    )
     parser.add_argument(
         "--x", choices=AXES, default="epoch", help="x axis of time courses (default: epoch)"
     )

@@ -16,7 +16,8 @@ from rich.table import Table
 from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
-from janus_pl.errors import Exit, check_integer
+from janus_pl.data.fingerprint import DataFacts
+from janus_pl.errors import Exit, check_integer, is_integer
 from janus_pl.sweep.file import SweepFile, load, points
 from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
@@ -74,7 +75,7 @@ class Resolver:
     def __init__(self, fetch: bool = False) -> None:
         self.fetch = fetch
         self._reader: ConfigReader | None = None
-        self._seen: dict[str, str | None] = {}
+        self._seen: dict[str, DataFacts | None] = {}
 
     def __call__(self, args: Sequence[str]) -> dict[str, Any]:
         self._reader = self._reader or ConfigReader(args)
@@ -89,12 +90,29 @@ class Resolver:
         Raises:
             UsageError: The data cannot be read, and are to be fetched.
         """
+        facts = self._facts(config)
+        return None if facts is None else facts.pool
+
+    def samples_of(self, config: Mapping[str, Any]) -> int | None:
+        """Return the number of training samples of the config that was resolved last.
+
+        Data that are not there have as many as `data.num_train` says; None if it says nothing.
+
+        Raises:
+            UsageError: The data cannot be read, and are to be fetched.
+        """
+        if (facts := self._facts(config)) is not None and "train" in facts.samples:
+            return sum(facts.samples["train"].values())
+        number = ((config.get("data") or {}).get("init_args") or {}).get("num_train")
+        return number if is_integer(number, 1) else None
+
+    def _facts(self, config: Mapping[str, Any]) -> DataFacts | None:
         given = config["data"]["init_args"] if config.get("data") else {}
         kept = {k: v for k, v in (given or {}).items() if k not in OF_ORDER}
         key = json.dumps([(config.get("data") or {}).get("class_path"), kept], sort_keys=True)
         if key not in self._seen:
             assert self._reader is not None
-            self._seen[key] = self._reader.data_pool(self.fetch)
+            self._seen[key] = self._reader.data_facts(self.fetch)
         return self._seen[key]
 
 
@@ -103,7 +121,7 @@ def _planned(
 ) -> list[PlannedRun]:
     """Plan the runs and check their data; the data are let go of with the resolver."""
     resolve = Resolver(fetch=not options.dry_run)
-    runs = plan(sweep, values, more, resolve, resolve.data_of)
+    runs = plan(sweep, values, more, resolve, resolve.data_of, resolve.samples_of)
     check_data(runs, options.allow_data_change)
     return runs
 

@@ -11,7 +11,7 @@ from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
 from janus_pl.records.read import read, told
 from janus_pl.run.folder import check_outside
-from janus_pl.verify.claims import PAPER, read_claims
+from janus_pl.verify.claims import PAPER, find_claims, read_claims
 from janus_pl.verify.judge import Verdicts, judge
 from janus_pl.verify.lines import details, table, to_json
 
@@ -32,7 +32,7 @@ def main(args: Sequence[str]) -> int:
         raise UsageError("--json", options.json, "a file in an existing folder, or -")
     if options.json not in (None, "-"):
         check_outside("--json", options.json)
-    claims = read_claims(Path(options.claims))
+    claims = read_claims(find_claims(options.claims))
     records = read(options.runs, options.unfinished)
     for line in told(records):
         print(line, file=sys.stderr)
@@ -67,7 +67,10 @@ def _parser() -> ToolParser:
     parser.add_argument("runs", nargs="*", metavar="RUN", help="folder of a run, or of many")
     parser.add_argument("--all", action="store_true", help="every claim in every setting")
     parser.add_argument(
-        "--claims", metavar="FILE", default=str(PAPER), help="the claims (default: the paper's)"
+        "--claims",
+        metavar="FILE",
+        default=str(PAPER),
+        help="the claims, a file or a name in configs/claims (default: the paper's)",
     )
     parser.add_argument(
         "--unfinished", action="store_true", help="take runs that have not ended, for the theorems"

@@ -12,6 +12,7 @@ from janus_pl.run.description import SHOWN, UNKNOWN
 from janus_pl.run.folder import is_place
 
 CONVERGED_ERROR = 0.01  # on the training set; the paper's value for converged GD (Fig. 2b)
+DIVERGED = "diverged"  # the key of a run that its config lets diverge
 UNTRAINED = 0.99  # share of the loss of f = 0
 EMPTIED = 0.01  # share of the outputs at the start; an emptied network has 1e-7 or less
 
@@ -23,13 +24,29 @@ LOSS_AT_ZERO: dict[str, Callable[[int], float]] = {
     "cross_entropy": lambda classes: math.log(classes),
 }
 
-Varied = Literal["lambda", "batch", "seed", "epochs", "loss"]
+Varied = Literal[
+    "lambda",
+    "batch",
+    "seed",
+    "epochs",
+    "loss",
+    "rate",
+    "width",
+    "depth",
+    "label_noise",
+    "optimizer",
+]
 OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
     "lambda": ("model.weight_decay",),
     "batch": ("data.batch_size", "data.micro_batch_size"),
     "seed": ("seed_everything", "data.seed"),
     "epochs": ("trainer.max_epochs", "trainer.max_steps"),
     "loss": ("model.loss",),
+    "rate": ("model.learning_rate",),
+    "width": ("model.network.init_args.width", "model.hidden"),
+    "depth": ("model.network.init_args.depth", "model.depth"),
+    "label_noise": ("data.label_noise",),
+    "optimizer": ("model.optimizer",),
 }
 # Options of ours that change no number: what a run does if it diverges, and how much memory it has.
 NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
@@ -101,22 +118,32 @@ def setup(run: Run, *varied: Varied) -> str:
 
     These are the options as configured, and measured facts that need not be options: the optimizer,
     the batch size, the controls and, of somebody else's module, how its weights decay. An option of
-    somebody else's class is kept even if its name is that of a varied one of ours.
+    somebody else's class is kept even if its name is that of a varied one of ours, but for a batch
+    size that was measured.
 
     The data and their place are not a part of it: see `by_data`.
     """
     left_out = {option for name in varied for option in OPTIONS_OF[name]}
+    left_out |= {*NO_NUMBER, *DESCRIBED}
+    # An optimizer's options are those of its class.
+    parts = f"{OPTIONS_OF['optimizer'][0]}." if "optimizer" in varied else ()
     kept = {
         key: value
         for key, value in run.options.items()
-        if not (key in {*left_out, *NO_NUMBER, *DESCRIBED} and _is_of_ours(run, key))
+        if not ((key in left_out or key.startswith(parts)) and is_of_ours(run, key))
+        and not ("batch" in varied and _is_batch_size(run, key, value))
         and not is_place(key, value)
         and (not key.startswith("trainer.") or key in TRAINER)
     }
     return json.dumps({**kept, "description": _facts(run, *varied)}, sort_keys=True, default=str)
 
 
-def _is_of_ours(run: Run, option: str) -> bool:
+def _is_batch_size(run: Run, option: str, value: Any) -> bool:
+    """Tell whether an option is the batch size by its name and by what was measured."""
+    return option.endswith(".batch_size") and value == run.description.batch_size
+
+
+def is_of_ours(run: Run, option: str) -> bool:
     """Tell whether an option means what its name says: the trainer's, or of a class of ours."""
     part = option.partition(".")[0]
     if run.description.kind != "module" or part in ("trainer", "seed_everything"):
@@ -126,11 +153,15 @@ def _is_of_ours(run: Run, option: str) -> bool:
 
 def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
     seen = run.description
-    facts: dict[str, Any] = {"optimizer": seen.optimizer, **seen.controls}
+    facts: dict[str, Any] = {**seen.controls}
+    if "optimizer" not in varied:
+        facts["optimizer"] = seen.optimizer
     if "batch" not in varied:
         facts["batch"] = "whole" if seen.whole else seen.batch_size
     if seen.kind == "module":
-        facts |= {"momentum": seen.momentum, "decays": seen.decays, "num_train": seen.num_train}
+        facts |= {"decays": seen.decays, "num_train": seen.num_train}
+        if "optimizer" not in varied:
+            facts["momentum"] = seen.momentum
     return facts
 
 

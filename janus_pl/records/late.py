@@ -14,8 +14,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from janus_pl.records.run import Run
+from janus_pl.records.run import STEP, Run
 
+CLOCKS = {"epochs": "epoch", "steps": STEP, "eta_t": "eta_t"}
 WINDOW = 0.2  # of the epochs, or of another clock
 # Layers whose rank is far above the number of classes. conv1 and conv2 have few columns.
 MIDDLE = ("conv3", "conv4", "fc1")

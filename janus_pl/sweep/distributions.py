@@ -92,6 +92,12 @@ class Parameter:
     kind: str
     spec: Spec
 
+    @property
+    def single(self) -> bool:
+        """Whether the parameter has one value in all runs."""
+        values = self.spec.get("values", [None])
+        return self.kind == "constant" or (self.kind == "categorical" and len(values) == 1)
+
     def draw(self, u: float) -> Any:
         """Return the value at a quantile."""
         return DISTRIBUTIONS[self.kind].draw(u, self.spec)

@@ -11,12 +11,13 @@ import numpy as np
 
 from janus_pl.errors import UsageError, check_integer, nearest, nearest_file
 from janus_pl.run.nested import read_mapping
+from janus_pl.sweep.clock import check_clock, check_varied
 from janus_pl.sweep.distributions import Parameter, parameter
 from janus_pl.sweep.macros import check_command
 
-# W&B's other keys steer its agents: early_terminate, imageuri and so on.
+# W&B's other keys steer its agents: early_terminate, imageuri and so on. `clock` is ours.
 KEYS = (
-    *("method", "parameters", "command", "run_cap", "metric"),
+    *("method", "parameters", "command", "run_cap", "metric", "clock"),
     *("program", "name", "description", "project", "entity"),
 )
 AGENTS = "wandb agent runs the others: `wandb sweep FILE`, then the command that it prints"
@@ -32,6 +33,7 @@ class SweepFile:
         command: The command line of a run from `fit` on, with W&B's macros.
         parameters: The parameters in the order of their names, as W&B goes through them.
         run_cap: The number of runs of a random sweep, or the most of a grid; None if not given.
+        clock: What all runs have as much of: `epochs`, `steps`, `eta_t`; None leaves them as is.
     """
 
     name: str
@@ -39,6 +41,12 @@ class SweepFile:
     command: tuple[str, ...]
     parameters: tuple[Parameter, ...]
     run_cap: int | None = None
+    clock: str | None = None
+
+    @property
+    def varied(self) -> list[str]:
+        """The names of the parameters that may have several values."""
+        return [p.name for p in self.parameters if not p.single]
 
 
 def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
@@ -72,7 +80,11 @@ def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
     cap = content.get("run_cap")
     if cap is not None:
         check_integer("run_cap", cap, 1)
-    return SweepFile(file.stem, method, command, parameters, cap)
+    sweep = SweepFile(file.stem, method, command, parameters, cap, content.get("clock"))
+    if "clock" in content:
+        check_clock(sweep.clock)
+        check_varied(sweep.varied)
+    return sweep
 
 
 def points(sweep: SweepFile, count: int | None = None, seed: int = 0) -> list[dict[str, Any]]:

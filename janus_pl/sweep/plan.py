@@ -12,6 +12,7 @@ from typing import Any
 from janus_pl.errors import UsageError
 from janus_pl.run.description import SHOWN, pool_of
 from janus_pl.run.folder import identity, without_places
+from janus_pl.sweep.clock import length_of, options_of
 from janus_pl.sweep.file import SweepFile
 from janus_pl.sweep.macros import arguments
 
@@ -58,6 +59,7 @@ def plan(
     more: Sequence[str],
     resolve: Callable[[Sequence[str]], Mapping[str, Any]],
     data_of: Callable[[Mapping[str, Any]], str | None] = lambda config: None,
+    samples_of: Callable[[Mapping[str, Any]], int | None] = lambda config: None,
 ) -> list[PlannedRun]:
     """Plan the runs of all points; if points compute the same numbers, plan the first.
 
@@ -70,6 +72,8 @@ def plan(
         resolve: Returns the resolved config of a command line, `fit` first.
         data_of: Returns the fingerprint of the data of the config that was resolved last, without
             what the seed decides; None if it is not known.
+        samples_of: Returns the number of training samples of the config that was resolved last;
+            None if it is not known.
 
     Raises:
         UsageError: A run's config is wrong; the errors of `resolve` and `data_of` too.
@@ -78,13 +82,29 @@ def plan(
     planned: dict[str, PlannedRun] = {}
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "values.json"
-        for values, label in zip(points, labels, strict=True):
+
+        def resolved(values: Mapping[str, Any], *lengths: str) -> Mapping[str, Any]:
             file.write_text(json.dumps(values))
-            args = [*arguments(sweep.command, values, file), *more]
-            config = resolve(args)
-            run = _planned(sweep, values, label, config, more, data_of(config))
+            return resolve([*arguments(sweep.command, values, file), *more, *lengths])
+
+        length = None
+        if sweep.clock is not None:
+            shared = {k: v for k, v in points[0].items() if k not in sweep.varied}
+            length = length_of(sweep.clock, resolved(shared), samples_of)
+        for values, label in zip(points, labels, strict=True):
+            config, options = resolved(values), {}
+            if length is not None:
+                options = options_of(length, config, samples_of)
+                config = resolved(values, *_given(options))
+            # The length is of the command line, where it wins over the options for every run.
+            added = [*more, *_given(options)]
+            run = _planned(sweep, {**values, **options}, label, config, added, data_of(config))
             planned.setdefault(run.id, run)
     return list(planned.values())
+
+
+def _given(options: Mapping[str, int]) -> list[str]:
+    return [f"--{name}={value}" for name, value in options.items()]
 
 
 def _planned(

@@ -13,10 +13,12 @@
         seeds: 5                                    fewer decide nothing
         primary: true                               one of the table; at most 15
         dynamics: SGD                               or GD; estimators that compare lambdas
-        clock: epochs                               or steps, eta_t; SGD against GD
+        clock: epochs                               or steps, eta_t: at equal times of all arms
+        over: weight_decay                          or batch_size, learning_rate; of a slope
+        network: paper                              or any network that SGD trains
         window: [100, 200]                          epochs; if not there, the last fifth
 
-Those from `seeds` to `clock` have these values if they are not there.
+Those from `seeds` to `network` have these values if they are not there.
 """
 
 from __future__ import annotations
@@ -28,20 +30,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from janus_pl.errors import UsageError, is_integer, is_number, nearest
+from janus_pl.errors import UsageError, is_integer, is_number, nearest, nearest_file
 from janus_pl.records.families import CONVERGED_ERROR
 from janus_pl.records.run import Run
-from janus_pl.run.claims import SHIPPED, digest
+from janus_pl.run.claims import CLAIMS, ENDING, SHIPPED, digest
 from janus_pl.run.nested import read_mapping
 from janus_pl.verify.decide import Region, power
-from janus_pl.verify.estimators import ESTIMATORS
+from janus_pl.verify.estimators import ESTIMATORS, LAMBDA, SLOPES
 from janus_pl.verify.quantities import CLOCKS, QUANTITIES
+from janus_pl.verify.subjects import NETWORKS
 
 PAPER = SHIPPED / "paper.yaml"
 LEAST_SEEDS = 5  # fewer are no test, whatever a file says
 MOST_PRIMARY = 15
 NEEDED = ("says", "source", "estimator", "quantity", "bound", "effect", "deviation")
-ALLOWED = (*NEEDED, "setting", "seeds", "primary", "dynamics", "clock", "window")
+ALLOWED = (*NEEDED, "setting", "seeds", "primary", "dynamics", "clock", "over", "network", "window")
 BOUNDS = ("above", "below", "within")
 
 Plain = str | int | float | bool | list[Any]
@@ -80,6 +83,8 @@ class Claim:
     primary: bool = True
     dynamics: str = "SGD"
     clock: str = "epochs"
+    over: str = LAMBDA
+    network: str = "paper"
     window: Sequence[float] | None = None
 
     @property
@@ -150,6 +155,26 @@ def read_claims(path: Path = PAPER) -> Claims:
     return Claims(claims, digest(path.read_bytes()), path)
 
 
+def find_claims(name: str) -> Path:
+    """Return the file of a name: as it is, in the working directory's configs/claims, or shipped.
+
+    >>> find_claims("scale") == find_claims("scale.yaml") == SHIPPED / "scale.yaml"
+    True
+
+    Raises:
+        UsageError: There is no such file.
+    """
+    places = (Path(), CLAIMS, SHIPPED)
+    tried = [place / file for place in places for file in (name, f"{name}{ENDING}")]
+    if name.strip():
+        for file in tried:
+            if file.is_file():
+                return file
+    known = [file.relative_to(place) for place in places for file in place.glob(f"*{ENDING}")]
+    allowed = f"an existing file, or the name of one in {CLAIMS.as_posix()}"
+    raise UsageError("--claims", name, allowed + nearest_file(name, reversed(known)))
+
+
 def _claim(name: str, fields: Any) -> Claim:
     at = f"claims.{name}"
     if not isinstance(fields, dict):
@@ -181,6 +206,8 @@ def _check_names(at: str, fields: Mapping[str, Any]) -> None:
         "quantity": [*QUANTITIES],
         "dynamics": ["SGD", "GD"],
         "clock": [*CLOCKS],
+        "over": [*SLOPES],
+        "network": [*NETWORKS],
     }
     for key, names in known.items():
         if key in fields and fields[key] not in names:
@@ -191,6 +218,8 @@ def _check_names(at: str, fields: Mapping[str, Any]) -> None:
     for key, value in setting.items():
         if key not in SETTINGS:
             raise UsageError(f"{at}.setting.{key}", value, nearest(str(key), SETTINGS))
+    if fields.get("over", LAMBDA) != LAMBDA and fields.get("estimator") != "slope":
+        raise UsageError(f"{at}.over", fields["over"], "none, for an estimator that is no slope")
     if fields.get("estimator") == "tau_of_velocity" and fields.get("quantity") != "rank":
         raise UsageError(f"{at}.quantity", fields.get("quantity"), "rank, for tau_of_velocity")
 

@@ -2,6 +2,8 @@
 
 An estimator compares runs within a seed: of SGD and GD, or of several lambdas, its arms. Seeds
 alone are independent, so each gives one effect. Nothing is pooled over epochs, or over layers.
+
+A slope is over lambda, or over the batch size or the learning rate at one lambda above 0.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from janus_pl.records.families import Varied, families, lambda_of, seed_of
 from janus_pl.records.late import Window, window
 from janus_pl.records.run import STEP, Run
+from janus_pl.records.scans import OPTIONS, weight_decay
 from janus_pl.verify.quantities import CLOCKS, Quantity, by_layer
 
 Arm = str | float
@@ -70,7 +73,7 @@ def log_ratio(values: Values) -> float:
 
 
 def log_slope(values: Values) -> float:
-    """Return the least-squares slope of log q in log lambda.
+    """Return the least-squares slope of log q in the log of what the arms are: lambda, B, a rate.
 
     >>> round(log_slope({0.01: 1.0, 0.1: 10.0, 1.0: 100.0}), 12)
     1.0
@@ -138,17 +141,26 @@ def decay_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
     return [(f"lambda {lam:g}", found[lam]) for lam in sorted(found, reverse=True)]
 
 
-def sweeps(least: int) -> Callable[[Sequence[Run], str], Settings]:
+def sweeps(
+    least: int, word: str = "lambda", of: Callable[[Run], Any] = lambda_of
+) -> Callable[[Sequence[Run], str], Settings]:
     """Make the function that returns the seeds with the same lambdas above 0, at least so many.
 
     Of all sets of lambdas it takes the one that the most seeds have, and then the largest.
+
+    Args:
+        least: The least number of lambdas.
+        word: What the arms are, if not lambdas.
+        of: Returns the arm of a run.
     """
 
     def settings(runs: Sequence[Run], dynamics: str) -> Settings:
         by_seed: dict[tuple[Any, Any], dict[float, Run]] = {}
         for run in runs:
-            if run.dynamics == dynamics and lambda_of(run) > 0:
-                by_seed.setdefault(seed_of(run), {})[lambda_of(run)] = run
+            arm = of(run)
+            if run.dynamics == dynamics and arm is not None and arm > 0 and _decays(run):
+                arms = by_seed.setdefault(seed_of(run), {})
+                arms[arm] = max(run, arms.get(arm, run), key=lambda run: run.last(STEP))
         grids = {frozenset(arms) for arms in by_seed.values()}
         grids |= {a & b for a in grids for b in grids}
         having = {
@@ -159,11 +171,17 @@ def sweeps(least: int) -> Callable[[Sequence[Run], str], Settings]:
         if not having:
             return []
         grid = max(having, key=lambda grid: (len(having[grid]), len(grid), sorted(grid)))
-        lambdas = sorted(grid)
-        seeds: Seeds = {s: {lam: by_seed[s][lam] for lam in lambdas} for s in having[grid]}
-        return [(f"lambda {', '.join(f'{lam:g}' for lam in lambdas)}", seeds)]
+        order = sorted(grid)
+        seeds: Seeds = {s: {arm: by_seed[s][arm] for arm in order} for s in having[grid]}
+        return [(f"{word} {', '.join(f'{arm:g}' for arm in order)}", seeds)]
 
     return settings
+
+
+def _decays(run: Run) -> bool:
+    """Tell whether a run's lambda is above 0."""
+    lam = weight_decay(run)
+    return isinstance(lam, float) and lam > 0
 
 
 def loss_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
@@ -179,6 +197,24 @@ def loss_pairs(runs: Sequence[Run], dynamics: str) -> Settings:
     return [(loss, found[loss]) for loss in sorted(found)]
 
 
+def _slope(word: str, words: str, option: str) -> Estimator:
+    return Estimator(
+        f"slope of log {{}} in log {word}",
+        f"two {words} or more by seed",
+        False,
+        (OPTIONS[option].varied,),
+        sweeps(2, word, OPTIONS[option].of),
+        log_slope,
+    )
+
+
+# The options that a slope may be over.
+SLOPES = {
+    "weight_decay": _slope("lambda", "lambdas above 0", "weight_decay"),
+    "batch_size": _slope("B", "batch sizes at a lambda above 0", "batch_size"),
+    "learning_rate": _slope("eta", "learning rates at a lambda above 0", "learning_rate"),
+}
+LAMBDA = "weight_decay"
 ESTIMATORS = {
     "sgd_over_gd": Estimator(
         "{} of SGD over that of GD",
@@ -196,14 +232,7 @@ ESTIMATORS = {
         decay_pairs,
         log_ratio,
     ),
-    "slope": Estimator(
-        "slope of log {} in log lambda",
-        "two lambdas above 0 or more by seed",
-        False,
-        ("lambda",),
-        sweeps(2),
-        log_slope,
-    ),
+    "slope": SLOPES[LAMBDA],
     "level": Estimator(
         "{}, geometric mean over lambdas above 0",
         "runs at lambda > 0",
@@ -231,6 +260,11 @@ ESTIMATORS = {
 }
 
 
+def estimator_of(name: str, over: str = LAMBDA) -> Estimator:
+    """Return the estimator of a name; a slope over an option."""
+    return SLOPES[over] if name == "slope" else ESTIMATORS[name]
+
+
 def evidence(
     runs: Sequence[Run],
     name: str,
@@ -238,6 +272,7 @@ def evidence(
     dynamics: str,
     clock: str,
     epochs: Sequence[float] | None = None,
+    over: str = LAMBDA,
 ) -> tuple[list[Evidence], list[str]]:
     """Return the evidence of each setting, most seeds first, and why others have none.
 
@@ -250,8 +285,9 @@ def evidence(
         dynamics: `SGD` or `GD`, if the estimator compares runs of one.
         clock: A name in `CLOCKS`, at whose equal times SGD and GD are compared.
         epochs: The epoch that the window begins after, and its last one; None is the last fifth.
+        over: The option that a slope is over.
     """
-    estimator = ESTIMATORS[name]
+    estimator = estimator_of(name, over)
     varied = estimator.varied + (("epochs",) if clock != "epochs" else ())
     found, reasons = [], []
     for family in families(sorted(runs, key=lambda run: (run.name, run.id)), *varied):

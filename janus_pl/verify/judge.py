@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 from janus_pl.errors import FINAL
-from janus_pl.records.families import is_untrained, is_zero_function, told_apart
+from janus_pl.records.families import DIVERGED, is_untrained, is_zero_function, told_apart
 from janus_pl.records.late import until
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import Claim, Claims
@@ -23,13 +23,12 @@ from janus_pl.verify.decide import (
     seeds_needed,
     sign_flip,
 )
-from janus_pl.verify.estimators import ESTIMATORS, Evidence, evidence
+from janus_pl.verify.estimators import Evidence, estimator_of, evidence
 from janus_pl.verify.quantities import QUANTITIES, lacking, rank_lost
 from janus_pl.verify.settings import differences
-from janus_pl.verify.subjects import NETWORK, apart
+from janus_pl.verify.subjects import NETWORKS, apart
 from janus_pl.verify.theorems import THEOREMS, Checked
 
-DIVERGED = "diverged"  # the key of a run that its config lets diverge
 CONFIDENCE = 0.05  # of the interval that is shown and decides nothing
 
 
@@ -167,15 +166,21 @@ def _evidence(claim: Claim, runs: Sequence[Run]) -> tuple[list[Evidence], str]:
     """Return the evidence on a claim, the deciding setting first, and why others have none."""
     quantity = QUANTITIES[claim.quantity]
     ended = [r for r in runs if r.finished or (claim.window is not None and r.exit_code in FINAL)]
-    networks, strangers = apart(ended, NETWORK)
+    networks, strangers = apart(ended, NETWORKS[claim.network])
     about = [run for run in networks if claim.is_about(run)]
     having = [run for run in about if lacking(run, quantity) is None]
     found, reasons = evidence(
-        having, claim.estimator, quantity, claim.dynamics, claim.clock, claim.window
+        having,
+        claim.estimator,
+        quantity,
+        claim.dynamics,
+        claim.clock,
+        claim.window,
+        claim.over,
     )
     lack = [f"{lacking(run, quantity)} of {run.name}" for run in about if run not in having]
     told = ", ".join(f"{name} {value}" for name, value in claim.setting.items())
-    needs = f"needs {ESTIMATORS[claim.estimator].needs}"
+    needs = f"needs {estimator_of(claim.estimator, claim.over).needs}"
     why = [*reasons, *lack[:1]] or [f"{needs}; {told}" if told else needs]
     if not networks:
         why += strangers[:1]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from janus_pl.verify.estimators import ESTIMATORS
+from janus_pl.verify.estimators import estimator_of
 from janus_pl.verify.judge import Judged, Verdict, Verdicts
 from janus_pl.verify.quantities import QUANTITIES
 from janus_pl.verify.theorems import Checked
@@ -92,7 +92,8 @@ def to_json(found: Verdicts) -> dict[str, Any]:
 def _of_claim(verdict: Verdict) -> Line:
     claim, judged = verdict.claim, verdict.judged
     ((kind, number),) = claim.bound.items()
-    effect = ESTIMATORS[claim.estimator].words.format(QUANTITIES[claim.quantity].words)
+    estimator = estimator_of(claim.estimator, claim.over)
+    effect = estimator.words.format(QUANTITIES[claim.quantity].words)
     rank = "primary" if claim.primary else "secondary, at a level of its own"
     criterion = f"{effect} is {kind} {number}; {claim.seeds} seeds or more; {rank}"
     decides = bool(judged) and judged[0].answer is not None

@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from janus_pl.records.late import CLOCKS as CLOCKS
 from janus_pl.records.late import Window, middle, rank, spread, velocity
-from janus_pl.records.run import STEP, Run
-
-CLOCKS = {"epochs": "epoch", "steps": STEP, "eta_t": "eta_t"}
+from janus_pl.records.run import Run
 
 
 class Quantity(NamedTuple):

@@ -66,6 +66,11 @@ def _of(kind: str, words: str) -> Callable[[Run], str | None]:
     return why_not
 
 
+def _any_network(run: Run) -> str | None:
+    """Return why a run is of no network that SGD trains; None if it is of one."""
+    return _of(run.description.kind if run.description.kind != "linear" else "", "a network")(run)
+
+
 def _article(name: str) -> str:
     return "an" if name[0].lower() in "aeiou" else "a"
 
@@ -78,4 +83,9 @@ LINEAR = Subjects(
     "linear regression by SGD, on minibatches or (GD) on the whole set",
     _of("linear", "linear regression"),
 )
+NETWORK_OF_ANY_KIND = Subjects(
+    "a network trained by SGD, on minibatches or (GD) on the whole set", _any_network
+)
+# By the word of a claim.
+NETWORKS = {"paper": NETWORK, "any": NETWORK_OF_ANY_KIND}
 ANY = Subjects("any run", lambda _: None)

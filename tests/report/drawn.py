@@ -149,9 +149,16 @@ class Picture:
 
 
 def pictures(
-    runs: Sequence[Run], folder: Path, keys: Iterable[str] = (), x: str = "epoch"
+    runs: Sequence[Run],
+    folder: Path,
+    keys: Iterable[str] = (),
+    x: str = "epoch",
+    by: Sequence[str] = (),
 ) -> dict[str, Picture]:
-    """The figures of some runs by key: all of them, or some, and none in place of another."""
+    """The figures of some runs by key: all of them, or some, and none in place of another.
+
+    Those of a scan `by` an option are all drawn.
+    """
     canvases: dict[str, Canvas] = {}
 
     def keep(canvas: Canvas, _: Path, key: str) -> list[Path]:
@@ -163,8 +170,8 @@ def pictures(
         patch.setattr(style, "save", keep)
         patch.setattr(figures, "FIGURES", [g for g in figures.FIGURES if g[0] in wanted])
         patch.setattr(figures, "TWINS", {})
-        found = figures.draw(runs, folder, x)
-    assert {figure.key for figure in found} == wanted
+        found = figures.draw(runs, folder, x, by=by)
+    assert {figure.key for figure in found} == wanted | ({*figures.SCANS} if by else set())
     return {figure.key: _picture(figure, canvases.get(figure.key)) for figure in found}
 
 

@@ -13,6 +13,7 @@ from report.generic import by_adam, network, ten_classes
 from report.pages import HOSTILE, deep, linear, of_lines, renamed, several, verdict, with_histograms
 
 from janus_pl.records.run import Run
+from janus_pl.report.figures import SCANS, draw
 from janus_pl.report.page import document, write
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -343,3 +344,20 @@ def test_margins_of_other_units_have_panels_of_their_own_and_the_legend_says_the
     assert raw in seen
     assert "normalized" not in seen.lower()
     assert "SGD" not in seen
+
+
+def test_pictures_of_a_scan_are_on_the_page_and_ask_for_nothing(show: Open, tmp_path: Path) -> None:
+    assert not show([deep()]).locator("#scans").is_visible()
+    batches = [network(batch=b) for b in (16, 32)]
+    figures = [f for f in draw(batches, tmp_path / "out", by=["batch_size"]) if f.key in SCANS]
+    page = show(batches, scans=[f for f in figures if f.files])
+    sizes = "(images) => images.map((image) => image.naturalWidth)"
+    assert page.locator("#scans img").evaluate_all(sizes) == [1400, 1400]
+    page.get_by_role("link", name="scans").click()
+    captions = page.locator("#scans figcaption").all_inner_texts()
+    assert [text.split(".")[0] for text in captions] == [
+        "Scan: ranks and errors by batch_size",
+        "Scan: noise by batch_size",
+    ]
+    assert page.said == []
+    assert [url for url in page.asked if not url.startswith(("file:", "data:"))] == []

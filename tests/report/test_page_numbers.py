@@ -342,8 +342,9 @@ def test_the_clock_of_the_command_is_the_column_of_the_record(
 ) -> None:
     asked = []
 
-    def draw(runs: Any, out: Any, x: str, again: str) -> list[Any]:
+    def draw(runs: Any, out: Any, x: str, again: str, by: Any) -> list[Any]:
         assert again.startswith(f"python -m janus_pl report runs --out {tmp_path}")
+        assert list(by) == []
         asked.append(x)
         return []
 

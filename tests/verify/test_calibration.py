@@ -8,30 +8,35 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from janus_pl.run.claims import SHIPPED
 from janus_pl.verify import calibration
 from janus_pl.verify.calibration import SEEDS, TRIALS, Calibrated, calibrate, effects_of
 from janus_pl.verify.claims import Claim, read_claims
 from janus_pl.verify.decide import ALPHA, Answer, Region
 
-CLAIMS = read_claims().claims
+FILES = {path.stem: read_claims(path).claims for path in sorted(SHIPPED.glob("*.yaml"))}
+CLAIMS = FILES["paper"]
+NAMES = [(stem, claim.name) for stem, claims in FILES.items() for claim in claims]
 MOST = 0.05 + 3 * math.sqrt(0.05 * 0.95 / TRIALS)  # 7.1%
 
 
 @pytest.fixture(scope="module")
-def found() -> dict[str, Calibrated]:
-    return {each.claim: each for each in calibrate(CLAIMS)}
+def found() -> dict[tuple[str, str], Calibrated]:
+    return {
+        (stem, each.claim): each for stem, claims in FILES.items() for each in calibrate(claims)
+    }
 
 
-@pytest.mark.parametrize("claim", [claim.name for claim in CLAIMS])
+@pytest.mark.parametrize(("stem", "claim"), NAMES)
 def test_a_rule_is_seldom_wrong_and_finds_the_effect_that_its_claim_names(
-    claim: str, found: dict[str, Calibrated]
+    stem: str, claim: str, found: dict[tuple[str, str], Calibrated]
 ) -> None:
-    seen = found[claim]
+    seen, claims = found[stem, claim], FILES[stem]
     assert max(seen.normal, seen.heavy, seen.exploding) <= MOST
     assert seen.power >= 0.8
     assert seen.stated >= 0.8
-    primary = sum(claim.primary for claim in CLAIMS)
-    assert [c.power(ALPHA / primary, SEEDS) for c in CLAIMS if c.name == claim and c.primary] in (
+    primary = sum(claim.primary for claim in claims)
+    assert [c.power(ALPHA / primary, SEEDS) for c in claims if c.name == claim and c.primary] in (
         [],
         [seen.stated],
     )
@@ -49,7 +54,9 @@ def test_a_rule_that_looks_at_means_alone_is_found_out(monkeypatch: pytest.Monke
     assert seen.normal > 0.4
 
 
-@pytest.mark.parametrize("claim", [c for c in CLAIMS if c.estimator != "tau_of_velocity"])
+@pytest.mark.parametrize(
+    "claim", [c for cs in FILES.values() for c in cs if c.estimator != "tau_of_velocity"]
+)
 def test_simulated_effects_have_the_mean_and_the_deviation_of_the_claim(
     claim: Claim,
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from janus_pl.report.figures import (
     events,
     janus,
     linear,
+    scans,
     spectra,
     style,
 )
@@ -70,13 +72,18 @@ FIGURES: tuple[tuple[str, str, Callable[[Study], Sheet]], ...] = (
     ("a6", "Figure A.6: two dimensions, one without data", linear.figure("a6")),
     ("a7", "Figure A.7: log-slopes of the singular values", linear.fig_a7),
 )
+SCANS = tuple(key for key, *_ in scans.FIGURES)
 # The paper draws these twice; from the same runs they are the same picture.
 TWINS = {"fig2b": "fig2a", "fig5b": "fig1a"}
 _ONE_AT_A_TIME = threading.Lock()  # matplotlib's settings are the process's
 
 
 def draw(
-    runs: Sequence[Run], folder: Path, x: str = "epoch", again: str | None = None
+    runs: Sequence[Run],
+    folder: Path,
+    x: str = "epoch",
+    again: str | None = None,
+    by: Sequence[str] = (),
 ) -> list[Figure]:
     """Draw every figure of the paper, in its order; write what the runs allow to a folder.
 
@@ -88,6 +95,7 @@ def draw(
             of a figure now missing are removed.
         x: of time courses: `epoch`, `trainer/global_step` (or `step`) or `eta_t`.
         again: the command that draws them, for the captions; None for that of these runs.
+        by: the option of a scan, and a second one if there is; the figures of the scan are first.
 
     Raises:
         UsageError: another x.
@@ -96,13 +104,29 @@ def draw(
     study = Study(ordered, axis(x), style.colours(shown_lambdas(ordered)))
     folder.mkdir(parents=True, exist_ok=True)
     with _ONE_AT_A_TIME, matplotlib.style.context(["default", style.STYLE]):
-        sheets = {key: _sheet(study, function) for key, _, function in FIGURES}
-        titles = {key: _titled(title, sheets[key]) for key, title, _ in FIGURES}
+        asked = [*_scans(by), *FIGURES]
+        sheets = {key: _sheet(study, function) for key, _, function in asked}
+        titles = {key: _titled(title, sheets[key]) for key, title, _ in asked}
         twins = {key: first for key, first in TWINS.items() if _alike(sheets, key, first)}
         for key, first in twins.items():
             _name_in(sheets[first], titles[key], sheets[key])
+        for key in () if by else SCANS:
+            _remove(key, folder)
         made = Again(again or report_command(ordered, folder, study.x), folder)
         return [_figure(key, titles, sheets[key], twins.get(key), made) for key in sheets]
+
+
+def _scans(by: Sequence[str]) -> list[tuple[str, str, Callable[[Study], Sheet]]]:
+    """Return the figures of a scan; none without an option."""
+    words = " and ".join(by)
+    return [
+        (key, title.replace("{by}", words), partial(_scan, function, by))
+        for key, title, function in (scans.FIGURES if by else ())
+    ]
+
+
+def _scan(function: Callable[[Study, Sequence[str]], Sheet], by: Sequence[str], of: Study) -> Sheet:
+    return function(of, by)
 
 
 def _sheet(study: Study, function: Callable[[Study], Sheet]) -> Sheet | Unavailable:
@@ -149,6 +173,11 @@ def _figure(
         said, missing = f"{title}. As {titles[like]}: the runs are the same.", None
     except Unavailable as reason:
         said, missing = "", str(reason)
-    for suffix in ("png", "svg", "csv", "txt"):
-        (again.folder / f"{key}.{suffix}").unlink(missing_ok=True)
+    _remove(key, again.folder)
     return Figure(key, title, said, [], missing, None if missing else like)
+
+
+def _remove(key: str, folder: Path) -> None:
+    """Remove the files that an earlier call left of a figure."""
+    for suffix in ("png", "svg", "csv", "txt"):
+        (folder / f"{key}.{suffix}").unlink(missing_ok=True)

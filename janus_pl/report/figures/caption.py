@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shlex
 import zlib
@@ -135,7 +136,8 @@ def _groups(runs: Sequence[Run]) -> list[str]:
 
 
 def _what(run: Run) -> tuple[str, str, str]:
-    return run.dynamics, batch_of(run), number(lambda_of(run))
+    lam = lambda_of(run)
+    return run.dynamics, batch_of(run), "unknown" if math.isnan(lam) else number(lam)
 
 
 def _uneven(runs: Sequence[Run]) -> list[str]:

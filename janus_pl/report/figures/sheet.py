@@ -40,7 +40,8 @@ class Sheet:
         left_out: runs of the same kind that the figure does not show.
         notes: further sentences of the caption.
         runs: those that are shown, in the order of their first number.
-        tables: the numbers, in the columns `COLUMNS`.
+        tables: the numbers, in the columns.
+        columns: `COLUMNS`, and further ones of a scan.
     """
 
     canvas: Canvas
@@ -51,6 +52,7 @@ class Sheet:
     notes: list[str] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     tables: list[dict[str, Any]] = field(default_factory=list)
+    columns: Sequence[str] = COLUMNS
 
     def add(self, panel: str, run: Run, key: str, values: Any, **columns: Any) -> None:
         """Numbers of a run that a panel shows."""
@@ -147,7 +149,7 @@ class Sheet:
         folder = again.folder
         files = style.save(self.canvas, folder, key)
         table, text = folder / f"{key}.csv", folder / f"{key}.txt"
-        columns = {name: np.concatenate([t[name] for t in self.tables]) for name in COLUMNS}
+        columns = {name: np.concatenate([t[name] for t in self.tables]) for name in self.columns}
         pd.DataFrame(columns).to_csv(table, index=False, lineterminator="\n")
         said = caption(title, self.text, self.runs, self.left_out, self.notes, again)
         text.write_text(said + "\n", encoding="utf-8", newline="\n")
@@ -156,7 +158,7 @@ class Sheet:
     def _append(self, shared: dict[str, Any], key: str, values: Any, columns: Any) -> None:
         given = {**shared, "key": key, "value": np.atleast_1d(values), **columns}
         rows = len(given["value"])
-        self.tables.append({name: _column(given.get(name), name, rows) for name in COLUMNS})
+        self.tables.append({name: _column(given.get(name), name, rows) for name in self.columns})
 
 
 def _column(value: Any, name: str, rows: int) -> NDArray[Any]:

@@ -23,7 +23,11 @@ FACETS = ("family", "model", "dynamics", "λ", "B", "loss", "seed")
 
 
 def content(
-    runs: Sequence[Run], verdicts: Mapping[str, Any], command: str, most: Limits
+    runs: Sequence[Run],
+    verdicts: Mapping[str, Any],
+    command: str,
+    most: Limits,
+    scans: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
     """The page's data.
 
@@ -32,6 +36,7 @@ def content(
         verdicts: The JSON of `verify`; empty is a page without them.
         command: what made the page, as typed.
         most: points a curve and epochs with a histogram.
+        scans: pictures of a scan, each with its title and caption.
     """
     heads, cells = table(runs)
     shown: list[dict[str, Any]] = [
@@ -61,6 +66,7 @@ def content(
         "quantities": [key for key in keys if "/" not in key or not _of_layers_or_values(key)],
         "verdicts": list(verdicts.get("lines", ())),
         "left_out": verdicts.get("left_out", ""),
+        "scans": list(scans),
     }
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import Any
+from typing import Any, Protocol
 
 from plotly.offline import get_plotlyjs  # type: ignore[import-untyped, unused-ignore]
 
@@ -26,7 +26,11 @@ SCRIPTS = ("data.js", "colours.js", "plots.js", "runs.js", "layers.js", "whole.j
 
 
 def write(
-    runs: Sequence[Run], file: Path, verdicts: Mapping[str, Any] | None = None, command: str = ""
+    runs: Sequence[Run],
+    file: Path,
+    verdicts: Mapping[str, Any] | None = None,
+    command: str = "",
+    scans: Sequence[Picture] = (),
 ) -> Path:
     """Write one page that shows some runs; it opens from disk and asks nothing of any network.
 
@@ -39,6 +43,7 @@ def write(
         file: where to write it; its folder is made where there is none.
         verdicts: The JSON of `verify` on them.
         command: what made the page, shown at its head.
+        scans: figures of a scan, each with a PNG among its files.
 
     Returns:
         The file.
@@ -46,17 +51,43 @@ def write(
     Raises:
         StorageError: the file cannot be written.
     """
-    page = _page(_data(runs, verdicts or {}, command)).encode()
+    page = _page(_data(runs, verdicts or {}, command, _pictures(scans))).encode()
     write_atomically(file, lambda out: out.write(page))
     return file
 
 
-def _data(runs: Sequence[Run], verdicts: Mapping[str, Any], command: str) -> str:
+class Picture(Protocol):
+    """A figure with its title, caption and files."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def caption(self) -> str: ...
+    @property
+    def files(self) -> Sequence[Path]: ...
+
+
+def _pictures(scans: Sequence[Picture]) -> list[dict[str, str]]:
+    """Return pictures with their captions; the page loads no other file, so they are in it."""
+    found = []
+    for figure in scans:
+        (png,) = (file for file in figure.files if file.suffix == ".png")
+        data = base64.b64encode(png.read_bytes()).decode()
+        found.append({"title": figure.title, "caption": figure.caption, "png": data})
+    return found
+
+
+def _data(
+    runs: Sequence[Run],
+    verdicts: Mapping[str, Any],
+    command: str,
+    scans: Sequence[Mapping[str, str]] = (),
+) -> str:
     """The data in no more characters than the page has room for, as far as thinning helps."""
     most = limits(len(runs))
     room = ROOM * math.sqrt(max(1, len(runs) / 20))
     while True:
-        data = inline_json(content(runs, verdicts, command, most))
+        data = inline_json(content(runs, verdicts, command, most, scans))
         # Thinned curves shrink by less than the share that stays: then once more.
         fewer = smaller(most, min(0.9, room / len(data)))
         if len(data) <= room or fewer == most:

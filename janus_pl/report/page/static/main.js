@@ -113,9 +113,21 @@ function fillChoices() {
   if (first) byId("quantity").value = first;
 }
 
+// Pictures of a scan, which are not drawn here; without one the section stays hidden.
+function fillScans() {
+  if (!DATA.scans.length) return;
+  byId("scans").hidden = false;
+  document.querySelector('nav a[href="#scans"]').hidden = false;
+  for (const { title, caption, png } of DATA.scans) {
+    const image = element("img", { src: `data:image/png;base64,${png}`, alt: title });
+    byId("scans").append(element("figure", {}, image, element("figcaption", {}, caption)));
+  }
+}
+
 fillChoices();
 fillFacets();
 fillVerdicts();
+fillScans();
 const firstTheme = listen();
 fillSlider();
 setTheme(firstTheme);
