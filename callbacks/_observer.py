@@ -210,10 +210,7 @@ class LayerObserver(Observer):
 
     def __init__(self, every_n_epochs: int, layers: Sequence[str | int] | None) -> None:
         super().__init__(every_n_epochs)
-        if layers is not None and (isinstance(layers, str) or not layers):
-            field = f"callbacks.{type(self).__name__}.layers"
-            raise UsageError(field, layers, "a list of globs such as [conv*, fc1], or null for all")
-        self.layers = None if layers is None else tuple(map(str, layers))  # 0 of a Sequential
+        self.layers = globs_of(self, layers, "null for all")
 
     def check(self, subject: Subject) -> None:
         names = subject.layers()
@@ -221,11 +218,7 @@ class LayerObserver(Observer):
             left = ", ".join(f"{name} {why}" for name, why in subject.skipped().items())
             allowed = f"a module with a readable weight; here {left or 'there is no parameter'}"
             raise UsageError(f"callbacks.{type(self).__name__}", "no layer", allowed)
-        names = self.readable(subject)
-        for glob in self.layers or ():
-            if not any(fnmatchcase(name, glob) for name in names):
-                field = f"callbacks.{type(self).__name__}.layers"
-                raise UsageError(field, glob, f"globs that match a layer: {', '.join(names)}")
+        check_globs(self, self.layers or (), self.readable(subject))
 
     def readable(self, subject: Subject) -> Sequence[str]:
         """The layers that can answer this callback; a glob has to match one of them.
@@ -238,6 +231,33 @@ class LayerObserver(Observer):
     def takes(self, layer: str) -> bool:
         """Tell whether a layer is among the chosen ones."""
         return self.layers is None or any(fnmatchcase(layer, glob) for glob in self.layers)
+
+
+def globs_of(
+    observer: Observer, layers: Sequence[str | int] | None, unset: str
+) -> tuple[str, ...] | None:
+    """Return the option `layers` of an observer; `unset` says what null stands for.
+
+    Raises:
+        UsageError: It is no list of globs.
+    """
+    if layers is not None and (isinstance(layers, str) or not layers):
+        field = f"callbacks.{type(observer).__name__}.layers"
+        raise UsageError(field, layers, f"a list of globs such as [conv*, fc1], or {unset}")
+    return None if layers is None else tuple(map(str, layers))  # 0 of a Sequential
+
+
+def check_globs(observer: Observer, globs: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse globs of the option `layers` that match none of the names.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for glob in globs:
+        if not any(fnmatchcase(name, glob) for name in names):
+            field = f"callbacks.{type(observer).__name__}.layers"
+            allowed = f"globs that match a layer: {', '.join(names) or 'there is none'}"
+            raise UsageError(field, glob, allowed)
 
 
 def owner_of(subject: Subject) -> str:

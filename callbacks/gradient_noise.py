@@ -1,4 +1,4 @@
-r"""The noise of SGD at frozen weights: V_k dot of minibatches against that of the whole set."""
+r"""The noise of SGD at frozen weights: minibatches' V_k dot and gradients against the whole set."""
 
 from __future__ import annotations
 
@@ -8,20 +8,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from callbacks._observer import LayerObserver
-from janus_pl.errors import UsageError, check_integer
+from janus_pl.errors import UsageError, check_integer, check_number
+from janus_pl.observables.covariance import covariance_of
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
 from janus_pl.observables.norms import frobenius_norm
+from janus_pl.observables.sharpness import largest_eigenvalue
 from janus_pl.run.rows import Value
-from janus_pl.training.descended import pick
-from janus_pl.training.samples import EVALUATION_CHUNK, training_samples
-from janus_pl.training.subject import Subject, offers
+from janus_pl.training.descended import Descended, pick
+from janus_pl.training.descending import curved
+from janus_pl.training.samples import EVALUATION_CHUNK, drawn, training_pairs
+from janus_pl.training.subject import NotOffered, Subject, offers
 
 Pairs = Sequence[tuple[Tensor, Tensor]]
+MOST = 64  # gradients in a Gram matrix
+ROOM = 300_000_000  # bytes of them
 
 
 class GradientNoise(LayerObserver):
@@ -43,12 +49,33 @@ class GradientNoise(LayerObserver):
     gives the variance at every other B (`janus_pl.observables.noise.minibatch_variance`). Where
     training draws with replacement (`data.order`), so does this, and the last factor is 1.
 
-    A minibatch of the whole set has no noise: GD logs the variance 0, and nothing else, unless it
-    is given a smaller `batch_size` to measure at.
+    With `gram` G, as many more minibatches give the covariance C of a minibatch's gradient g_S in
+    all P trained parameters, as they are trained, without the weight decay. C itself is never
+    formed: its eigenvalues are those of the Gram matrix of the G gradients (G, P), with their mean
+    taken out, over G - 1.
+
+        gradient_noise/covariance/trace           tr C
+        gradient_noise/covariance/scale           tr S/||g||^2, in samples, as above, of gradients
+        gradient_noise/covariance/top             largest eigenvalue of C
+        gradient_noise/covariance/effective_rank  exp(entropy of the eigenvalues over their sum), at
+                                                  most G - 1
+        gradient_noise/covariance/alignment       |cos| of the angle between the eigenvectors of the
+                                                  largest eigenvalues of C and of the Hessian H of
+                                                  the descended loss; 1/sqrt(P) is chance
+        gradient_noise/covariance/residual        ||H x - h x||/|h| of that eigenvector x of H: what
+                                                  the alignment is to be trusted for
+
+    A minibatch of the whole set has no noise: GD logs the variance (and trace) 0, and nothing else,
+    unless it is given a smaller `batch_size` to measure at.
 
     The draws depend on (seed, epoch) alone. A look costs a pass forward and back over N + K B
-    samples, and memory for a few gradients. A module without `velocities_of` is refused: linear
-    regression, whose noise `janus_pl.theory` knows in closed form, and modules of others.
+    samples, and memory for a few gradients; with `gram` a pass over N + G B samples more, memory
+    for G gradients, at most 300 MB of them, and `products` products with H.
+
+    Of somebody else's LightningModule the loss is that of its `training_step`, tried on a copy in
+    evaluation: BatchNorm takes its running statistics, dropout nothing, and nothing is logged. Its
+    batches have to be (x, y) and its loss a mean over samples, which is tried. A module without an
+    answer is refused: linear regression, whose noise `janus_pl.theory` knows in closed form.
 
     Args:
         every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
@@ -57,12 +84,19 @@ class GradientNoise(LayerObserver):
         batches: K.
         seed: of the draws.
         layers: globs of layers' names, such as `conv*`; not set: all layers. The scale of all
-            layers together is that of the chosen ones.
+            layers together is that of the chosen ones; the covariance is of all parameters.
+        gram: G, 2 to 64; 0: no `covariance/*`.
+        hessian_samples: the samples that H is of, all N if they are fewer; 0: no alignment.
+        products: the most products with H.
+        tolerance: the eigenvector of H is found once the residual is this small.
     """
 
     keys = (
         *("gradient_noise/bias/LAYER", "gradient_noise/bias_expected/LAYER"),
         *("gradient_noise/variance/LAYER", "gradient_noise/scale/LAYER", "gradient_noise/scale"),
+        *(f"gradient_noise/covariance/{name}" for name in ("trace", "scale", "top")),
+        *(f"gradient_noise/covariance/{name}" for name in ("effective_rank", "alignment")),
+        "gradient_noise/covariance/residual",
     )
 
     def __init__(
@@ -72,24 +106,53 @@ class GradientNoise(LayerObserver):
         batches: int = 32,
         seed: int = 0,
         layers: Sequence[str | int] | None = None,
+        gram: int = 0,
+        hessian_samples: int = 1000,
+        products: int = 100,
+        tolerance: float = 1e-3,
     ) -> None:
         super().__init__(every_n_epochs, layers)
         if batch_size is not None:
             check_integer("callbacks.GradientNoise.batch_size", batch_size, 1)
         check_integer("callbacks.GradientNoise.batches", batches, 2)
         check_integer("callbacks.GradientNoise.seed", seed, 0)
+        if gram:
+            check_integer("callbacks.GradientNoise.gram", gram, 2, MOST)
+        check_integer("callbacks.GradientNoise.hessian_samples", hessian_samples, 0)
+        check_integer("callbacks.GradientNoise.products", products, 1)
+        check_number("callbacks.GradientNoise.tolerance", tolerance, above=0)
         self.batch_size = batch_size
         self.batches = batches
         self.seed = seed
+        self.gram = gram
+        self.hessian_samples = hessian_samples
+        self.products, self.tolerance = products, tolerance
+        self._no_alignment = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage == "fit" and self.every_n_epochs:
+            double = str(trainer.precision).startswith("64")
+            learned = [p for p in pl_module.parameters() if p.requires_grad and not is_lazy(p)]
+            sizes = [p.numel() * (8 if double else p.element_size()) for p in learned]
+            check_room(self.gram, sum(p.numel() for p in learned), sum(sizes))
 
     def check(self, subject: Subject) -> None:
         super().check(subject)
         if not offers(subject, "velocities_of"):
             field = "callbacks.GradientNoise"
             self.ask_before(field, subject, lambda: subject.velocities_of(()))
+        if self.gram and not offers(subject, "descended"):
+            self.ask_before("callbacks.GradientNoise.gram", subject, subject.descended)
+        self._no_alignment = not (self.gram and self.hessian_samples)
+        if not self._no_alignment:
+            try:
+                subject.check_curvature()
+            except NotOffered as reason:
+                self._leave_alignment_out(reason)
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
-        samples = [(x, y) for x, y, *_ in training_samples(trainer)]
+        samples = [*training_pairs(trainer)]
         count = sum(len(y) for _, y in samples)
         size, replacement = self._draw(trainer.train_dataloader, count)
         if size == count and not replacement:
@@ -99,7 +162,8 @@ class GradientNoise(LayerObserver):
                     " batch_size below that for a noise scale"
                 )
             chosen = filter(self.takes, subject.layers())
-            return {f"gradient_noise/variance/{layer}": 0.0 for layer in chosen}
+            none = {f"gradient_noise/variance/{layer}": 0.0 for layer in chosen}
+            return none | ({"gradient_noise/covariance/trace": 0.0} if self.gram else {})
 
         rng = np.random.default_rng((self.seed, subject.completed()))
         full = self._mean_velocity(subject, samples)
@@ -124,7 +188,70 @@ class GradientNoise(LayerObserver):
             for layer, value in zip(full, row, strict=True)
         }
         values["gradient_noise/scale"] = float(noise_scale(trace.sum(), signal.sum()))
+        if self.gram:
+            found = self._covariance(subject, samples, size, replacement)
+            values |= {f"gradient_noise/covariance/{name}": value for name, value in found.items()}
         return {key: value for key, value in values.items() if math.isfinite(value)}
+
+    def _covariance(
+        self, subject: Subject, samples: Pairs, size: int, replacement: bool
+    ) -> dict[str, float]:
+        """Return the numbers of the minibatch gradients' covariance, from draws of its own."""
+        loss = subject.descended()
+        count = sum(len(y) for _, y in samples)
+        parameters = loss.parameters
+        entries = sum(p.numel() for p in parameters)
+        check_room(self.gram, entries, sum(p.numel() * p.element_size() for p in parameters))
+        rng = np.random.default_rng((self.seed, subject.completed(), 1))
+        full = parameters[0].new_zeros(entries).detach()
+        for x, y in samples:
+            full += loss.over(x, y).loss_gradient() * (len(y) / count)
+        rows = full.new_empty((self.gram, entries))
+        for row in rows:
+            index = torch.from_numpy(rng.choice(count, size, replace=replacement))
+            ((x, y),) = pick(samples, index)
+            torch.sub(loss.over(x, y).loss_gradient(), full, out=row)
+        found = covariance_of(rows)
+        del rows
+        trace = sample_variance(found.trace, size, count, replacement)
+        values = {
+            "trace": float(found.trace),
+            "scale": float(noise_scale(trace, full.double().square().sum())),
+            "top": float(found.top),
+            "effective_rank": float(found.effective_rank),
+        }
+        return values | self._alignment(loss, samples, found.vector, rng)
+
+    def _alignment(
+        self, loss: Descended, samples: Pairs, vector: Tensor, rng: np.random.Generator
+    ) -> dict[str, float]:
+        """Return how the covariance's first eigenvector lies to that of the Hessian."""
+        if self._no_alignment:
+            return {}
+        count = sum(len(y) for _, y in samples)
+        (own,) = pick(samples, torch.from_numpy(drawn(count, self.hessian_samples)))
+        start = torch.from_numpy(rng.standard_normal(len(vector), np.float32)).to(vector)
+        try:
+            pair = largest_eigenvalue(
+                curved(loss.over(*own).product),
+                start,
+                self.tolerance,
+                self.products,
+                loss.ranks.agree,
+            )
+        except NotOffered as reason:
+            self._leave_alignment_out(reason)
+            return {}
+        if not float(pair.value):  # the Hessian is 0: it has no first eigenvector
+            return {}
+        return {
+            "alignment": float(torch.dot(pair.vector.double(), vector.double()).abs()),
+            "residual": float(pair.residual / pair.value.abs()),
+        }
+
+    def _leave_alignment_out(self, reason: NotOffered) -> None:
+        rank_zero_info(f"GradientNoise records no alignment: {reason}")
+        self._no_alignment = True
 
     def _mean_velocity(self, subject: Subject, samples: Pairs) -> dict[str, Tensor]:
         """V_k dot of the mean loss over all chunks, each sample weighing the same."""
@@ -144,6 +271,28 @@ class GradientNoise(LayerObserver):
             raise UsageError("callbacks.GradientNoise.batch_size", size, f"1 to {count}")
         whole = getattr(loader, "whole", False)
         return size, getattr(loader, "order", None) == "with_replacement" and not whole
+
+
+def check_room(gram: int, entries: int, one: int) -> None:
+    """Refuse more gradients than 300 MB hold.
+
+    Args:
+        gram: The gradients.
+        entries: The entries of one of them.
+        one: The bytes of one of them.
+
+    Raises:
+        UsageError: They need more.
+    """
+    if gram * one > ROOM:
+        most = ROOM // one
+        fits = f"{most} fit" if most > 1 else "not even 2 fit; 0 leaves covariance/* out"
+        raise UsageError(
+            "callbacks.GradientNoise.gram",
+            gram,
+            f"at most {ROOM / 1e6:g} MB of gradients: {gram} x {entries:,} parameters x"
+            f" {one // entries} bytes are {gram * one / 1e6:,.0f} MB; {fits}",
+        )
 
 
 def _pick(samples: Pairs, index: Tensor) -> Pairs:

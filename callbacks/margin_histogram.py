@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
+from torch import Tensor
 
 from callbacks._observer import BINS, Observer
 from janus_pl.errors import check_integer
@@ -32,13 +33,21 @@ class MarginHistogram(Observer):
     outputs: (f_y - max of the others)/2 for class indices y, and y f for a single output. They are
     not divided by a scale and have keys of their own: `margin_raw/mean` and so on.
 
+    If labels are replaced by others (`data.label_noise`), `margin/clean/mean`, `std` and `min` are
+    those of the samples with their own label, `margin/noisy/*` those of the others, by the label
+    that the network is trained on.
+
     Args:
         every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
             at the last one; 0 is off.
         bins: the bins of the histogram.
     """
 
-    keys = ("margin/mean", "margin/std", "margin/min", "margin/count")
+    keys = (
+        *("margin/mean", "margin/std", "margin/min", "margin/count"),
+        *("margin/clean/mean", "margin/clean/std", "margin/clean/min"),
+        *("margin/noisy/mean", "margin/noisy/std", "margin/noisy/min"),
+    )
 
     def __init__(self, every_n_epochs: int = 10, bins: int = 64) -> None:
         super().__init__(every_n_epochs)
@@ -52,12 +61,28 @@ class MarginHistogram(Observer):
         if not np.isfinite(margins.numpy()).all():
             return {}
         kind = "margin" if subject.margin == "normalized" else "margin_raw"
-        mean, std, least, _ = torch.stack(margin_statistics(margins)).tolist()
         count = {f"{kind}/count": len(margins)} if subject.without_margin else {}
         return {
             **count,
-            f"{kind}/mean": mean,
-            f"{kind}/std": std,
-            f"{kind}/min": least,
+            **_statistics(kind, margins),
+            **_of_noisy(kind, margins, subject.noisy()),
             f"{kind}/hist": Histogram(*margin_histogram(margins, self.bins)),
         }
+
+
+def _statistics(kind: str, margins: Tensor) -> dict[str, Value]:
+    mean, std, least, _ = torch.stack(margin_statistics(margins)).tolist()
+    return {f"{kind}/mean": mean, f"{kind}/std": std, f"{kind}/min": least}
+
+
+def _of_noisy(kind: str, margins: Tensor, noisy: Tensor | None) -> dict[str, Value]:
+    """Return the numbers of samples with their own label, and of those with another."""
+    if noisy is None or len(noisy) != len(margins):
+        return {}
+    noisy = noisy.cpu()
+    parts = {"clean": margins[~noisy], "noisy": margins[noisy]}
+    found: dict[str, Value] = {}
+    for name, part in parts.items():
+        if len(part):
+            found |= _statistics(f"{kind}/{name}", part)
+    return found

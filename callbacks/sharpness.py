@@ -18,6 +18,7 @@ from janus_pl.observables.edge import Edge, NoLimit
 from janus_pl.observables.sharpness import Eigenpair, directional_curvature, tracked_eigenvalue
 from janus_pl.run.rows import Value
 from janus_pl.training.descended import Descended, Samples, pick
+from janus_pl.training.descending import curved
 from janus_pl.training.samples import drawn
 from janus_pl.training.subject import NotOffered, Subject
 from janus_pl.training.subjects import subject_of
@@ -56,8 +57,9 @@ class Sharpness(Observer):
     would be missed. Draws depend on (seed, epoch) alone.
 
     No config has it, for it is dear: a look costs up to `products` products with H for each
-    eigenvalue, and one for each minibatch. It says so at the start. A module without `descended`,
-    such as that of others, and a loss without a second derivative are refused.
+    eigenvalue, and one for each minibatch. It says so at the start. A module without `descended`
+    and a loss without a second derivative are refused. The loss of somebody else's module is that
+    of its `training_step` in evaluation, as in `GradientNoise`.
 
     Args:
         every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
@@ -119,7 +121,7 @@ class Sharpness(Observer):
         rng = np.random.default_rng((self.seed, subject.completed()))
         of_h = torch.from_numpy(drawn(self._count, self.samples))
         own, *minibatches = pick(descended.samples(), of_h, *self._draws(descended, rng))
-        product = descended.over(*own).product
+        product = curved(descended.over(*own).product)
         found = {"hessian": self._largest("hessian", product, descended, rng)}
         values: dict[str, float] = {}
         if (edge := self._edge(descended)) is not None:

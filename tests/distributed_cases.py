@@ -248,7 +248,7 @@ def foreign_fit(world: int, n: int, batch_size: int, callbacks: Any = (), **opti
 def foreign_refused(world: int) -> Result:
     """A question that no layer of it answers, before training and on every process alike."""
     try:
-        foreign_fit(world, 10, 4, [GradientNoise(1)])
+        foreign_fit(world, 10, 4, [LayerVelocity(full_every_n_epochs=1)])
     except UsageError as error:
         return {"error": str(error)}
     return {"error": ""}
@@ -341,6 +341,9 @@ CASES: dict[str, Callable[[int], Result]] = {
     "foreign": lambda w: foreign_fit(w, 10, 4, foreign_observers()),
     "foreign_refused": foreign_refused,
     "batch_norm_refused": batch_norm_refused,
+    "foreign_noise": lambda w: foreign_fit(
+        w, 10, 4, [GradientNoise(9, batch_size=4, batches=3, gram=3), NeuralCollapse(9, ["dense"])]
+    ),
     "sampler": lambda w: foreign_fit(w, 1001, 1001),
 }
 

@@ -18,7 +18,10 @@ from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import UsageError
 from janus_pl.run.rows import Histogram
 
-OTHERS = ("predict", "foreign", "foreign_csv", "foreign_refused", "batch_norm_refused", "sampler")
+OTHERS = (
+    *("predict", "foreign", "foreign_csv", "foreign_refused", "foreign_noise"),
+    *("batch_norm_refused", "sampler"),
+)
 FITS = [name for name in CASES if name not in OTHERS]
 EXACT = {"float64": 1e-12, "float32": 1e-5}
 SAMPLES = {"gd_even": 20, "gd_ragged_micro": 25, "gd_1001_by_7": 1001, "gd_1001_by_250": 1001}
@@ -246,8 +249,23 @@ def test_a_question_that_a_module_cannot_answer_is_refused_by_all(
 ) -> None:
     for result in (alone, *ranks):
         assert result["foreign_refused"]["error"].startswith(
-            "callbacks.GradientNoise: got 'Foreign', allowed: a module that can answer"
+            "callbacks.LayerVelocity.full_every_n_epochs: got 'Foreign', allowed: a module that can"
         )
+
+
+def test_noise_and_collapse_of_a_foreign_module_are_of_all_samples_in_any_number_of_processes(
+    alone: Result, ranks: list[Result]
+) -> None:
+    expected = numbers_of_looks(alone["foreign_noise"]["rows"][0])
+    kinds = {"gradient_noise/covariance/alignment", "gradient_noise/scale/dense"}
+    assert expected.keys() >= kinds | {"collapse/nc1", "collapse/nc1/dense"}
+    assert numbers_of_looks(ranks[0]["foreign_noise"]["rows"][0]) == pytest.approx(
+        expected, rel=1e-10
+    )
+
+
+def numbers_of_looks(row: dict[str, Any]) -> dict[str, float]:
+    return {k: v for k, v in row.items() if k.startswith(("gradient_noise/", "collapse/"))}
 
 
 def test_lightnings_sampler_with_mean_reduction_fails_the_same_test(

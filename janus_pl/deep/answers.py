@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from janus_pl.deep.curvature import check_curved, descended_by
+from janus_pl.deep.curvature import check_curved
 from janus_pl.deep.descent import Descends
 from janus_pl.deep.epoch import Epoch
 from janus_pl.deep.losses import Loss
@@ -20,10 +20,10 @@ from janus_pl.observables.margins import output_margins
 from janus_pl.observables.update import decay_of
 from janus_pl.training.clock import epochs_of
 from janus_pl.training.descended import Descended
-from janus_pl.training.features import features_of, last_dense
+from janus_pl.training.descending import descended_by
 from janus_pl.training.optimizers import decays_of, has_no_memory, learning_rate_of
-from janus_pl.training.samples import chosen_samples, steps_per_epoch
-from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered
+from janus_pl.training.samples import chosen_samples, noisy_samples, steps_per_epoch
+from janus_pl.training.subject import Bounded, Buffers, NotOffered
 
 
 class Answers(Descends):
@@ -91,14 +91,17 @@ class Answers(Descends):
     def _losses_of(self, x: Tensor, y: Tensor) -> Tensor:
         return self.losses(self.network(x), y)
 
+    def noisy(self) -> Tensor | None:
+        return noisy_samples(self.trainer)
+
     def sample(self, count: int) -> Sequence[Any]:
         return chosen_samples(self.trainer, count)
 
     def steps_per_unit(self) -> int:
         return steps_per_epoch(self.trainer)
 
-    def features(self) -> Features:
-        return features_of(self.trainer, self, last_dense(self), self.ranks)
+    def parts(self) -> Mapping[str, nn.Module]:
+        return dict(self.network.layers.named_children())
 
     def split_layers(self) -> Sequence[str]:
         return self.layers()

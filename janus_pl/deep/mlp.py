@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-from janus_pl.errors import UsageError, check_integer, check_memory
+from janus_pl.errors import UsageError, check_integer, check_memory, check_number
 
 
 class MLP(nn.Sequential):
@@ -24,6 +24,8 @@ class MLP(nn.Sequential):
         batch_norm: Whether batch normalization follows each layer but the last.
         bias: Whether layers have a bias.
         activation: The activation as a class, such as `torch.nn.ReLU`.
+        init_scale: The standard deviation of normal weights at the start; not set: PyTorch's
+            uniform weights, which shrink images of unit norm from layer to layer.
 
     Raises:
         UsageError: A size is not a positive integer, or the network does not fit into memory.
@@ -41,7 +43,10 @@ class MLP(nn.Sequential):
         batch_norm: bool = False,
         bias: bool = False,
         activation: Callable[[], nn.Module] = nn.ReLU,
+        init_scale: float | None = None,
     ) -> None:
+        if init_scale is not None:
+            check_number("model.network.init_scale", init_scale, above=0)
         sizes = {"inputs": inputs, "outputs": outputs, "depth": depth, "width": width}
         for field, value in sizes.items():
             check_integer(f"model.network.{field}", value, 1)
@@ -50,7 +55,9 @@ class MLP(nn.Sequential):
         check_memory("model.network", f"{count:.3g} parameters", 4.0 * 4 * count)
         layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten())
         for k in range(1, depth + 1):
-            layers[f"fc{k}"] = nn.Linear(widths[k - 1], widths[k], bias=bias)
+            layers[f"fc{k}"] = dense = nn.Linear(widths[k - 1], widths[k], bias=bias)
+            if init_scale is not None:
+                nn.init.normal_(dense.weight, std=init_scale)
             if k < depth:
                 if batch_norm:
                     layers[f"norm{k}"] = nn.BatchNorm1d(width)

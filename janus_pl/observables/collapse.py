@@ -119,5 +119,18 @@ def difference(outputs: Tensor) -> Tensor:
     return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]
 
 
+def decisions(outputs: Tensor) -> Tensor:
+    """Return the class (N,) that outputs (N, K), or (N, 1) of two classes, decide for; -1 of NaN.
+
+    The first class wins a tie.
+
+    >>> decisions(torch.tensor([[0.0, 2.0, 1.0], [3.0, 3.0, torch.nan]])).tolist()
+    [1, -1]
+    """
+    few = outputs.shape[1] < 3
+    decided = (difference(outputs) > 0).long() if few else outputs.argmax(1)
+    return torch.where(outputs.isfinite().all(1), decided, -1)
+
+
 def _delta(classes: Classes) -> Tensor:
     return classes.means[1] - classes.means[0]

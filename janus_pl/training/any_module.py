@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,25 +11,38 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import IterableDataset
 
 from janus_pl.observables.margins import class_margins
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.update import NoSplit, decay_of, split_step
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.training.clock import epochs_of
-from janus_pl.training.features import features_of
+from janus_pl.training.features import features_of, forwards_of, named_parts
 from janus_pl.training.optimizers import decays_of, learning_rate_of
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.row import Row
-from janus_pl.training.samples import chosen_samples, steps_per_epoch, training_samples
-from janus_pl.training.subject import Bounded, Buffers, Features, NotOffered, Subject
+from janus_pl.training.samples import (
+    STREAM,
+    chosen_samples,
+    is_stream,
+    noisy_samples,
+    steps_per_epoch,
+    training_samples,
+)
+from janus_pl.training.subject import (
+    Bounded,
+    Buffers,
+    Features,
+    Forward,
+    NotOffered,
+)
+from janus_pl.training.trial import Tries
 from janus_pl.training.weights import Weight, evaluating, in_order, told_of, weights_of
 
 Dense = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d  # the rank of their gradients is known
 
 
-class AnyModule(Subject):
+class AnyModule(Tries):
     """A LightningModule that trains itself, seen from outside.
 
     Its weights are found by parameter (`janus_pl.training.weights`). The order of layers is that of
@@ -84,6 +97,8 @@ class AnyModule(Subject):
     def count(self, counting: bool) -> None:
         """Tell whether the forward passes from now on belong to a step of the training."""
         self._counting = counting
+        if counting:
+            self.drop_trial()
 
     # The contract of Subject
 
@@ -124,6 +139,9 @@ class AnyModule(Subject):
         outputs, y = self._outputs(training_samples(self.trainer))
         return _margins(outputs, y)
 
+    def noisy(self) -> Tensor | None:
+        return noisy_samples(self.trainer)
+
     def sample(self, count: int) -> Sequence[Any]:
         self._check_passes()
         return chosen_samples(self.trainer, count)
@@ -142,6 +160,14 @@ class AnyModule(Subject):
             raise NotOffered("it has no nn.Linear")
         self._check_passes()
         return features_of(self.trainer, self.module, dense[-1], Ranks())
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        return named_parts(self.module)
+
+    def forwards(self, names: Sequence[str]) -> Iterator[Forward]:
+        self._check_passes()
+        chosen = {name: self.parts()[name] for name in names}
+        return forwards_of(self.trainer, self.module, chosen, Ranks())
 
     def split_layers(self) -> Sequence[str]:
         plain = [name for name, weight in self._weights.items() if not weight.parametrized]
@@ -271,20 +297,16 @@ class AnyModule(Subject):
 
     def _check_passes(self) -> None:
         """Refuse a pass over the training set that would not end, or that `forward` cannot make."""
-        if self._is_stream():
-            raise NotOffered("its training set is a stream, of which each sample is seen once")
+        if is_stream(self.trainer):
+            raise NotOffered(STREAM)
         if self._no_forward:
             raise NotOffered(self._no_forward)
 
-    def _is_stream(self) -> bool:
-        loader: Any = self.trainer.train_dataloader
-        if isinstance(getattr(loader, "dataset", None), IterableDataset):
-            return not isinstance(loader.dataset, Sized)
-        return not isinstance(loader, Sized)
-
     def _two_samples(self) -> list[Any]:
         """Return a batch of two samples, or none if to look would take them from a stream."""
-        return [] if self._is_stream() else [next(iter(training_samples(self.trainer, chunk=2)))]
+        return (
+            [] if is_stream(self.trainer) else [next(iter(training_samples(self.trainer, chunk=2)))]
+        )
 
     @torch.no_grad()
     def _outputs(self, batches: Any) -> tuple[Tensor, Tensor]:

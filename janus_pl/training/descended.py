@@ -73,10 +73,15 @@ class Mean:
 
     def gradient(self) -> Tensor:
         """Return the gradient, (P,)."""
-        total = gradient(self._shares, self._of.parameters)
-        self._of.ranks.add_up([total])
+        total = self.loss_gradient()
         at = torch.cat([p.detach().reshape(-1) for p in self._of.parameters])
         return total + self._decay * at
+
+    def loss_gradient(self) -> Tensor:
+        """Return the gradient without the decay, (P,)."""
+        total = gradient(self._shares, self._of.parameters)
+        self._of.ranks.add_up([total])
+        return total
 
     def _shares(self) -> list[Callable[[], Tensor]]:
         return [partial(self._share, x, y) for x, y in self._chunks if len(y)]

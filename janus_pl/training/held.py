@@ -32,6 +32,11 @@ class HeldWeights:
         return all(_same(held, tensor) for held, tensor in pairs)
 
 
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    """Tell whether two modules of one class have the same weights and buffers, bit for bit."""
+    return all(_same(a, b) for a, b in zip(_state(one), _state(other), strict=True))
+
+
 def _state(module: nn.Module) -> Iterator[Tensor]:
     yield from module.parameters()
     yield from module.buffers()

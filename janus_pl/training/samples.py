@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from janus_pl.data.loader import InMemoryBatches
@@ -19,6 +20,7 @@ from janus_pl.training.lightning import batch_on_device
 from janus_pl.training.subject import NotOffered, Subject
 
 EVALUATION_CHUNK = 500
+STREAM = "its training set is a stream, of which each sample is seen once"
 
 
 def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterator[Any]:
@@ -40,6 +42,31 @@ def training_samples(trainer: Trainer, chunk: int = EVALUATION_CHUNK) -> Iterato
     if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         loader = DataLoader(loader.dataset, batch_size=chunk, collate_fn=loader.collate_fn)
     yield from _as_in_a_step(trainer, loader)
+
+
+def training_pairs(trainer: Trainer) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the training set in batches (x, y), every sample once.
+
+    Raises:
+        NotOffered: It is a stream, or its batches are not pairs of tensors.
+    """
+    if is_stream(trainer):
+        raise NotOffered(STREAM)
+    for batch in training_samples(trainer):
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise NotOffered("its batches are not pairs (x, y)")
+        x, y = batch
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor) or len(x) != len(y):
+            raise NotOffered("its batches are not a tensor of samples and one of their labels")
+        yield x, y
+
+
+def is_stream(trainer: Trainer) -> bool:
+    """Tell whether a pass over the training set would not end."""
+    loader: Any = trainer.train_dataloader
+    if isinstance(getattr(loader, "dataset", None), IterableDataset):
+        return not isinstance(loader.dataset, Sized)
+    return not isinstance(loader, Sized)
 
 
 def chosen_samples(trainer: Trainer, count: int) -> list[Any]:
@@ -64,6 +91,18 @@ def chosen_samples(trainer: Trainer, count: int) -> list[Any]:
     some: Subset[Any] = Subset(loader.dataset, taken)
     few = DataLoader(some, batch_size=EVALUATION_CHUNK, collate_fn=loader.collate_fn)
     return [*_as_in_a_step(trainer, few)]
+
+
+def noisy_samples(trainer: Trainer) -> Tensor | None:
+    """Return which training labels the data module has replaced by others, (N,), in data order.
+
+    None if it has replaced none, or does not say.
+    """
+    loader: Any = trainer.train_dataloader
+    found = getattr(getattr(trainer, "datamodule", None), "noisy", None)
+    if not isinstance(loader, InMemoryBatches) or not isinstance(found, Tensor):
+        return None
+    return found if len(found) == loader.num_samples else None
 
 
 def steps_per_epoch(trainer: Trainer) -> int:

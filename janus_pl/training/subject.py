@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -27,20 +27,38 @@ class NotOffered(Exception):
 
 
 class Features(NamedTuple):
-    """The inputs of a network's last dense layer over the training set of two classes.
+    """The inputs of a network's last dense layer over a training set of K classes.
 
     Attributes:
         features: The inputs, (N, d).
-        positive: Whether a label is of class 1, (N,).
-        scores: f_1 - f_0 of the module's outputs, (N,).
-        weight: The layer's weight as the outputs use it, (2, d) or (1, d). Its sign is turned if
+        labels: The classes, 0 to K - 1, (N,).
+        classes: K.
+        outputs: The module's outputs, (N, K), or (N, 1) of two classes.
+        weight: The layer's weight as the outputs use it, (K, d) or (1, d). Its sign is turned if
             the module multiplies by a negative number: (rho, W) and (-rho, -W) are one function.
     """
 
     features: Tensor
-    positive: Tensor
-    scores: Tensor
+    labels: Tensor
+    classes: int
+    outputs: Tensor
     weight: Tensor
+
+
+class Forward(NamedTuple):
+    """A forward pass of some training samples.
+
+    Attributes:
+        features: The outputs of chosen parts by name, (n, d).
+        labels: The classes, 0 to K - 1, (n,).
+        classes: K.
+        outputs: The module's outputs, (n, K), or (n, 1) of two classes.
+    """
+
+    features: dict[str, Tensor]
+    labels: Tensor
+    classes: int
+    outputs: Tensor
 
 
 class Bounded(NamedTuple):
@@ -173,6 +191,13 @@ class Subject(ABC):
         """
         raise NotOffered("it has no margins")
 
+    def noisy(self) -> Tensor | None:
+        """Return which samples of `margins` have a label that is replaced by another, (N,).
+
+        None if none has, or it is not known.
+        """
+        return None
+
     def sample(self, count: int) -> Sequence[Any]:
         """Return batches (x, y) of a fixed sample of the training set, for `margins_of`.
 
@@ -202,6 +227,17 @@ class Subject(ABC):
     def features(self) -> Features:
         """Return the inputs of the last dense layer over the training set."""
         raise NotOffered("it has no nn.Linear")
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        """Return the parts whose outputs `forwards` can read, by name."""
+        return {}
+
+    def forwards(self, names: Sequence[str]) -> Iterator[Forward]:
+        """Yield forward passes over the training set, in evaluation, with the outputs of parts.
+
+        Several processes share the work, so each has to ask.
+        """
+        raise NotOffered("the outputs of its parts are not known")
 
     def equilibrium(self) -> dict[str, Tensor]:
         """Return the scale's distance from rest over the training set: values by name, ()."""

@@ -3,22 +3,23 @@ r"""JanusTask, an experiment of the paper that trains itself and answers callbac
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from janus_pl.run.description import MarginKind
 from janus_pl.training.callback_checks import check_callbacks
+from janus_pl.training.features import features_of, forwards_of, last_dense, named_parts
 from janus_pl.training.monitors import settle_monitors
 from janus_pl.training.options import check_trainer_options
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
-from janus_pl.training.subject import Subject
+from janus_pl.training.subject import Features, Forward, Subject
 from janus_pl.training.subjects import Describes
 
 
@@ -83,6 +84,16 @@ class JanusTask(LightningModule, Subject):
         check_trainer_options(self.trainer, self, stage)
         if stage == "fit":
             self.check_run(self.trainer, getattr(self.trainer, "datamodule", None))
+
+    def features(self) -> Features:
+        return features_of(self.trainer, self, last_dense(self), self.ranks)
+
+    def parts(self) -> Mapping[str, nn.Module]:
+        return named_parts(self)
+
+    def forwards(self, names: Sequence[str]) -> Iterator[Forward]:
+        chosen = {name: self.parts()[name] for name in names}
+        return forwards_of(self.trainer, self, chosen, self.ranks)
 
     # Going on from a checkpoint
 

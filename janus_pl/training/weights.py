@@ -18,6 +18,7 @@ from janus_pl.errors import UsageError
 
 GATES = {nn.LSTM: "ifgo", nn.LSTMCell: "ifgo", nn.GRU: "rzn", nn.GRUCell: "rzn"}
 SCALES = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.PReLU, _NormBase)
+NAMED = 6  # parameters that are skipped for one reason
 Read = Callable[[Tensor], Tensor]
 Pieces = dict[str, Read]
 
@@ -123,10 +124,20 @@ def in_order(
 
 
 def told_of(kind: str, read: Iterable[str], skipped: Mapping[str, str]) -> str:
-    """Say which layers of a module callbacks read, and which they skip and why."""
-    left = ", ".join(f"{name} ({why})" for name, why in skipped.items())
+    """Say which layers of a module callbacks read, and which they skip and why.
+
+    Of more than `NAMED` that are skipped for one reason, the first is named and the others are
+    counted.
+    """
+    reasons: dict[str, list[str]] = {}
+    for name, why in skipped.items():
+        reasons.setdefault(why, []).append(name)
+    left = [
+        *(f"{name} ({why})" for name, why in skipped.items() if len(reasons[why]) <= NAMED),
+        *(f"{n[0]} and {len(n) - 1} more ({why})" for why, n in reasons.items() if len(n) > NAMED),
+    ]
     layers = ", ".join(read) or "no layer"
-    return f"Layers of {kind} that callbacks read: {layers}; skipped: {left or 'none'}"
+    return f"Layers of {kind} that callbacks read: {layers}; skipped: {', '.join(left) or 'none'}"
 
 
 @contextmanager

@@ -8,8 +8,6 @@ import numpy as np
 import oracles
 import pytest
 import torch
-from lightning.pytorch import LightningModule
-from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks.gradient_noise import GradientNoise, _pick
@@ -246,31 +244,17 @@ def test_a_plain_loader(rows: Any, fit: Any, small_task: Any, small_loader: Any)
         GradientNoise()._draw(DataLoader(data, batch_size=None), 20)
 
 
-def test_others_are_refused_before_the_run(fit: Any, rows: Any, caplog: Any) -> None:
-    class Foreign(LightningModule):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = nn.Linear(5, 1)
-
-        def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-            return self.network(batch[0]).square().mean()
-
-        def configure_optimizers(self) -> torch.optim.Optimizer:
-            return torch.optim.SGD(self.parameters(), lr=0.01)
-
-    loader = DataLoader(TensorDataset(torch.randn(6, 5), torch.ones(6)), batch_size=3)
-    problem = LinearProblem(num_train=7, dim=9, outputs=3)
-    for module, data in ((Foreign(), loader), (LinearRegressor(learning_rate=0.05), problem)):
-        name = type(module).__name__
-        says = rf"callbacks\.GradientNoise: got '{name}', allowed: .* \(velocities_of\)"
-        with pytest.raises(UsageError, match=says) as caught:
-            fit(module, data, 2, [GradientNoise(1)])
-        assert caught.value.exit_code == 2
-        assert not rows, "nothing has begun"
-        trainer = fit(module, data, 2, [GradientNoise(0)])  # off
-        assert rows and not any(noise(row) for row in rows)
-        assert not noise(trainer.callback_metrics)
-        rows.clear()
+def test_linear_regression_is_refused_before_the_run(fit: Any, rows: Any, caplog: Any) -> None:
+    module = LinearRegressor(learning_rate=0.05)
+    data = LinearProblem(num_train=7, dim=9, outputs=3)
+    says = r"callbacks\.GradientNoise: got 'LinearRegressor', allowed: .* \(velocities_of\)"
+    with pytest.raises(UsageError, match=says) as caught:
+        fit(module, data, 2, [GradientNoise(1)])
+    assert caught.value.exit_code == 2
+    assert not rows, "nothing has begun"
+    trainer = fit(module, data, 2, [GradientNoise(0)])  # off
+    assert rows and not any(noise(row) for row in rows)
+    assert not noise(trainer.callback_metrics)
     assert not [r for r in caplog.records if "GradientNoise" in r.getMessage()]
 
 
@@ -305,6 +289,11 @@ def test_chosen_layers_have_the_same_numbers_and_a_scale_of_their_own(
         ({"batch_size": 0}, "batch_size"),
         ({"batches": 1}, "batches"),
         ({"seed": -1}, "seed"),
+        ({"gram": 1}, "gram"),
+        ({"gram": 65}, "gram"),
+        ({"hessian_samples": -1}, "hessian_samples"),
+        ({"products": 0}, "products"),
+        ({"tolerance": 0.0}, "tolerance"),
     ],
 )
 def test_bad_options(options: Any, field: str) -> None:

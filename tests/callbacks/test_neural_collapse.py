@@ -132,11 +132,11 @@ class Foreign(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def foreign(outputs: int, labels: int | None = None) -> tuple[Foreign, DataLoader]:
+def foreign(outputs: int) -> tuple[Foreign, DataLoader]:
     torch.manual_seed(0)
     layers = [nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(), nn.Linear(8, outputs)]
     generator = torch.Generator().manual_seed(1)
-    y = torch.randint(labels or max(outputs, 2), (22,), generator=generator)
+    y = torch.randint(max(outputs, 2), (22,), generator=generator)
     x = torch.randn(22, 6, generator=generator)
     loader = DataLoader(TensorDataset(x, 2.0 * y - 1 if outputs == 1 else y), 5, shuffle=True)
     return Foreign(nn.Sequential(*layers), outputs), loader
@@ -175,17 +175,16 @@ def test_looking_leaves_a_foreign_module_unchanged(fit: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "labels", "reason"), [(3, 3, "not two outputs"), (2, None, "not those of two")]
+    ("outputs", "reason"), [(3, "not classes from 0 to 2"), (2, "not those of two")]
 )
-def test_more_classes_are_declined_once(
-    fit: Any, rows: Any, caplog: Any, outputs: int, labels: int | None, reason: str
+def test_labels_that_are_no_classes_of_the_outputs_are_declined_once(
+    fit: Any, rows: Any, caplog: Any, outputs: int, reason: str
 ) -> None:
-    module, loader = foreign(outputs, labels)
-    if outputs == 2:
-        assert isinstance(loader.dataset, TensorDataset)
-        x, y = loader.dataset.tensors
-        loader = DataLoader(TensorDataset(x, y * 5.0), 5)
-        module.classes = 1
+    module, loader = foreign(outputs)
+    assert isinstance(loader.dataset, TensorDataset)
+    x, y = loader.dataset.tensors
+    loader = DataLoader(TensorDataset(x, y * 5.0), 5)
+    module.classes = 1
     trainer = fit(module, loader, 3, [NeuralCollapse(1)])
     said = [r.getMessage() for r in caplog.records if "NeuralCollapse" in r.getMessage()]
     assert len(said) == 1

@@ -207,9 +207,10 @@ def test_two_of_a_kind_with_other_options_have_states_of_their_own() -> None:
         (LayerRank(1), LayerRank(1, tolerance=0.5), LayerRank(1, tolerances=(0.5,))),
         (RankBound(1), RankBound(1, window=3)),
         (GradientNoise(1), GradientNoise(1, seed=1), GradientNoise(1, batch_size=3)),
+        (GradientNoise(1), GradientNoise(1, gram=2), GradientNoise(1, gram=2, products=9)),
         (UpdateSplit(1), UpdateSplit(2)),
         (Sharpness(1), Sharpness(1, samples=9), Sharpness(1, tolerance=0.5)),
-        (NeuralCollapse(1), NeuralCollapse(2)),
+        (NeuralCollapse(1), NeuralCollapse(2), NeuralCollapse(1, layers=["a"])),
         (NoiseTime(9), NoiseTime(8), NoiseTime(9, window=9), NoiseTime(9, samples=9)),
         (EquilibriumResidual(1), EquilibriumResidual(2)),
     ]
@@ -360,8 +361,8 @@ def test_a_module_without_anything_to_read_after_one_with_it(
     fit(small_task(**options), small_loader(), 1, looks)
     assert any(key.startswith("gradient_noise") for key in rows[-1])
     rows.clear()
-    with pytest.raises(UsageError, match="GradientNoise: got 'Foreign', allowed: a module that"):
-        fit(Foreign(5, 2), pairs_of(5), 1, looks)
+    with pytest.raises(UsageError, match="GradientNoise: got 'LinearRegressor', allowed: a mod"):
+        fit(LinearRegressor(), LinearProblem(num_train=7, dim=9), 1, looks)
     assert rows == []
     fit(small_task(**options), small_loader(), 1, looks)
     assert any(key.startswith("gradient_noise") for key in rows[-1])

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch import Tensor
 
 from callbacks import LayerRank, Sharpness
 from janus_pl.cli.main import main
@@ -138,25 +137,16 @@ def test_an_optimizer_without_a_limit_is_named_once(
     assert kinds == {"hessian", "batch", "residual", "products"}
 
 
-class Foreign(LightningModule):
-    def __init__(self) -> None:
-        super().__init__()
-        self.last = nn.Linear(5, 2)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return nn.functional.cross_entropy(self.last(batch[0]), batch[1])
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def test_modules_of_others_are_refused_before_the_run(fit: Any, rows: Any) -> None:
-    loader = DataLoader(TensorDataset(torch.randn(6, 5), torch.randint(2, (6,))), 3)
-    says = r"callbacks\.Sharpness: got 'Foreign', allowed: .* \(descended\)"
+def test_a_module_without_an_answer_is_refused_before_the_run(
+    fit: Any, rows: Any, small_task: Any, small_loader: Any
+) -> None:
+    task = small_task()
+    task.check_curvature = lambda: Subject.check_curvature(task)
+    says = r"callbacks\.Sharpness: got 'DeepReLUClassifier', allowed: .* \(descended\)"
     with pytest.raises(UsageError, match=says):
-        fit(Foreign(), loader, 1, [Sharpness(1)])
+        fit(task, small_loader(), 1, [Sharpness(1)])
     assert rows == []
-    fit(Foreign(), loader, 1, [Sharpness(0)])
+    fit(task, small_loader(), 1, [Sharpness(0)])
 
 
 def test_a_subject_without_an_answer_in_training_is_named_once(

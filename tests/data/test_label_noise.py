@@ -90,3 +90,28 @@ def test_batches_have_the_labels_to_train_on() -> None:
     order = loader.indices(0)
     assert torch.equal(torch.cat([batch.y for batch in loader]), data.train_y[order])
     assert torch.equal(torch.cat([b.y for b in data.predict_dataloader()[0]]), data.train_y)
+
+
+def test_noise_is_that_of_the_recorded_runs() -> None:
+    """A stream of draws apart from those of subsets and of the epochs' orders: it is for ever."""
+    labels = np.random.default_rng(6).integers(5, size=40)
+    rng = np.random.default_rng(np.random.SeedSequence(4, spawn_key=(1,)))
+    replaced = rng.permutation(40)[:8]
+    steps = rng.integers(1, 5, size=40)
+    expected = labels.copy()
+    expected[replaced] = (labels + steps)[replaced] % 5
+    noise = with_noise(labels, 0.2, 5, seed=4)
+    assert noise.labels.tolist() == expected.tolist()
+    assert np.flatnonzero(noise.noisy).tolist() == sorted(replaced.tolist())
+
+
+def test_another_seed_replaces_other_labels_of_the_same_module() -> None:
+    data = ready(label_noise=0.1)
+    before = data.train_y
+    data.seed = 3
+    data.setup()
+    assert not torch.equal(data.train_y, before)
+    assert torch.equal(data.train_y, ready(label_noise=0.1, seed=3).train_y)
+    data.label_noise = 0.0
+    data.setup()
+    assert data.noisy is None and torch.equal(data.train_y, ready().train_y)
