@@ -92,4 +92,8 @@ def geometric_mean(values: Sequence[float]) -> float:
 def middle(run: Run) -> list[str]:
     """Return conv3, conv4 and fc1; of other networks, all layers but the first and the last."""
     layers = run.layers("effective_rank")
-    return [layer for layer in MIDDLE if layer in layers] or layers[1:-1] or layers
+    if run.description.kind == "network":
+        found = [layer for layer in MIDDLE if layer in layers]
+        if found:
+            return found
+    return layers[1:-1] or layers

@@ -11,6 +11,7 @@ import pytest
 from report.generic import TEN_LAYERS, measured, network
 
 from janus_pl.records.families import families, is_untrained
+from janus_pl.records.late import middle
 from janus_pl.records.run import Run
 from janus_pl.report.figures import draw
 from janus_pl.run.description import Description
@@ -79,3 +80,12 @@ def test_the_paper_s_claims_are_about_the_paper_s_network() -> None:
     (verdict, *_) = judge(read_claims(), runs).verdicts
     assert verdict.missing is not None
     assert "is a Classifier, not the paper's network" in verdict.missing
+
+
+def test_middle_layers_are_those_within_whatever_their_names() -> None:
+    layers = ("fc1", "fc2", "fc3", "fc4")
+    run = network(1e-3, layers=layers)
+    mine = measured(run, kind="classifier", task="janus_pl.Classifier", network="MLP")
+    assert middle(mine) == ["fc2", "fc3"]
+    assert middle(measured(run, kind="module", task="a.Mine")) == ["fc2", "fc3"]
+    assert middle(network(1e-3)) == ["conv3", "conv4", "fc1"]
