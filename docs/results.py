@@ -3,7 +3,8 @@
     python docs/results.py                 from docs/results/*.jsonl.xz, as they are
     python docs/results.py --record RUN... first take the runs below some folders into those files
 
-A recorded run replaces one of the same id; nothing is left out by its result. Each table stands in
+A recorded run replaces one of the same id; nothing is left out by its result. Its rows are kept as
+they are; of its singular values 20 looks are kept, of its histograms 5. Each table stands in
 RESULTS.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written.
 """
 
@@ -35,6 +36,7 @@ import results_tables  # noqa: E402
 
 PAGE, RECORDED = HERE / "RESULTS.md", HERE / "results"
 VERDICTS = "verdicts.json"
+LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -74,9 +76,41 @@ def record(folders: Sequence[str], target: Path) -> None:
         if last.broken_off:
             continue
         sweep = (last.config.get("tags") or ["single"])[0]
-        by_sweep.setdefault(sweep, {})[run] = parts
+        by_sweep.setdefault(sweep, {})[run] = [thinned(part) for part in parts]
     for sweep, kept in by_sweep.items():
         write_archive(target / f"{sweep}{SUFFIX}", [p for parts in kept.values() for p in parts])
+
+
+def thinned(part: Part) -> Part:
+    """A record with some of its histograms and singular values: the first, the last, and evenly.
+
+    What is recorded already stays as it is.
+    """
+    if part.path.name.endswith(SUFFIX):
+        return part
+    with_histograms = [
+        place
+        for place, item in enumerate(part.items)
+        if any(key.endswith("._type") for key in item)
+    ]
+    kept = {with_histograms[k] for k in evenly(len(with_histograms), HISTOGRAMS)}
+    items = [
+        item if place in kept else {key: value for key, value in item.items() if "." not in key}
+        for place, item in enumerate(part.items)
+    ]
+    looks = [part.spectra[k] for k in evenly(len(part.spectra), LOOKS)]
+    return part._replace(items=items, spectra=looks)
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """Places of at most so many of some things, the first and the last among them.
+
+    >>> evenly(3, 5), evenly(11, 3)
+    ([0, 1, 2], [0, 5, 10])
+    """
+    if count <= most:
+        return list(range(count))
+    return [round(k * (count - 1) / (most - 1)) for k in range(most)]
 
 
 def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:

@@ -197,3 +197,25 @@ def test_a_table_takes_its_own_place_alone(results: ModuleType) -> None:
     for _ in range(2):
         page = results.filled(page, {"one": "1", "two": "2"})
         assert page == expected
+
+
+def test_a_run_of_a_folder_keeps_some_looks(results: ModuleType) -> None:
+    def item(place: int) -> dict[str, Any]:
+        found: dict[str, Any] = {"epoch": place, "rho": 1.0}
+        if place % 2 == 0:
+            found |= {"margin/hist._type": "histogram", "margin/hist.values": [1]}
+        return found
+
+    (part, *_) = results.read_archive(results.RECORDED / f"linear-a1{results.SUFFIX}")
+    long = part._replace(
+        path=Path("runs/a/rows.jsonl"),
+        items=[item(k) for k in range(41)],
+        spectra=[{"epoch": k} for k in range(39)],
+    )
+    few = results.thinned(long)
+    with_histograms = [i["epoch"] for i in few.items if "margin/hist._type" in i]
+    assert with_histograms == [0, 10, 20, 30, 40]
+    assert [i["rho"] for i in few.items] == [1.0] * 41
+    assert [len(i) for i in few.items if i["epoch"] not in with_histograms] == [2] * 36
+    assert [look["epoch"] for look in few.spectra] == [2 * k for k in range(20)]
+    assert results.thinned(few) == few

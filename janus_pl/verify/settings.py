@@ -23,8 +23,14 @@ def differences(settings: Sequence[Sequence[Run]]) -> list[str]:
         kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
         shared.append({k: v for k, v in kept.items() if _tells(k)})
     keys = dict.fromkeys(key for options in shared for key in options)
-    apart = [k for k in keys if len({repr(options.get(k)) for options in shared}) > 1]
+    apart = [k for k in keys if len({_same(options.get(k)) for options in shared}) > 1]
     return [", ".join(f"{k.rpartition('.')[2]} {o[k]}" for k in apart if k in o) for o in shared]
+
+
+def _same(value: Any) -> str:
+    """Return what equal values have in common: 0 and 0.0 are one number."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return repr(float(value) if number else value)
 
 
 def _of_data(run: Run) -> dict[str, Any]:
