@@ -45,7 +45,9 @@ DEEP = [
     Step("two_cores_fig2b", 42),
     Step("default_network", 20),
 ]
-FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP]
+# Ten embedded digits, so no images of the user's.
+SCANS = [Step("low_rank_batch", 40), Step("low_rank_rate", 17), Step("low_rank_decay", 25)]
+FULL = [*FAST[:-1], Step("linear_seeds", 2), *DEEP, *SCANS]
 
 
 @lasting_streams()

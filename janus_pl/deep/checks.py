@@ -18,7 +18,10 @@ from janus_pl.training.schedules import Schedule, check_end
 
 # Options of a network, which decide what its weights mean; then those of its training, of which a
 # checkpoint holds the result.
-NETWORK = ("normalization", "strides", "channels", "hidden", "image_size")
+NETWORK = (
+    *("normalization", "strides", "channels", "hidden", "image_size"),
+    *("depth", "kernel_size"),
+)
 TRAINING = ("loss", "init_scale", "schedule_interval", "hold_norms")
 
 

@@ -46,7 +46,7 @@ class DeepReLUClassifier(Trains):
             and the learning rate. It takes the momentum, but no weight decay.
         strides: The strides of the four convolutions; (2, 2, 2, 2) is ten times cheaper.
         channels: The output channels of the four convolutions.
-        hidden: The width of the first dense layer.
+        hidden: The width of all dense layers but the last.
         image_size: The height and width of the images, in pixels.
         init_scale: The standard deviation of the weights at the start.
         normalization: The parametrization, a name in `janus_pl.deep.PARAMETRIZATIONS`.
@@ -61,6 +61,8 @@ class DeepReLUClassifier(Trains):
         hold_norms: The factor c above 0: ||v_k|| is put back to c times its start after every step,
             and starts there, so the effective rate of V_k is held. It is of `weight_norm`. Not set:
             ||v_k|| goes where the steps take it.
+        depth: L, the number of weights: the four convolutions and L - 4 dense layers; 5 or more.
+        kernel_size: The height and width of each convolution's kernel, in pixels.
 
     Raises:
         UsageError: A value is outside its range.
@@ -85,6 +87,8 @@ class DeepReLUClassifier(Trains):
         on_divergence: OnDivergence = "stop",
         schedule_interval: Interval = "epoch",
         hold_norms: float | None = None,
+        depth: int = 6,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
         check_number("model.learning_rate", learning_rate, above=0)
@@ -96,7 +100,9 @@ class DeepReLUClassifier(Trains):
         check_name("model.normalization", normalization, PARAMETRIZATIONS)
         check_on_divergence(on_divergence)
         self.save_hyperparameters(ignore=["optimizer", "schedule"], logger=False)
-        self.network = DeepReLU(strides, channels, hidden, image_size, init_scale)
+        self.network = DeepReLU(
+            strides, channels, hidden, image_size, init_scale, depth, kernel_size
+        )
         self.parametrization = parametrized(self.network, normalization, hold_norms)
         self.image_size = image_size
         self.loss_name = loss

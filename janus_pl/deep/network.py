@@ -1,4 +1,4 @@
-"""The paper's network: four convolutions and two dense layers, all without bias (Section D.5)."""
+"""The paper's network: four convolutions, then dense layers, all without bias (Section D.5)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from janus_pl.errors import UsageError, check_integer, check_memory, is_integer
 
-KERNEL = 3
+CONVOLUTIONS = 4
 
 
 class DeepReLU(nn.Module):
-    r"""The network f_W(x) = rho_learned W_6 relu(W_5 relu(... relu(W_1 x))).
+    r"""The network f_W(x) = rho_learned W_L relu(W_{L-1} relu(... relu(W_1 x))), L = 6 in the paper.
 
-    It has four 3x3 convolutions (padding 0) and two dense layers with ReLU between, and is
-    positively homogeneous in every weight. At the start W_k ~ N(0, init_scale^2) and rho_learned
+    It has four convolutions (padding 0) and L - 4 dense layers with ReLU between, and is positively
+    homogeneous in every weight. At the start W_k ~ N(0, init_scale^2) and rho_learned
     is 1. `janus_pl.deep.normalizations` decides which parameters are learned, in which coordinates.
 
     Strides (1, 2, 1, 2) give the paper's 3,519,335 parameters (3,519,328 weights, and rho and six
@@ -28,9 +28,11 @@ class DeepReLU(nn.Module):
     Args:
         strides: The strides of the four convolutions.
         channels: The output channels of the four convolutions.
-        hidden: The width of the first dense layer.
+        hidden: The width of all dense layers but the last.
         image_size: The height and width of the input images, in pixels.
         init_scale: The standard deviation of the weights at the start.
+        depth: L, the number of weights; 5 or more.
+        kernel_size: The height and width of each convolution's kernel, in pixels.
 
     Raises:
         UsageError: Strides or channels are not four positive integers, the strides leave no pixel,
@@ -44,27 +46,33 @@ class DeepReLU(nn.Module):
         hidden: int = 1024,
         image_size: int = 32,
         init_scale: float = 0.1,
+        depth: int = 6,
+        kernel_size: int = 3,
     ) -> None:
         super().__init__()
         _check_four("model.channels", channels)
-        for field, value in {"model.hidden": hidden, "model.image_size": image_size}.items():
-            check_integer(field, value, 1)
-        features = channels[-1] * output_size(strides, image_size) ** 2
+        sizes = {"hidden": hidden, "image_size": image_size, "kernel_size": kernel_size}
+        for field, value in sizes.items():
+            check_integer(f"model.{field}", value, 1)
+        check_integer("model.depth", depth, CONVOLUTIONS + 1)
+        features = channels[-1] * output_size(strides, image_size, kernel_size) ** 2
         widths = [3, *channels]
-        convolved = sum(a * b for a, b in pairwise(widths)) * KERNEL**2
-        count = convolved + hidden * (features + 2)
+        dense = [features, *[hidden] * (depth - CONVOLUTIONS - 1), 2]
+        convolved = sum(a * b for a, b in pairwise(widths)) * kernel_size**2
+        count = convolved + sum(a * b for a, b in pairwise(dense))
         # Each weight has a gradient, a momentum and the guard's copy beside it.
         check_memory("model", f"{count:.3g} parameters", 4.0 * 4 * count)
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         for k, stride in enumerate(strides, start=1):
             layers[f"conv{k}"] = nn.Conv2d(
-                widths[k - 1], widths[k], KERNEL, stride=stride, bias=False
+                widths[k - 1], widths[k], kernel_size, stride=stride, bias=False
             )
             layers[f"relu{k}"] = nn.ReLU()
         layers["flatten"] = nn.Flatten()
-        layers["fc1"] = nn.Linear(features, hidden, bias=False)
-        layers["relu5"] = nn.ReLU()
-        layers["fc2"] = nn.Linear(hidden, 2, bias=False)
+        for k, (into, out) in enumerate(pairwise(dense), start=1):
+            layers[f"fc{k}"] = nn.Linear(into, out, bias=False)
+            if k < len(dense) - 1:
+                layers[f"relu{CONVOLUTIONS + k}"] = nn.ReLU()
         self.layers = nn.Sequential(layers)
         for layer in self.weight_layers().values():
             nn.init.normal_(layer.get_parameter("weight"), std=init_scale)
@@ -73,7 +81,7 @@ class DeepReLU(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def weight_layers(self) -> dict[str, nn.Module]:
-        """Return the layers that hold a weight, in depth order: conv1 ... conv4, fc1, fc2."""
+        """Return the layers that hold a weight, in depth order: conv1 ... conv4, fc1, fc2, ...."""
         return {
             name: layer
             for name, layer in self.layers.named_children()
@@ -85,8 +93,8 @@ class DeepReLU(nn.Module):
         return self.rho * self.layers(x)
 
 
-def output_size(strides: Sequence[int], image_size: int) -> int:
-    """Return height and width after one unpadded 3x3 convolution for each stride.
+def output_size(strides: Sequence[int], image_size: int, kernel_size: int = 3) -> int:
+    """Return height and width after one unpadded square convolution for each stride.
 
     >>> output_size((1, 2, 1, 2), 32), output_size((2, 2, 2, 2), 32)
     (5, 1)
@@ -97,10 +105,10 @@ def output_size(strides: Sequence[int], image_size: int) -> int:
         raise UsageError("model.strides", strides, allowed)
     size = image_size
     for stride in strides:
-        if size < KERNEL:
+        if size < kernel_size:
             allowed = f"strides that leave a pixel of an image of {image_size} x {image_size}"
             raise UsageError("model.strides", list(strides), allowed)
-        size = (size - KERNEL) // stride + 1
+        size = (size - kernel_size) // stride + 1
     return size
 
 

@@ -52,6 +52,8 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
 NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
 # Options of ours that the description knows better: old records lack them.
 DESCRIBED = ("model.hold_norms",)
+# Options of the paper's network that older records lack, with the values that their runs had.
+ADDED = {"model.schedule_interval": "epoch", "model.depth": 6, "model.kernel_size": 3}
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -133,6 +135,7 @@ def setup(run: Run, *varied: Varied) -> str:
         if not ((key in left_out or key.startswith(parts)) and is_of_ours(run, key))
         and not ("batch" in varied and _is_batch_size(run, key, value))
         and not is_place(key, value)
+        and not (run.description.kind == "network" and ADDED.get(key) == value)
         and (not key.startswith("trainer.") or key in TRAINER)
     }
     return json.dumps({**kept, "description": _facts(run, *varied)}, sort_keys=True, default=str)
