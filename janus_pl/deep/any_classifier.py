@@ -183,7 +183,8 @@ class Classifier(Trains):
         return super().bounded()
 
     def facts(self) -> dict[str, Any]:
-        return {**super().facts(), "kind": "classifier", "network": self.network_name}
+        own = {"network": self.network_name, "learning_rate": self.learning_rate}
+        return {**super().facts(), "kind": "classifier", **own}
 
     # Options
 

@@ -1,12 +1,13 @@
 """The description of a recorded run, also of a record that is older than descriptions.
 
-Options have a documented meaning in our own two classes alone. The description of such an old
+Options have a documented meaning in our own classes alone. The description of such an old
 record is derived from them. An old record of any other class says nothing of its dynamics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, get_args
 
 from janus_pl.errors import is_number
@@ -60,6 +61,21 @@ def _network(
     )
 
 
+def _classifier(
+    task: str, seed: Any, model: Mapping[str, Any], data: Mapping[str, Any]
+) -> Description:
+    """Return what the options of a classifier of any network say; its margins are not known."""
+    given = model.get("network")
+    path = given if isinstance(given, str) else _part(model, "network").get("class_path")
+    return replace(
+        _network(task, seed, model, data),
+        kind="classifier",
+        margin="none",
+        network=str(path or "").rpartition(".")[2],
+        learning_rate=model.get("learning_rate"),
+    )
+
+
 def _linear(task: str, seed: Any, model: Mapping[str, Any], data: Mapping[str, Any]) -> Description:
     shared = _shared(seed, model, data)
     return Description(task, kind="linear", margin="normalized", optimizer="SGD", **shared)
@@ -68,6 +84,7 @@ def _linear(task: str, seed: Any, model: Mapping[str, Any], data: Mapping[str, A
 OURS: Mapping[str, Callable[[str, Any, Mapping[str, Any], Mapping[str, Any]], Description]] = {
     "janus_pl.DeepReLUClassifier": _network,
     "janus_pl.LinearRegressor": _linear,
+    "janus_pl.Classifier": _classifier,
 }
 
 

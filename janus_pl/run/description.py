@@ -46,6 +46,7 @@ class Description:
         decay: The parameters that lambda acts on, `all` or `rho`; None for a `module`.
         schedule: The learning-rate schedule of a `network` or `classifier`: its name, or the
             scheduler's class.
+        learning_rate: The learning rate of a `classifier` at the start; None of others.
         hold_norms: The factor of the norms ||v_k|| that are put back after every step; None if none
             are.
         optimizer: The class of the optimizer, such as `SGD` or `AdamW`; several are joined by `+`.
@@ -85,6 +86,7 @@ class Description:
     weight_decay: float | list[float] | None = None
     decay: str | None = None
     schedule: str | None = None
+    learning_rate: float | None = None
     hold_norms: float | None = None
     momentum: float | None = None
     decays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from janus_pl.run.description import Description
 # Facts of the paper's runs; a name leaves them out.
 USUAL = {"loss": "square", "normalization": "weight_norm", "decay": "all"}
 # The same of a classifier of any network.
+RATE = 0.1
 COMMON = {"loss": "cross_entropy", "normalization": "none", "decay": "all"}
 
 
@@ -40,6 +41,8 @@ def run_name(description: Description) -> str:
         found = {key: getattr(description, key) for key in usual}
         parts += [f"{found[key]}" for key in usual if found[key] not in (None, usual[key])]
         parts += _controls(description)
+    if description.learning_rate not in (None, RATE):
+        parts.append(f"eta{_shown(description.learning_rate)}")
     return "-".join(part for part in [*parts, *_seeds(description)] if part)
 
 

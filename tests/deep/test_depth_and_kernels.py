@@ -49,7 +49,9 @@ def test_without_the_options_it_is_the_paper_s() -> None:
     torch.manual_seed(3)
     said = DeepReLU(depth=6, kernel_size=3)
     assert plain.state_dict().keys() == said.state_dict().keys()
-    assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), said.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(plain.parameters(), said.parameters(), strict=True)
+    )
     assert sum(p.numel() for p in plain.layers.parameters()) == 3_519_328
 
 

@@ -369,5 +369,6 @@ def test_the_questions_here_are_all_that_a_subject_may_leave_open() -> None:
     public = {name for name in vars(Subject) if not name.startswith("_")}
     answered = {"start", "layers", "skipped", "directions", "velocities", "velocity_norms"}
     answered |= {"completed", "put", "facts", "step_shares", "minibatch", "follow", "parts"}
+    answered |= {"noisy"}
     plain = {"margin", "shares_samples", "without_margin", "planned", "keys"}
     assert public - answered - plain == open_ones

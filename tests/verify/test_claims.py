@@ -151,7 +151,7 @@ def test_a_file_that_is_none_is_one_line(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert main(["verify", str(tmp_path), "--claims", "nowhere.yaml"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --claims: got 'nowhere.yaml', allowed: a YAML file in UTF-8")
+    assert line.startswith("error: --claims: got 'nowhere.yaml', allowed: an existing file, or")
 
 
 def test_more_primary_claims_than_a_table_holds_are_refused(tmp_path: Path) -> None:
