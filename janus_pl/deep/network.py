@@ -15,7 +15,7 @@ CONVOLUTIONS = 4
 
 
 class DeepReLU(nn.Module):
-    r"""The network f_W(x) = rho_learned W_L relu(W_{L-1} relu(... relu(W_1 x))); L = 6: the paper's.
+    r"""The network f_W(x) = rho_learned W_L relu(W_{L-1} relu(... relu(W_1 x))), by default L = 6.
 
     It has four convolutions (padding 0) and L - 4 dense layers with ReLU between, and is positively
     homogeneous in every weight. At the start W_k ~ N(0, init_scale^2) and rho_learned
