@@ -97,6 +97,8 @@ MODEL = [
     Row("model.strides", "[2, 1, 2, 2]"),
     Row("model.channels", "[2, 3, 4, 5]"),
     Row("model.hidden", "9"),
+    Row("model.depth", "7"),
+    Row("model.kernel_size", "2"),
     Row("model.image_size", "64"),
     Row("model.init_scale", "0.5"),
     Row("model.normalization", "lagrange"),
