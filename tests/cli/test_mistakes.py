@@ -111,6 +111,7 @@ BAD_DEEP = [
     ("--data janus_pl.data.CIFAR10Pair --data.classes [1,1]", "data.classes", "different"),
     ("--data janus_pl.data.CIFAR10Pair --data.classes [1,cow]", "data.classes", "automobile"),
     ("--model.channels [2,3]", "model.channels", "four"),
+    ("--run_dir null", "--run_dir", "a folder"),
     ("--model.hidden 0", "model.hidden", "1 up"),
     ("--model.init_scale 0", "model.init_scale", "above 0"),
     ("--model.schedule torch.optim.lr_scheduler.ReduceLROnPlateau", "model.schedule", "no metric"),
