@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 
-from janus_pl.data.loader import Batch, InMemoryBatches
+from janus_pl.data.loader import DEFAULT_MICRO_BATCH, Batch, InMemoryBatches
 from janus_pl.data.standard import ByteImages
 from janus_pl.deep.batches import labelled
 from janus_pl.deep.checks import check_run
@@ -214,8 +214,14 @@ class Classifier(Trains):
         self._told = False
 
     def minibatch(self, batch: Any) -> Batch:
-        if isinstance(batch, Batch):
-            return batch
+        given = batch if isinstance(batch, Batch) else self._labelled(batch)
+        if self.homogeneous is None:  # no fit has measured it, as in `predict`
+            with full_precision(self.device):
+                self._measure(given.x[:2])
+        return given
+
+    def _labelled(self, batch: Any) -> Batch:
+        """Return a minibatch for a pair (x, y) of somebody else's loader."""
         self.splits_epochs = False  # a DataLoader does not know where it was
         dtype = next(self.parameters()).dtype
         x = batch[0] if isinstance(batch, tuple | list) and batch else None
@@ -275,7 +281,7 @@ class Classifier(Trains):
     def _check_batch(self, size: Any, micro: Any, count: int) -> None:
         found = batch_norms(self.network)
         whole = count if size == "full" else size
-        pieces = micro or min(whole, 250)
+        pieces = micro or min(whole, DEFAULT_MICRO_BATCH)
         if found and whole > pieces:
             allowed = f"{whole}, the batch size: the statistics of {found[0]} are of a whole batch"
             raise UsageError("data.micro_batch_size", pieces, allowed)

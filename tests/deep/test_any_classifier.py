@@ -442,3 +442,16 @@ def test_names_of_layers_have_underscores() -> None:
     assert "0_2_group0" in " ".join(task.skipped())
     assert {name for name in task.skipped() if name.endswith("bias")}
     assert isinstance(task.network, Scaled)
+
+
+def test_margins_of_predict_are_in_the_units_of_a_fit(fit: Any) -> None:
+    trained = classifier(small_mlp(), normalization="weight_norm")
+    trainer = fit(trained, samples(), 1, precision="64-true")
+    fresh = classifier(small_mlp(), normalization="weight_norm")
+    fresh.load_state_dict(trained.state_dict())
+    loader = samples(order="sequential")
+    wanted = trained.output_margins(trained(loader.x), loader.y) / trained.scale()
+    found = torch.cat(trainer.predict(fresh, loader))
+    torch.testing.assert_close(found, wanted.detach(), rtol=1e-10, atol=1e-15)
+    assert fresh.margin == "normalized"
+    assert float(fresh.scale()) != pytest.approx(1.0), "control: the units differ"
