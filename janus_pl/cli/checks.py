@@ -199,14 +199,12 @@ def file_of(path: str, root: Path) -> str:
     return str(file)
 
 
-def check_run_dir(path: str | None) -> None:
+def check_run_dir(path: str) -> None:
     """Refuse a folder of runs that is not a folder, or that cannot be made.
 
     Raises:
         UsageError: It is not a folder to write to.
     """
-    if not path:
-        raise UsageError("--run_dir", path, "a folder")
     folder = Path(path).absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):

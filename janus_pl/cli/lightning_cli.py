@@ -184,6 +184,8 @@ class ConfigReader(LightningCLI):
         """Take W&B's variables for options that are not given."""
         assert self.subcommand is not None
         config = self.config[self.subcommand]
+        if not config.run_dir:
+            raise UsageError("--run_dir", config.run_dir, "a folder")
         config.tags = [str(tag) for tag in config.tags or []]
         names = ("project", "name", "group", "tags")
         given = {key: _as_text(config.get(key)) for key in names}
@@ -208,6 +210,7 @@ class ConfigReader(LightningCLI):
         return config
 
     def _logger(self, run_id: str | None = None) -> RunLogger:
+        check_run_dir(self._get(self.config, "run_dir"))
         options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
         return RunLogger(**options, resumed=self.resumed.folder, run_id=run_id)
 
@@ -238,7 +241,6 @@ class JanusCLI(ConfigReader):
         self._seed_data()
         config = self.config[self.subcommand]
         self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
-        check_run_dir(self._get(self.config, "run_dir"))
         root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
         if config.ckpt_path is not None:
             config.ckpt_path = file_of(str(config.ckpt_path), root)
