@@ -11,7 +11,7 @@ from janus_pl.errors import FINAL
 from janus_pl.records.families import DIVERGED, is_untrained, is_zero_function, told_apart
 from janus_pl.records.late import until
 from janus_pl.records.run import Run
-from janus_pl.verify.claims import Claim, Claims
+from janus_pl.verify.claims import LAMBDA, Claim, Claims
 from janus_pl.verify.decide import (
     ALPHA,
     MOST_SEEDS,
@@ -25,7 +25,7 @@ from janus_pl.verify.decide import (
 )
 from janus_pl.verify.estimators import Evidence, estimator_of, evidence
 from janus_pl.verify.quantities import QUANTITIES, lacking, rank_lost
-from janus_pl.verify.settings import differences
+from janus_pl.verify.settings import DECAY, differences
 from janus_pl.verify.subjects import NETWORKS, apart
 from janus_pl.verify.theorems import THEOREMS, Checked
 
@@ -197,7 +197,8 @@ def _p(claim: Claim, found: Sequence[Evidence]) -> float:
 def _verdict(
     claim: Claim, found: Sequence[Evidence], why: str, level: float, sha256: str
 ) -> Verdict:
-    settings = differences([each.runs for each in found])
+    leave = (DECAY,) if claim.over == LAMBDA else ()
+    settings = differences([each.runs for each in found], leave)
     judged = [
         _judged(claim, each, setting, level if place == 0 else None, sha256)
         for place, (each, setting) in enumerate(zip(found, settings, strict=True))
@@ -208,7 +209,10 @@ def _verdict(
     if first.answer is None:
         why = f"{len(first.effects)} of {claim.seeds} seeds"
         return Verdict(claim, Answer.UNTESTABLE, told(claim, first, why), judged, why)
-    return Verdict(claim, first.answer, told(claim, first), judged, None)
+    sentence = told(claim, first)
+    if len(judged) > 1:  # one number stands for the setting that decides
+        sentence += f" at {settings[0]} (1 of {len(judged)})" if settings[0] else ""
+    return Verdict(claim, first.answer, sentence, judged, None)
 
 
 def _judged(

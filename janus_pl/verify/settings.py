@@ -9,19 +9,24 @@ from janus_pl.records.families import digest_of
 from janus_pl.records.run import Run
 
 TOLD_OF_TRAINER = ("trainer.max_epochs", "trainer.precision")
-NOT_TOLD = ("", "seed", "root", "download", "micro_batch_size", "on_divergence", "weight_decay")
+DECAY = "model.weight_decay"
+NOT_TOLD = ("", "seed", "root", "download", "micro_batch_size", "on_divergence")
 
 
-def differences(settings: Sequence[Sequence[Run]]) -> list[str]:
+def differences(settings: Sequence[Sequence[Run]], leave: Sequence[str] = (DECAY,)) -> list[str]:
     """Name the options in which the runs of a setting differ from the others', for each setting.
 
-    Seeds and lambda are left out, and so are options that differ within a setting.
+    Seeds are left out, and so are options that differ within a setting.
+
+    Args:
+        settings: The runs of each setting.
+        leave: Options that are not named; most claims name lambda themselves.
     """
     shared = []
     for runs in settings:
         first, *others = ({**run.options, **_of_data(run)} for run in runs)
         kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
-        shared.append({k: v for k, v in kept.items() if _tells(k)})
+        shared.append({k: v for k, v in kept.items() if _tells(k) and k not in leave})
     keys = dict.fromkeys(key for options in shared for key in options)
     apart = [k for k in keys if len({_same(options.get(k)) for options in shared}) > 1]
     return [", ".join(f"{k.rpartition('.')[2]} {o[k]}" for k in apart if k in o) for o in shared]
