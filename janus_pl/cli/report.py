@@ -82,9 +82,19 @@ def _check_by(by: Sequence[str], runs: Sequence[Run]) -> None:
         raise UsageError("--by", " ".join(by), "one option, or two that differ")
     for place, name in enumerate(by):
         if not any(scan(runs, [*by[place:], *by[:place]], clock) for clock in CLOCKS):
-            given = ", ".join(varying([run for run in runs if is_shown(run)]))
-            allowed = f"an option that comparable runs vary: {given or 'these vary none'}"
-            raise UsageError("--by", name, allowed)
+            raise UsageError("--by", name, _allowed(by, name, runs))
+
+
+def _allowed(by: Sequence[str], name: str, runs: Sequence[Run]) -> str:
+    """Say what runs vary in place of an option; if it is the pair that none vary, say so."""
+    shown = [run for run in runs if is_shown(run)]
+    given = varying(shown)
+    if name in given:  # so there are two
+        other = next(each for each in by if each != name)
+        if other in given:
+            return f"alone, or with another one than {other}: no comparable runs vary both"
+        return f"alone: comparable runs vary {', '.join(given)}, and not {other}"
+    return f"an option that comparable runs vary: {', '.join(given) or 'these vary none'}"
 
 
 def _print(figures: Sequence[Figure], count: int) -> None:
