@@ -80,21 +80,18 @@ def _check_by(by: Sequence[str], runs: Sequence[Run]) -> None:
             raise UsageError("--by", name, nearest(name, OPTIONS))
     if len(by) > 2 or len({*by}) < len(by):
         raise UsageError("--by", " ".join(by), "one option, or two that differ")
+    given = varying([run for run in runs if is_shown(run)])
+    for name in by:
+        if name not in given:
+            allowed = (
+                f"an option that comparable runs vary: {', '.join(given) or 'these vary none'}"
+            )
+            raise UsageError("--by", name, allowed)
     for place, name in enumerate(by):
         if not any(scan(runs, [*by[place:], *by[:place]], clock) for clock in CLOCKS):
-            raise UsageError("--by", name, _allowed(by, name, runs))
-
-
-def _allowed(by: Sequence[str], name: str, runs: Sequence[Run]) -> str:
-    """Say what runs vary in place of an option; if it is the pair that none vary, say so."""
-    shown = [run for run in runs if is_shown(run)]
-    given = varying(shown)
-    if name in given:  # so there are two
-        other = next(each for each in by if each != name)
-        if other in given:
-            return f"alone, or with another one than {other}: no comparable runs vary both"
-        return f"alone: comparable runs vary {', '.join(given)}, and not {other}"
-    return f"an option that comparable runs vary: {', '.join(given) or 'these vary none'}"
+            other = "".join(each for each in by if each != name)
+            allowed = f"one of them: runs that vary {name} have no known {other}"
+            raise UsageError("--by", " ".join(by), allowed)
 
 
 def _print(figures: Sequence[Figure], count: int) -> None:
