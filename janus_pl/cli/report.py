@@ -80,11 +80,18 @@ def _check_by(by: Sequence[str], runs: Sequence[Run]) -> None:
             raise UsageError("--by", name, nearest(name, OPTIONS))
     if len(by) > 2 or len({*by}) < len(by):
         raise UsageError("--by", " ".join(by), "one option, or two that differ")
+    given = varying([run for run in runs if is_shown(run)])
+    for name in by:
+        if name not in given:
+            allowed = (
+                f"an option that comparable runs vary: {', '.join(given) or 'these vary none'}"
+            )
+            raise UsageError("--by", name, allowed)
     for place, name in enumerate(by):
         if not any(scan(runs, [*by[place:], *by[:place]], clock) for clock in CLOCKS):
-            given = ", ".join(varying([run for run in runs if is_shown(run)]))
-            allowed = f"an option that comparable runs vary: {given or 'these vary none'}"
-            raise UsageError("--by", name, allowed)
+            other = "".join(each for each in by if each != name)
+            allowed = f"one of them: runs that vary {name} have no known {other}"
+            raise UsageError("--by", " ".join(by), allowed)
 
 
 def _print(figures: Sequence[Figure], count: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -103,7 +104,7 @@ class Classifier(Trains):
             raise UsageError("model.schedule", GROWING, "another one; it is of DeepReLUClassifier")
         self.save_hyperparameters(ignore=["network", "optimizer", "schedule"], logger=False)
         self.network_name = type(network).__name__
-        self.hparams["network"] = _size(network)
+        self.hparams.update({"network": _size(network), **_parts(network)})
         self._skipped = _skipped(network)
         self.network = scaled(network)
         _check_nonzero(self.network, normalization)
@@ -205,7 +206,8 @@ class Classifier(Trains):
 
     def fixed_options(self, training: bool) -> dict[str, Any]:
         names = ("network", "normalization", *(("loss", "schedule_interval") if training else ()))
-        return {f"model.{name}": self.hparams[name] for name in names}
+        parts = [name for name in self.hparams if name.startswith("network.")]
+        return {f"model.{name}": self.hparams[name] for name in (*names, *parts)}
 
     # Training
 
@@ -255,7 +257,7 @@ class Classifier(Trains):
         try:
             with evaluating(self):
                 outputs = self(x.to(next(self.parameters())))
-        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        except Exception as error:  # of any network: torchvision's ViT asserts its image size
             why = " ".join(str(error).split())[:200]
             allowed = f"a network that takes {shape} ({why})"
             raise UsageError("model.network", self.network_name, allowed) from error
@@ -301,6 +303,19 @@ def _size(network: nn.Module) -> str:
     """
     sizes = [p.numel() for p in network.parameters()]
     return f"{type(network).__name__} of {len(sizes)} tensors and {sum(sizes)} parameters"
+
+
+def _parts(network: nn.Module) -> dict[str, str]:
+    """Say what each part of a network is: another activation has the same size.
+
+    >>> _parts(nn.Sequential(nn.Tanh()))
+    {'network.class': 'Sequential()', 'network.0': 'Tanh()'}
+    """
+    found = {
+        f"network.{name or 'class'}": f"{type(part).__name__}({part.extra_repr()})"
+        for name, part in network.named_modules()
+    }
+    return {name: re.sub(r" at 0x[0-9a-fA-F]+", "", text) for name, text in found.items()}
 
 
 def _skipped(network: nn.Module) -> dict[str, str]:

@@ -63,6 +63,11 @@ class MLP(nn.Sequential):
                     layers[f"norm{k}"] = nn.BatchNorm1d(width)
                 layers[f"activation{k}"] = _made(activation)
         super().__init__(layers)
+        self.init_scale = init_scale
+
+    def extra_repr(self) -> str:
+        """Return the option that the parts do not show."""
+        return f"init_scale={self.init_scale}"
 
 
 def _made(activation: Callable[[], nn.Module]) -> nn.Module:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, Literal
 
+from janus_pl.errors import is_number
 from janus_pl.records.run import Run
 from janus_pl.run.description import SHOWN, UNKNOWN
 from janus_pl.run.folder import is_place
@@ -64,8 +65,8 @@ def seed_of(run: Run) -> tuple[Any, Any]:
 
 
 def lambda_of(run: Run) -> float:
-    """Return the paper's lambda; NaN if the run has several, or none."""
-    value = run.description.weight_decay
+    """Return lambda (`Description.lam`); NaN if the run has several, or none."""
+    value = run.description.lam
     return float(value) if isinstance(value, int | float) else math.nan
 
 
@@ -120,8 +121,8 @@ def setup(run: Run, *varied: Varied) -> str:
 
     These are the options as configured, and measured facts that need not be options: the optimizer,
     the batch size, the controls and, of somebody else's module, how its weights decay. An option of
-    somebody else's class is kept even if its name is that of a varied one of ours, but for a batch
-    size that was measured.
+    somebody else's class is kept even if its name is that of a varied one of ours, unless its value
+    is the batch size, the weight decay or the learning rate that was measured.
 
     The data and their place are not a part of it: see `by_data`.
     """
@@ -133,7 +134,7 @@ def setup(run: Run, *varied: Varied) -> str:
         key: value
         for key, value in run.options.items()
         if not ((key in left_out or key.startswith(parts)) and is_of_ours(run, key))
-        and not ("batch" in varied and _is_batch_size(run, key, value))
+        and not any(_is_measured(run, name, key, value) for name in varied)
         and not is_place(key, value)
         and not (run.description.kind == "network" and ADDED.get(key) == value)
         and (not key.startswith("trainer.") or key in TRAINER)
@@ -141,9 +142,18 @@ def setup(run: Run, *varied: Varied) -> str:
     return json.dumps({**kept, "description": _facts(run, *varied)}, sort_keys=True, default=str)
 
 
-def _is_batch_size(run: Run, option: str, value: Any) -> bool:
-    """Tell whether an option is the batch size by its name and by what was measured."""
-    return option.endswith(".batch_size") and value == run.description.batch_size
+# The last part of an option of somebody else's, and what is measured of it.
+MEASURED: dict[str, tuple[tuple[str, ...], Callable[[Run], Any]]] = {
+    "batch": (("batch_size",), lambda run: run.description.batch_size),
+    "lambda": (("weight_decay",), lambda_of),
+    "rate": (("learning_rate", "lr"), lambda run: run.description.learning_rate),
+}
+
+
+def _is_measured(run: Run, varied: Varied, option: str, value: Any) -> bool:
+    """Tell whether an option is what is varied, by its name and by what was measured."""
+    names, of = MEASURED.get(varied, ((), lambda_of))
+    return option.rpartition(".")[2] in names and value == of(run)
 
 
 def is_of_ours(run: Run, option: str) -> bool:
@@ -162,7 +172,9 @@ def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
     if "batch" not in varied:
         facts["batch"] = "whole" if seen.whole else seen.batch_size
     if seen.kind == "module":
-        facts |= {"decays": seen.decays, "num_train": seen.num_train}
+        known = "lambda" in varied and is_number(seen.lam)
+        decays = sorted(seen.decays) if known else seen.decays
+        facts |= {"decays": decays, "num_train": seen.num_train}
         if "optimizer" not in varied:
             facts["momentum"] = seen.momentum
     return facts

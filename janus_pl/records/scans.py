@@ -3,15 +3,17 @@
 | option | what it is |
 |---|---|
 | `batch_size` | the samples of a step, as measured; N if each step takes the whole set |
-| `learning_rate` | `model.learning_rate` |
-| `weight_decay` | `model.weight_decay` |
+| `learning_rate` | `model.learning_rate`, or as measured |
+| `weight_decay` | `model.weight_decay`, or as measured |
 | `width` | `width` of `model.network`, or `model.hidden` |
 | `depth` | `depth` of `model.network`, or `model.depth` |
 | `label_noise` | `data.label_noise` |
 | `optimizer` | the optimizer's class, with the options in which those of a class differ |
 
-Options have these meanings in classes of ours. Of somebody else's LightningModule, the batch size
-and the optimizer are known, for they are measured; of its data, options of a class of ours are.
+Options have these meanings in classes of ours. Of somebody else's LightningModule, the batch size,
+the optimizer, and a learning rate and a weight decay that all its layers share are known, for they
+are measured; of its data, options of a class of ours are. What varies has to be an option by the
+name of `batch_size`, `learning_rate` or `lr`, or `weight_decay`: another name tells runs apart.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from janus_pl.records.families import (
     families,
     is_of_ours,
     is_zero_function,
+    lambda_of,
     seed_of,
 )
 from janus_pl.records.late import CLOCKS, Window, window
@@ -103,8 +106,14 @@ def batch_size(run: Run) -> Value | None:
 
 def weight_decay(run: Run) -> Value | None:
     """Return the paper's lambda; None if a run has several, or none that is known."""
-    value = run.description.weight_decay
-    return float(value) if is_number(value) else option_of("weight_decay")(run)  # type: ignore[arg-type]
+    value = lambda_of(run)
+    return option_of("weight_decay")(run) if math.isnan(value) else value
+
+
+def learning_rate(run: Run) -> Value | None:
+    """Return the learning rate: that of the options or, of somebody else's module, as measured."""
+    value = run.description.learning_rate if run.description.kind == "module" else None
+    return option_of("learning_rate")(run) if value is None else float(value)
 
 
 def optimizer(run: Run) -> Value | None:
@@ -131,7 +140,7 @@ _VARIED: Mapping[str, Varied] = {
 }
 OPTIONS: Mapping[str, Option] = {
     "batch_size": Option("batch", batch_size, "batch size B", "B = "),
-    "learning_rate": Option("rate", option_of("learning_rate"), "learning rate η", "η = "),
+    "learning_rate": Option("rate", learning_rate, "learning rate η", "η = "),
     "weight_decay": Option("lambda", weight_decay, "weight decay λ", "λ = "),
     "width": Option("width", option_of("width"), "width", "width "),
     "depth": Option("depth", option_of("depth"), "depth", "depth "),

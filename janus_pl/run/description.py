@@ -46,7 +46,8 @@ class Description:
         decay: The parameters that lambda acts on, `all` or `rho`; None for a `module`.
         schedule: The learning-rate schedule of a `network` or `classifier`: its name, or the
             scheduler's class.
-        learning_rate: The learning rate of a `classifier` at the start; None of others.
+        learning_rate: The learning rate of a `classifier` at the start; of a `module` that of all
+            its layers, None if they differ; None of others.
         hold_norms: The factor of the norms ||v_k|| that are put back after every step; None if none
             are.
         optimizer: The class of the optimizer, such as `SGD` or `AdamW`; several are joined by `+`.
@@ -124,6 +125,19 @@ class Description:
         False
         """
         return self.kind in ("network", "classifier")
+
+    @property
+    def lam(self) -> float | list[float] | None:
+        """The paper's lambda; of a `module`, PyTorch's weight decay if its layers share one.
+
+        >>> decays = {name: {"kind": "coupled", "weight_decay": 0.1} for name in ("0", "2")}
+        >>> Description("a.B", "module", "raw", "SGD", True, (), decays=decays).lam
+        0.1
+        """
+        if self.kind != "module":
+            return self.weight_decay
+        shared = {(each.get("kind"), each.get("weight_decay")) for each in self.decays.values()}
+        return shared.pop()[1] if len(shared) == 1 else None
 
     @property
     def controls(self) -> dict[str, Any]:

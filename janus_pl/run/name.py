@@ -41,7 +41,7 @@ def run_name(description: Description) -> str:
         found = {key: getattr(description, key) for key in usual}
         parts += [f"{found[key]}" for key in usual if found[key] not in (None, usual[key])]
         parts += _controls(description)
-    if description.learning_rate not in (None, RATE):
+    if description.kind != "module" and description.learning_rate not in (None, RATE):
         parts.append(f"eta{_shown(description.learning_rate)}")
     return "-".join(part for part in [*parts, *_seeds(description)] if part)
 

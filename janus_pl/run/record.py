@@ -28,6 +28,7 @@ from janus_pl.run.lines import SPECTRA
 from janus_pl.run.logger import RunLogger, end, sending_by, take
 from janus_pl.run.rows import Value, log_to, spectra_line, split_row
 
+CLI_CONFIG = "cli.yaml"  # what `--config` of a LightningCLI takes
 _ended: set[Path] = set()  # folders of this process's scripts; a later fit does not write there
 
 
@@ -56,6 +57,7 @@ class RunRecord(Callback):
         self.spectra: Journal | None = None
         self._of_script = folder is None
         self._closed = False
+        self._clis: list[Any] = []  # callbacks by which a LightningCLI saves its config
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and self.journal is None:
@@ -69,6 +71,7 @@ class RunRecord(Callback):
             own = [logger for logger in trainer.loggers if isinstance(logger, RunLogger)]
             self.folder, self.goes_on = folder_of(trainer), any(each.resumed for each in own)
             self._place_checkpoints(trainer, self.folder)
+            self._take_over_configs(trainer)
         else:
             self.open(trainer)
 
@@ -82,6 +85,8 @@ class RunRecord(Callback):
         self.open(trainer)
         if self._of_script and self.journal is not None:
             self.write_config(trainer, script_config(trainer, pl_module))
+            self._save_configs()
+            rank_zero_info(f"Record of this run: {self.folder}")
 
     def open(self, trainer: Trainer) -> None:
         """Make and lock the folder, and let the checkpoints lie in it; twice is as once."""
@@ -111,6 +116,23 @@ class RunRecord(Callback):
                 callback.dirpath = str(self.folder / CHECKPOINTS)
             elif not is_in(given, self.folder, below=True):
                 check_outside("callbacks.ModelCheckpoint.dirpath", str(given))
+
+    def _take_over_configs(self, trainer: Trainer) -> None:
+        """Keep a LightningCLI from saving its config beside the folders of all runs.
+
+        A second run would find it there and be refused, and `config.yaml` of a logger's folder is
+        the record's.
+        """
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if self.folder is not None and getattr(callback, "save_to_log_dir", False):
+                callback.save_to_log_dir = False
+                self._clis.append(callback)
+
+    def _save_configs(self) -> None:
+        """Save the config of a LightningCLI in the folder."""
+        for each in self._clis:
+            place = str(self.folder / CLI_CONFIG)  # type: ignore[operator]
+            each.parser.save(each.config, place, skip_none=False, overwrite=True, multifile=False)
 
     def append(self, row: Mapping[str, Value], spectra: Mapping[str, Any] | None = None) -> None:
         """Append a row of finite values, and the line of its singular values, if it has some."""
@@ -272,7 +294,8 @@ def _given(part: Any) -> dict[str, Any]:
         if (code := getattr(vars(kind).get("__init__"), "__code__", None)) is not None
         for name in code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount]
     ]
-    return {name: vars(part)[name] for name in names if name in vars(part)} | dict(part.hparams)
+    own = {str(k): v for k, v in part.hparams.items() if not str(k).startswith("_")}  # Lightning's
+    return {name: vars(part)[name] for name in names if name in vars(part)} | own
 
 
 def _is_plain(value: object) -> bool:

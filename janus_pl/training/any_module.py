@@ -18,7 +18,7 @@ from janus_pl.observables.update import NoSplit, decay_of, split_step
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.training.clock import epochs_of
 from janus_pl.training.features import features_of, forwards_of, named_parts
-from janus_pl.training.optimizers import decays_of, learning_rate_of
+from janus_pl.training.optimizers import decays_of, initial_rate_of, learning_rate_of
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.row import Row
 from janus_pl.training.samples import (
@@ -221,7 +221,13 @@ class AnyModule(Tries):
         return epochs_of(self.trainer)
 
     def facts(self) -> dict[str, Any]:
-        return {"kind": "module", "decays": decays_of(self.trainer.optimizers, self._owners())}
+        optimizers, owners = self.trainer.optimizers, self._owners()
+        rates = {initial_rate_of(optimizers, parameter) for parameter in owners.values()}
+        return {
+            "kind": "module",
+            "decays": decays_of(optimizers, owners),
+            "learning_rate": rates.pop() if len(rates) == 1 else None,
+        }
 
     # Parts
 

@@ -19,6 +19,15 @@ def learning_rate_of(optimizer: Optimizer, parameter: Tensor) -> float:
     return 0.0
 
 
+def initial_rate_of(optimizers: Sequence[Optimizer], parameter: Tensor) -> float | None:
+    """Return the rate of a parameter's group before a schedule acts; None if no group holds it."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if any(parameter is held for held in group["params"]) and "lr" in group:
+                return float(group.get("initial_lr", group["lr"]))
+    return None
+
+
 def decays_of(
     optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Any]]:

@@ -96,13 +96,19 @@ def chosen_samples(trainer: Trainer, count: int) -> list[Any]:
 def noisy_samples(trainer: Trainer) -> Tensor | None:
     """Return which training labels the data module has replaced by others, (N,), in data order.
 
-    None if it has replaced none, or does not say.
+    It says so by an attribute `noisy`. None if it has replaced none, or does not say.
     """
     loader: Any = trainer.train_dataloader
     found = getattr(getattr(trainer, "datamodule", None), "noisy", None)
-    if not isinstance(loader, InMemoryBatches) or not isinstance(found, Tensor):
+    if not isinstance(found, Tensor) or found.dtype != torch.bool:
         return None
-    return found if len(found) == loader.num_samples else None
+    if isinstance(loader, InMemoryBatches):
+        count = loader.num_samples
+    elif isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+        count = len(loader.dataset)  # type: ignore[arg-type]
+    else:
+        return None
+    return found if len(found) == count else None
 
 
 def steps_per_epoch(trainer: Trainer) -> int:

@@ -61,7 +61,7 @@ SETTINGS: Mapping[str, Callable[[Run], Any]] = {
     "strides": lambda run: run.options.get("model.strides"),
     "learning_rate": lambda run: run.options.get("model.learning_rate"),
     "epochs": lambda run: run.options.get("trainer.max_epochs"),
-    "lambda": lambda run: run.description.weight_decay,
+    "lambda": lambda run: run.description.lam,
     "converged": lambda run: run.last("train/error") < CONVERGED_ERROR,
 }
 

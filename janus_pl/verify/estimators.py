@@ -299,7 +299,7 @@ def evidence(
                 if isinstance(windows, str):
                     reasons.append(windows)
                     continue
-                values = _values(name, windows, quantity)
+                values = _values(name, windows, quantity, _where(clock, epochs))
                 if isinstance(values, str):
                     reasons.append(values)
                     break
@@ -322,12 +322,20 @@ def _windows(
     found = {arm: window(run, column, end, start) for arm, run in arms.items()}
     for at in found.values():
         if at.rows.empty or (epochs is not None and at.run.last(column) < epochs[1]):
-            where = f"the last fifth of the common {clock}" if epochs is None else f"{epochs}"
-            return f"{at.run.name} has no row in {where}"
+            equal = f"; a sweep with clock: {clock} has runs of equal {clock}"
+            hint = equal if clock != "epochs" else ""
+            return f"{at.run.name} has no row in {_where(clock, epochs)}{hint}"
     return found
 
 
-def _values(name: str, windows: Mapping[Arm, Window], quantity: Quantity) -> Any:
+def _where(clock: str, epochs: Sequence[float] | None) -> str:
+    """Name a window in words."""
+    if epochs is not None:
+        return f"{epochs}"
+    return f"the last fifth of {'its' if clock == 'epochs' else 'the common'} {clock}"
+
+
+def _values(name: str, windows: Mapping[Arm, Window], quantity: Quantity, where: str) -> Any:
     """Return the quantity of each arm, or why there is none that has a logarithm."""
     if name == "tau_of_velocity":
         kinds = ("effective_rank", "velocity")
@@ -339,8 +347,11 @@ def _values(name: str, windows: Mapping[Arm, Window], quantity: Quantity) -> Any
         return pairs if lost is None else f"{windows[lost].run.name} lacks a rank or a velocity"
     values = {arm: quantity.of(at) for arm, at in windows.items()}
     for arm, value in values.items():
+        run = windows[arm].run
+        if math.isnan(value):
+            missing = f"{run.name} has no {quantity.words} in {where}"
+            return f"{missing}: callbacks have to look more often (every_n_epochs)"
         if not (math.isfinite(value) and value > 0):
-            run = windows[arm].run
             return f"{quantity.words} is {value:.3g} in {run.name}, and has no logarithm"
     return values
 

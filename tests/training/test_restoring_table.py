@@ -17,12 +17,14 @@ import pytest
 import torch
 import wandb
 from PIL import Image
+from training import classifier_table as any_table
 from training import restoring_table as table
 from training.restoring_table import Probe, Row
 
-from janus_pl import DeepReLUClassifier, LinearRegressor
+from janus_pl import Classifier, DeepReLUClassifier, LinearRegressor
 from janus_pl.cli.main import main
-from janus_pl.data import CIFAR10Pair, DigitsPair, ImageFolderPair, LinearProblem
+from janus_pl.data import CIFAR10Pair, DigitsPair, ImageClasses, ImageFolderPair, LinearProblem
+from janus_pl.deep import MLP, ResNet18
 from janus_pl.run import logger
 from janus_pl.training.restoring import Restoring
 
@@ -45,6 +47,16 @@ SCHEDULER = "--model.schedule=torch.optim.lr_scheduler."
 STEPS = [f"{SCHEDULER}StepLR", "--model.schedule.init_args.step_size=1"]
 STEPS += ["--model.schedule.init_args.gamma=0.5"]
 ANNEALING = [f"{SCHEDULER}CosineAnnealingLR", "--model.schedule.init_args.T_max=4"]
+TEN = ["fit", "--config=low_rank/digits.yaml", "--data.num_train=100", "--data.batch_size=32"]
+TEN += ["--model.network.width=8", "--model.network.depth=3", "--trainer.max_epochs=2", *COMMON]
+TEN += ["--trainer.check_val_every_n_epoch=9", "--model.learning_rate=0.03"]
+TEN += ["--model.optimizer=torch.optim.SGD", "--model.optimizer.init_args.momentum=0.9"]
+TEN += ["--model.schedule=cosine", "--model.weight_decay=4e-3", "--data.source=digits"]
+NORMED = [*TEN, "--model.normalization=weight_norm"]
+BATCH_NORM = [*TEN, "--model.network.batch_norm=true", "--model.network.bias=true"]
+RESNET = ["fit", "--config=low_rank/resnet18.yaml", "--data=janus_pl.data.DigitsPair", *COMMON]
+RESNET += ["--data.num_train=4", "--data.batch_size=4", "--data.micro_batch_size=4"]
+RESNET += ["--trainer.max_epochs=2", "--trainer.check_val_every_n_epoch=9"]
 # The command line of each run, and the rows that change it.
 RUNS: dict[str, tuple[list[str], list[Row]]] = {
     "network": (DIGITS, [*table.MODEL, *table.DATA, *table.SGD]),
@@ -55,6 +67,9 @@ RUNS: dict[str, tuple[list[str], list[Row]]] = {
     "folder": (IMAGES, table.FOLDER),
     "linear": (LINE, [*table.LINEAR, *table.PROBLEM]),
     "GD": ([*LINE, "--data.batch_size=full"], table.GD),
+    "any network": (NORMED, [*any_table.MODEL, *any_table.MLP, *any_table.DATA]),
+    "batch norm": (BATCH_NORM, any_table.BATCH_NORM),
+    "ResNet-18": (RESNET, any_table.RESNET),
 }
 CASES = [(run, row) for run, (_, rows) in RUNS.items() for row in rows]
 NAMES = [f"{run}-{row.option}={row.value}" for run, row in CASES]
@@ -232,6 +247,10 @@ SIGNATURES: list[tuple[str, type, list[Row]]] = [
     ("data.", ImageFolderPair, table.FOLDER),
     ("data.", CIFAR10Pair, table.FOLDER),
     ("data.", LinearProblem, table.PROBLEM),
+    ("model.", Classifier, any_table.MODEL),
+    (any_table.NETWORK, MLP, any_table.MLP),
+    (any_table.NETWORK, ResNet18, any_table.RESNET),
+    ("data.", ImageClasses, any_table.DATA),
     (table.OPTIMIZER, torch.optim.SGD, table.SGD),
     (table.OPTIMIZER, torch.optim.Adam, table.ADAM),
     (table.SCHEDULE, torch.optim.lr_scheduler.StepLR, table.STEPS),

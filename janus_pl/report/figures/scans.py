@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,10 +13,11 @@ from matplotlib.colors import LogNorm
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from janus_pl.records.effects import Estimate, is_positive, mean, ratio
-from janus_pl.records.late import CLOCKS, Window, geometric_mean, rank, velocity
+from janus_pl.records.late import CLOCKS, Window, geometric_mean, rank
 from janus_pl.records.scans import OPTIONS, Scan, Value, candidates, in_order, scan
 from janus_pl.report.figures import style
 from janus_pl.report.figures.scan_axes import Places, labels_of, places_of
+from janus_pl.report.figures.scan_quantities import ERRORS, NAMES, NOISE, RANK, Quantity
 from janus_pl.report.figures.scan_words import AT, notes_of, shown_by
 from janus_pl.report.figures.series import Band, Unavailable
 from janus_pl.report.figures.sheet import COLUMNS, Sheet
@@ -25,57 +26,9 @@ from janus_pl.report.figures.study import Study, names_of, others
 MORE = ("clock", "at", "line")  # columns: the clock, the option's value, that of the second one
 Scans = Mapping[str, Scan | None]
 
-
-class Quantity(NamedTuple):
-    """A quantity against the scanned option.
-
-    Attributes:
-        key: Its name in the CSV.
-        label: Its name on the axis.
-        of: The function of a window.
-        logarithmic: Whether means are geometric.
-        axis: Whether the y axis is logarithmic.
-        second: Whether it is the second of a panel: dashed, with hollow points.
-    """
-
-    key: str
-    label: str
-    of: Callable[[Window], float]
-    logarithmic: bool = True
-    axis: bool = True
-    second: bool = False
-
-    @property
-    def look(self) -> dict[str, Any]:
-        """The line and the points."""
-        fill = "none" if self.second else "full"
-        return {"linestyle": DASHES if self.second else "-", "marker": "o", "fillstyle": fill}
-
-
-def _of(key: str) -> Callable[[Window], float]:
-    return lambda at: at.mean(key)
-
-
-def noise_in_time(at: Window) -> float:
-    """Return the geometric mean over layers of the standard deviation of V_k in training."""
-    kind = "noise_time/direction"
-    return geometric_mean([at.mean(f"{kind}/{k}") for k in at.run.layers(kind)])
-
-
 DARK = 1.25  # red, green and blue together, below which text is white
 LEGEND = 6  # entries in a row
 LOGARITHMIC = 5  # a y axis that spans less is linear, so that it has more than one label
-DASHES = (0, (4, 1.5))
-RANK = Quantity("effective_rank", "effective rank, middle layers", rank, True, False)
-ERRORS = (
-    Quantity("train/error", "error", _of("train/error"), False, False),
-    Quantity("val/error", "error", _of("val/error"), False, False, True),
-)
-NOISE = (
-    Quantity("velocity", r"$\|\dot V_k\|_F$, mean over layers", velocity),
-    Quantity("noise_time/direction", r"noise of $V_k$ in time", noise_in_time),
-    Quantity("gradient_noise/scale", "noise scale, samples", _of("gradient_noise/scale")),
-)
 
 
 def scan_rank(study: Study, by: Sequence[str]) -> Sheet:
@@ -85,14 +38,23 @@ def scan_rank(study: Study, by: Sequence[str]) -> Sheet:
         Unavailable: No comparable runs have two values of the option.
     """
     found = scans_of(study, by)
-    sheet = _grid(study, by, found, [(RANK,), ERRORS], 1.75)
+    windows = [at for each in found.values() if each for at in each.windows]
+    errors = [q for q in ERRORS if any(math.isfinite(q.of(at)) for at in windows)]
+    sheet = _grid(study, by, found, [(RANK,), *([errors] if errors else [])], 1.75)
     handles = _handles(found, by)
-    for quantity, name in zip(ERRORS, ("training", "test"), strict=True):
+    names = [NAMES[quantity.key] for quantity in errors]
+    for quantity, name in zip(errors, names, strict=True):
         handles.append(style.handle(name, color="0.3", **quantity.look))
-    style.legend(sheet.canvas, handles, LEGEND)
+    if handles:
+        style.legend(sheet.canvas, handles, LEGEND)
+    said = (
+        f" Bottom: error of the {' and the '.join(names)} set; its bars are cut off at 0 and 1."
+        if errors
+        else " These runs have recorded no train/error and no val/error."
+    )
     sheet.text = (
         f"{shown_by(by)} Top: effective rank of V_k, geometric mean over the layers whose rank is"
-        f" far above the number of classes. Bottom: errors of the training and the test set. {AT}"
+        f" far above the number of classes.{said} {AT}"
     )
     return sheet
 
@@ -250,7 +212,7 @@ def _line(
     if not found:
         return
     x, center = [places[at] for at in found], np.array([over.value for over in found.values()])
-    low, high = np.transpose([_ends(over) for over in found.values()])
+    low, high = np.transpose([_ends(over, quantity) for over in found.values()])
     look = {**quantity.look, "color": colour, "linewidth": 1.0, "markersize": 3.5}
     axes.errorbar(x, center, [center - low, high - center], **{**look, "linestyle": ""})
     joined = places.joined(list(found))
@@ -258,10 +220,10 @@ def _line(
     axes.plot(*at_line, color=colour, linestyle=quantity.look["linestyle"], marker="")
 
 
-def _ends(over: Estimate) -> tuple[float, float]:
-    """Return the ends of an interval; of a single seed, its number."""
+def _ends(over: Estimate, quantity: Quantity) -> tuple[float, float]:
+    """Return the ends of an interval, of a share within [0, 1]; of a single seed, its number."""
     low, high = (over.value if end is None else end for end in (over.low, over.high))
-    return low, high
+    return (max(low, 0.0), min(high, 1.0)) if quantity.share else (low, high)
 
 
 def _write(
@@ -297,7 +259,9 @@ def _write_mean(
 ) -> Estimate:
     """Write the mean over seeds with its interval, and return it."""
     over = (ratio if quantity.logarithmic else mean)(quantity.key, numbers)
-    band = Band(*(np.array([n]) for n in (math.nan, over.value, *_ends(over), over.seeds)))
+    band = Band(
+        *(np.array([n]) for n in (math.nan, over.value, *_ends(over, quantity), over.seeds))
+    )
     runs = [window.run for window in windows]
     sheet.add_band(quantity.key, runs, quantity.key, band, **_columns(each, line, at, by))
     return over
