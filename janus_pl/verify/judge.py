@@ -29,6 +29,7 @@ from janus_pl.verify.settings import DECAY, differences
 from janus_pl.verify.subjects import NETWORKS, apart
 from janus_pl.verify.theorems import THEOREMS, Checked
 
+SHORT = 26  # characters of a setting that a line has room for
 CONFIDENCE = 0.05  # of the interval that is shown and decides nothing
 
 
@@ -211,7 +212,9 @@ def _verdict(
         return Verdict(claim, Answer.UNTESTABLE, told(claim, first, why), judged, why)
     sentence = told(claim, first)
     if len(judged) > 1:  # one number stands for the setting that decides
-        sentence += f" at {settings[0]} (1 of {len(judged)})" if settings[0] else ""
+        short = 0 < len(settings[0]) <= SHORT
+        where = f" at {settings[0]} (1 of {{}})" if short else " in 1 of {} settings"
+        sentence += where.format(len(judged))
     return Verdict(claim, first.answer, sentence, judged, None)
 
 

@@ -45,3 +45,17 @@ def test_the_settings_of_a_slope_over_b_are_told_apart_by_lambda() -> None:
         "B 16, 32, weight_decay 0.0005",
         "B 16, 32, weight_decay 0.002",
     ]
+
+
+def test_the_settings_of_a_slope_over_b_may_differ_in_the_rate() -> None:
+    runs = grid((16, 32), (1e-3,))
+    both = [
+        *runs,
+        *(
+            scanned(seed=s, law=LAW, batch=b, lam=1e-3, rate=0.2)
+            for s in range(6)
+            for b in (16, 32)
+        ),
+    ]
+    sentence = said(both)["batch"]
+    assert sentence.endswith("; 6 seeds at learning_rate 0.1 (1 of 2)")
