@@ -19,7 +19,7 @@ NEEDS_NOTHING = (None, "auto", "cpu", "simple", "advanced", "pytorch")  # values
 PLACES = {
     "model": ("janus_pl",),
     "data": ("janus_pl.data",),
-    "callbacks": ("lightning.pytorch.callbacks", "callbacks"),
+    "callbacks": ("lightning.pytorch.callbacks", "janus_pl.callbacks"),
     "logger": ("lightning.pytorch.loggers",),
     "optimizer": ("torch.optim",),
     "schedule": ("torch.optim.lr_scheduler",),
