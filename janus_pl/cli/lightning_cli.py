@@ -48,7 +48,7 @@ from janus_pl.run.description import KEY, read_description
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
-from janus_pl.run.shipped import CONFIGS
+from janus_pl.run.shipped import base
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.lightning import set_run_id
 from janus_pl.training.resume import ExactResume
@@ -76,7 +76,7 @@ class ConfigReader(LightningCLI):
         described = {
             name: {
                 **parser_kwargs,
-                "default_config_files": [str(CONFIGS / "base.yaml")],
+                "default_config_files": [str(base())],
                 "usage": f"{texts.PROGRAM} {name} {arguments}",
                 "description": text,
                 "epilog": texts.EXIT_CODES,

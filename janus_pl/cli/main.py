@@ -25,6 +25,7 @@ from janus_pl.errors import (
     Exit,
     TheoremError,
     UsageError,
+    missing_extra,
     nearest,
     storage_message,
 )
@@ -90,6 +91,8 @@ def _ending(error: BaseException) -> int | None:
         return _fail(Exit.USAGE, explain(error, OPTIONS))
     if isinstance(error, ValueError) and usage_message(error) is not None:
         return _fail(Exit.USAGE, explain(error))
+    if (missing := missing_extra(error)) is not None:
+        return _fail(Exit.USAGE, str(missing))
     if isinstance(error, DivergenceError | TheoremError):
         return _tell(error.exit_code, f"error: {error}")
     if isinstance(error, Interrupted):
