@@ -17,8 +17,10 @@ from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.observables.update import momentum_of
 from janus_pl.run.claims import claims_there
+from janus_pl.run.commit import commit
 from janus_pl.run.description import Description, seed_in_force, task_of
 from janus_pl.training.clock import steps_of
+from janus_pl.training.optimizers import initial_rate
 from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
 from janus_pl.version import __version__
@@ -40,6 +42,7 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "margin": subject.margin,
         "optimizer": "+".join(type(each).__name__ for each in optimizers) or "none",
         "momentum": momentum,
+        "eta": initial_rate(optimizers),
         "layers": tuple(subject.layers()),
         "skipped": dict(subject.skipped()),
         "classes": _classes(trainer),
@@ -114,10 +117,11 @@ def _device(trainer: Trainer) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {
+    found = {
         "python": platform.python_version(),
         "janus_pl": __version__,
         "torch": str(torch.__version__),
         "lightning": lightning.__version__,
         "numpy": np.__version__,
     }
+    return found if (clone := commit()) is None else {**found, "commit": clone}
