@@ -16,6 +16,7 @@ from janus_pl.run import history
 from janus_pl.run.folder import config_of
 from janus_pl.run.logger import RunLogger, sending_by
 from janus_pl.run.record import RunRecord, record_of
+from janus_pl.run.sent import sent
 
 
 class SaveRunConfig(SaveConfigCallback):
@@ -63,7 +64,8 @@ class SaveRunConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 with sending_by(logger):
-                    logger.experiment.config.update(plain | noted, allow_val_change=True)
+                    known = logger.experiment.config
+                    known.update(sent(plain, known) | noted, allow_val_change=True)
 
     def _text(self, resumed: Path | None = None) -> str:
         """Return the config as YAML; of a resumed run with the checkpoint that it started from."""

@@ -183,13 +183,18 @@ def save_result(folder: Path, run: LinearTraining) -> None:
 
 
 def facts_of(
-    data: LinearProblem, lambdas: Sequence[float], convention: DecayConvention, device: torch.device
+    data: LinearProblem,
+    lambdas: Sequence[float],
+    rates: Sequence[float],
+    convention: DecayConvention,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Return the fields of a run's description: the steps of compiled code are those of SGD.
 
     Args:
         data: The problem.
         lambdas: The paper's lambda of each replica.
+        rates: The learning rates of the replicas at the start, each once.
         convention: The decay of W in a step.
         device: The device of W.
     """
@@ -206,6 +211,7 @@ def facts_of(
         "optimizer": "SGD",
         "momentum": 0.0,
         "weight_decay": lambdas[0] if one else list(lambdas),
+        "eta": rates[0] if len(rates) == 1 else list(rates),
         "decay": "all",
         "decays": {"fc1": decay},
         "whole": data.whole,

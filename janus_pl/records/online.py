@@ -10,6 +10,7 @@ from typing import Any
 from janus_pl.errors import Exit, UsageError
 from janus_pl.records.parts import Part, Skipped
 from janus_pl.run.account import has_account
+from janus_pl.run.sent import received
 
 FORM = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 ENDS = {
@@ -67,7 +68,7 @@ def _part(run: Any) -> Part | Skipped:
         name=run.name or run.id,
         group=run.group,
         start=str(run.created_at),
-        config=dict(run.config),
+        config=received(run.config),
         items=items,
         exit_code=ENDS.get(run.state),
     )

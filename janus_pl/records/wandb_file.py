@@ -16,6 +16,7 @@ from typing import Any
 
 from janus_pl.records.parts import Part, Skipped
 from janus_pl.run.nested import check_nesting
+from janus_pl.run.sent import received
 
 EMPTY = "not a readable record: no run in it"
 GIVES_CONFIG = ("run", "config")  # types of records
@@ -58,7 +59,7 @@ def read_wandb_file(file: Path) -> Part | Skipped | None:
         name=named.get("display_name") or heads[0]["run_id"],
         group=named.get("run_group"),
         start=heads[0].get("start_time", ""),
-        config=config,
+        config=received(config),
         items=items,
         exit_code=ends[-1] if ends else None,
         notes=_losses(lines, items, told.stderr),

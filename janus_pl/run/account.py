@@ -64,10 +64,18 @@ def begun_values() -> dict[str, Any]:
     """
     if (begun := begun_run()) is not None:
         return dict(begun.config)
-    file = os.environ.get("WANDB_SWEEP_PARAM_PATH")
-    if not file or threading.current_thread() is threading.main_thread():
+    return {} if threading.current_thread() is threading.main_thread() else sweep_values()
+
+
+def sweep_values() -> dict[str, Any]:
+    """Return the values that W&B's agent gives to the run of this process; empty without one.
+
+    W&B's config takes no others for these keys.
+    """
+    file = Path(os.environ.get("WANDB_SWEEP_PARAM_PATH") or "")
+    if not file.is_file():
         return {}
-    found = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    found = yaml.safe_load(file.read_text(encoding="utf-8"))
     return {key: each["value"] for key, each in found.items() if isinstance(each, dict)}
 
 

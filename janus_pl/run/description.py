@@ -48,6 +48,8 @@ class Description:
             scheduler's class.
         learning_rate: The learning rate of a `classifier` at the start; of a `module` that of all
             its layers, None if they differ; None of others.
+        eta: The learning rate in force at the start, before its schedule acts, of whatever run; a
+            list for replicas; None if the optimizer's groups differ.
         hold_norms: The factor of the norms ||v_k|| that are put back after every step; None if none
             are.
         optimizer: The class of the optimizer, such as `SGD` or `AdamW`; several are joined by `+`.
@@ -73,7 +75,7 @@ class Description:
         device: The device, such as `cpu` or `NVIDIA H200`.
         processes: The number of processes.
         versions: The versions of the packages behind the numbers; on a GPU those of CUDA and cuDNN
-            as well.
+            as well; `commit` is the git commit of this package, if it runs from a clone.
         claims: The SHA-256 of each claims file that was there, by its name (`janus_pl.run.claims`).
     """
 
@@ -91,6 +93,7 @@ class Description:
     decay: str | None = None
     schedule: str | None = None
     learning_rate: float | None = None
+    eta: float | list[float] | None = None
     hold_norms: float | None = None
     momentum: float | None = None
     decays: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -23,7 +23,8 @@ from janus_pl.run.account import (
     job_type,
     new_id,
 )
-from janus_pl.run.description import KEY, Description
+from janus_pl.run.columns import described
+from janus_pl.run.description import Description
 from janus_pl.run.files import settle
 from janus_pl.run.folder import ROWS, RunFolder
 from janus_pl.run.name import run_name, run_tags
@@ -190,7 +191,7 @@ class RunLogger(WandbLogger):
         run = self.experiment
         name = run.name if self.named else run_name(description)
         with self.sending():
-            run.config.update({KEY: description.to_plain()}, allow_val_change=True)
+            run.config.update(described(description, run.config), allow_val_change=True)
             if not self.named:
                 run.name = name
             run.tags = tuple(dict.fromkeys([*(run.tags or ()), *run_tags(description)]))
@@ -226,8 +227,8 @@ def record_description(loggers: Sequence[Logger], description: Description) -> N
         if isinstance(logger, RunLogger):
             logger.describe(description)
         elif isinstance(logger, WandbLogger):
-            plain = {KEY: description.to_plain()}
-            logger.experiment.config.update(plain, allow_val_change=True)
+            config = logger.experiment.config
+            config.update(described(description, config), allow_val_change=True)
 
 
 def _check_names(

@@ -27,6 +27,7 @@ from janus_pl.run.journal import Journal
 from janus_pl.run.lines import SPECTRA
 from janus_pl.run.logger import RunLogger, end, sending_by, take
 from janus_pl.run.rows import Value, log_to, spectra_line, split_row
+from janus_pl.run.sent import sent
 
 CLI_CONFIG = "cli.yaml"  # what `--config` of a LightningCLI takes
 _ended: set[Path] = set()  # folders of this process's scripts; a later fit does not write there
@@ -172,7 +173,7 @@ class RunRecord(Callback):
             if isinstance(logger, WandbLogger):
                 with sending_by(logger):
                     known = logger.experiment.config
-                    more = {k: v for k, v in config.items() if k not in known}
+                    more = {k: v for k, v in sent(config, known).items() if k not in known}
                     logger.experiment.config.update(more)
 
     def write_config_text(self, text: str) -> None:

@@ -16,10 +16,11 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
+from janus_pl.run.compared import is_detail, means
 from janus_pl.run.lines import SIGMA
 
 AXES = ("epoch", "trainer/global_step", "eta_t")
-SUMMARY = "last,min,max"  # columns KEY.last, KEY.min, KEY.max of W&B's table of runs
+OF_HISTOGRAM = ("", "._type", ".bins", ".values")  # W&B asks for each part by itself
 
 
 class Histogram(NamedTuple):
@@ -78,11 +79,22 @@ def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
         for key in row.keys() - _defined_keys(logger):
             # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
             if key not in AXES:
-                number = isinstance(row[key], int | float)
-                run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
+                _define(run, key, row[key])
             _defined_keys(logger).add(key)
         if row["trainer/global_step"] > getattr(logger, "sent_steps", -1):  # type: ignore[operator]
             _log(run, row)
+            if of_layers := means(row):
+                run.summary.update(of_layers)
+
+
+def _define(run: Any, key: str, value: Value) -> None:
+    """Tell W&B the x axis of a key, and whether its newest value goes into the summary."""
+    if isinstance(value, Table) or not is_detail(key):  # panels find a table in the summary
+        run.define_metric(key, step_metric="epoch")
+        return
+    leaves = OF_HISTOGRAM if isinstance(value, Histogram) else ("",)
+    for leaf in leaves:
+        run.define_metric(key + leaf, step_metric="epoch", summary="none")
 
 
 def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:

@@ -17,8 +17,10 @@ from janus_pl.data.fingerprint import DataFacts
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.observables.update import momentum_of
 from janus_pl.run.claims import claims_there
+from janus_pl.run.commit import commit
 from janus_pl.run.description import Description, seed_in_force, task_of
 from janus_pl.training.clock import steps_of
+from janus_pl.training.optimizers import initial_rate
 from janus_pl.training.precision import numerics_of
 from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
@@ -41,6 +43,7 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "margin": subject.margin,
         "optimizer": "+".join(type(each).__name__ for each in optimizers) or "none",
         "momentum": momentum,
+        "eta": initial_rate(optimizers),
         "layers": tuple(subject.layers()),
         "skipped": dict(subject.skipped()),
         "classes": _classes(trainer),
@@ -120,7 +123,7 @@ def _versions(device: torch.device) -> dict[str, str]:
     of_device: dict[str, Any] = {}
     if device.type == "cuda":
         of_device = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
-    return {
+    found = {
         "python": platform.python_version(),
         "janus_pl": __version__,
         "torch": str(torch.__version__),
@@ -128,3 +131,4 @@ def _versions(device: torch.device) -> dict[str, str]:
         "numpy": np.__version__,
         **{name: str(version) for name, version in of_device.items() if version is not None},
     }
+    return found if (clone := commit()) is None else {**found, "commit": clone}

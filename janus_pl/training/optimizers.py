@@ -28,6 +28,13 @@ def initial_rate_of(optimizers: Sequence[Optimizer], parameter: Tensor) -> float
     return None
 
 
+def initial_rate(optimizers: Sequence[Optimizer]) -> float | None:
+    """Return the rate of all groups before a schedule acts; None if they differ or have none."""
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    rates = {group.get("initial_lr", group.get("lr")) for group in groups}
+    return float(rate) if len(rates) == 1 and (rate := rates.pop()) is not None else None
+
+
 def decays_of(
     optimizers: Sequence[Optimizer], parameters: Mapping[str, Tensor]
 ) -> dict[str, dict[str, Any]]:

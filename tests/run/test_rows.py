@@ -36,6 +36,7 @@ class Run:
     def __init__(self) -> None:
         self.defined: list[tuple[str, dict[str, Any]]] = []
         self.logged: list[tuple[dict[str, Any], dict[str, Any]]] = []
+        self.summary: dict[str, Any] = {}
         self.step = 11
         self.refuses = 0
 
@@ -126,15 +127,35 @@ def test_a_key_is_defined_once_by_its_own_name_with_the_epoch_as_its_axis() -> N
         write_row(trainer_of(logger), row)
     assert sorted(logger.run.defined, key=str) == sorted(
         [
-            ("loss", {"step_metric": "epoch", "summary": "last,min,max"}),
-            ("hist", {"step_metric": "epoch", "summary": None}),
-            ("late", {"step_metric": "epoch", "summary": "last,min,max"}),
+            ("loss", {"step_metric": "epoch"}),
+            ("hist", {"step_metric": "epoch"}),
+            ("late", {"step_metric": "epoch"}),
         ],
         key=str,
     )
     again = Logger()  # another run knows nothing of it
     write_row(trainer_of(again), {**AXES, "loss": 0.5})
     assert [name for name, _ in again.run.defined] == ["loss"]
+
+
+def test_a_detail_is_in_the_rows_alone_and_the_layers_have_a_mean_in_the_summary() -> None:
+    logger = Logger()
+    row: dict[str, Any] = {
+        **AXES,
+        "velocity/conv1": 1.0,
+        "velocity/fc1": 4.0,
+        "spectrum/fc1": HIST,
+        "rho": 2.0,
+    }
+    write_row(trainer_of(logger), {**row, "spectrum_table": TABLE})
+    shown = {name for name, options in logger.run.defined if "summary" not in options}
+    assert shown == {"rho", "spectrum_table"}
+    parts = {f"spectrum/fc1{part}" for part in ("", "._type", ".bins", ".values")}
+    hidden = {name for name, options in logger.run.defined if options.get("summary") == "none"}
+    assert hidden == {"velocity/conv1", "velocity/fc1", *parts}
+    assert logger.run.summary == {"velocity": 2.5}
+    ((logged, _),) = logger.run.logged
+    assert row.keys() <= logged.keys()
 
 
 @pytest.mark.parametrize(("recorded", "steps"), [(-1, [0, 6, 7]), (0, [6, 7]), (6, [7]), (7, [])])
