@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from janus_pl.records.late import CLOCKS as CLOCKS
-from janus_pl.records.late import Window, middle, rank, spread, velocity
+from janus_pl.records.late import Window, geometric_mean, middle, rank, spread, velocity
 from janus_pl.records.run import Run
 
 
@@ -41,6 +41,19 @@ def equilibrium(at: Window) -> float:
     return abs(residual) / mu if mu else math.nan
 
 
+def rank_kept(at: Window) -> float:
+    """Return the effective rank over that at the start, geometric mean over the middle layers.
+
+    1 says that training has not changed the ranks. The start is the run's first recorded rank.
+    """
+    first = {k: at.run.first(f"effective_rank/{k}") for k in middle(at.run)}
+    kept = [
+        at.mean(f"effective_rank/{k}") / start if start > 0 else math.nan
+        for k, start in first.items()
+    ]
+    return geometric_mean(kept)
+
+
 def by_layer(at: Window, kind: str) -> list[float]:
     """Return the mean of `kind/LAYER` for each middle layer."""
     return [at.mean(f"{kind}/{k}") for k in middle(at.run)]
@@ -64,6 +77,7 @@ def rank_lost(run: Run) -> tuple[float, float] | None:
 QUANTITIES = {
     "velocity": Quantity("||V_k dot||", velocity, ("velocity/",)),
     "rank": Quantity("effective rank", rank, ("effective_rank/",)),
+    "rank_kept": Quantity("effective rank over that at the start", rank_kept, ("effective_rank/",)),
     "spread": Quantity("std/|mean| of the margins", spread, ("margin/std", "margin/mean")),
     "mean_margin": Quantity("mean margin", lambda at: at.mean("margin/mean"), ("margin/mean",)),
     "top_layer": Quantity(

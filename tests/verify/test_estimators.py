@@ -44,6 +44,9 @@ def test_quantities_are_means_over_the_last_fifth() -> None:
     assert QUANTITIES["velocity"].of(at) == pytest.approx(velocity(one), rel=1e-12)
     ranks = [math.log(late(one, f"effective_rank/{k}")) for k in MIDDLE]
     assert QUANTITIES["rank"].of(at) == pytest.approx(math.exp(np.mean(ranks)), rel=1e-12)
+    starts = [math.log(one.rows[f"effective_rank/{k}"].iloc[0]) for k in MIDDLE]
+    kept = math.exp(np.mean(ranks) - np.mean(starts))
+    assert QUANTITIES["rank_kept"].of(at) == pytest.approx(kept, rel=1e-12)
     spread = (one.rows["margin/std"] / one.rows["margin/mean"].abs()).iloc[9:].mean()
     assert QUANTITIES["spread"].of(at) == pytest.approx(spread, rel=1e-12)
     assert QUANTITIES["mean_margin"].of(at) == late(one, "margin/mean")
@@ -52,6 +55,16 @@ def test_quantities_are_means_over_the_last_fifth() -> None:
     rest = late(one, "equilibrium/residual") - late(one, "equilibrium/common_mode")
     mu = late(one, "margin/mean") * late(one, "rho") / abs(late(one, "rho_learned"))
     assert QUANTITIES["equilibrium"].of(at) == pytest.approx(abs(rest) / mu)
+
+
+def test_ranks_kept_are_one_where_nothing_moves_and_half_where_they_halve() -> None:
+    still = {f"effective_rank/{k}": [100.0] * 11 for k in MIDDLE}
+    halved = {key: [100.0] + [50.0] * 10 for key in still}
+    kept = QUANTITIES["rank_kept"]
+    assert kept.of(window(run(columns=still))) == pytest.approx(1)
+    assert kept.of(window(run(columns=halved))) == pytest.approx(0.5)
+    lost = {**halved, f"effective_rank/{MIDDLE[0]}": [0.0] + [50.0] * 10}
+    assert math.isnan(kept.of(window(run(columns=lost))))  # no rank at the start to compare with
 
 
 def test_what_a_run_lacks_is_no_number() -> None:
