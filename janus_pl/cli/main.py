@@ -89,12 +89,8 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
 
 def _ending(error: BaseException) -> int | None:
     """Say in one line why a command ended, and return its exit code; None for a defect."""
-    if isinstance(error, UsageError | argparse.ArgumentError):
-        return _fail(Exit.USAGE, explain(error, OPTIONS))
-    if isinstance(error, ValueError) and usage_message(error) is not None:
-        return _fail(Exit.USAGE, explain(error))
-    if (missing := missing_extra(error)) is not None:
-        return _fail(Exit.USAGE, str(missing))
+    if (mistake := _mistake(error)) is not None:
+        return _fail(Exit.USAGE, mistake)
     if isinstance(error, DivergenceError | TheoremError):
         return _tell(error.exit_code, f"error: {error}")
     if isinstance(error, Interrupted):
@@ -104,6 +100,15 @@ def _ending(error: BaseException) -> int | None:
     if isinstance(error, OSError) and (line := storage_message(error)) is not None:
         return _fail(Exit.STORAGE, line)
     return None
+
+
+def _mistake(error: BaseException) -> str | None:
+    """Return the line of a mistake in the command or in what is installed; None for others."""
+    if isinstance(error, UsageError | argparse.ArgumentError):
+        return explain(error, OPTIONS)
+    if isinstance(error, ValueError) and usage_message(error) is not None:
+        return explain(error)
+    return None if (missing := missing_extra(error)) is None else str(missing)
 
 
 def _finish(code: int) -> int:
