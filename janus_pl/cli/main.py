@@ -87,12 +87,11 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
 
 def _ending(error: BaseException) -> int | None:
     """Say in one line why a command ended, and return its exit code; None for a defect."""
+    error = missing_extra(error) or error
     if isinstance(error, UsageError | argparse.ArgumentError):
         return _fail(Exit.USAGE, explain(error, OPTIONS))
     if isinstance(error, ValueError) and usage_message(error) is not None:
         return _fail(Exit.USAGE, explain(error))
-    if (missing := missing_extra(error)) is not None:
-        return _fail(Exit.USAGE, str(missing))
     if isinstance(error, DivergenceError | TheoremError):
         return _tell(error.exit_code, f"error: {error}")
     if isinstance(error, Interrupted):
