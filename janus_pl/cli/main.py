@@ -89,8 +89,11 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
 
 def _ending(error: BaseException) -> int | None:
     """Say in one line why a command ended, and return its exit code; None for a defect."""
-    if (mistake := _mistake(error)) is not None:
-        return _fail(Exit.USAGE, mistake)
+    error = missing_extra(error) or error
+    if isinstance(error, UsageError | argparse.ArgumentError):
+        return _fail(Exit.USAGE, explain(error, OPTIONS))
+    if isinstance(error, ValueError) and usage_message(error) is not None:
+        return _fail(Exit.USAGE, explain(error))
     if isinstance(error, DivergenceError | TheoremError):
         return _tell(error.exit_code, f"error: {error}")
     if isinstance(error, Interrupted):
@@ -100,15 +103,6 @@ def _ending(error: BaseException) -> int | None:
     if isinstance(error, OSError) and (line := storage_message(error)) is not None:
         return _fail(Exit.STORAGE, line)
     return None
-
-
-def _mistake(error: BaseException) -> str | None:
-    """Return the line of a mistake in the command or in what is installed; None for others."""
-    if isinstance(error, UsageError | argparse.ArgumentError):
-        return explain(error, OPTIONS)
-    if isinstance(error, ValueError) and usage_message(error) is not None:
-        return explain(error)
-    return None if (missing := missing_extra(error)) is None else str(missing)
 
 
 def _finish(code: int) -> int:
