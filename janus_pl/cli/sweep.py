@@ -17,6 +17,7 @@ from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import Exit, check_integer, is_integer
+from janus_pl.run.folder import CONFIG
 from janus_pl.run.shipped import CONFIGS
 from janus_pl.sweep.file import SweepFile, load, points
 from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
@@ -138,6 +139,8 @@ def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], 
             _say(console, f"{entry.state}: {entry.run.label}: {entry.note}")
             _say(console, f"  output: {entry.run.log}")
     _say(console, _end_text(entries))
+    for text in next_commands(entries):
+        _say(console, text)
     if left := unfinished(entries):
         failed = all(entry.state is State.FAILED for entry in left)
         what = "tries the failed ones again" if failed else "goes on from here"
@@ -179,6 +182,27 @@ def _end_text(entries: Sequence[Entry]) -> str:
     text = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
     folders = dict.fromkeys(str(entry.run.folder.parent) for entry in entries)
     return f"{text}. Runs lie in {', '.join(folders)}"
+
+
+def next_commands(entries: Sequence[Entry]) -> list[str]:
+    """Return the commands that look at the runs that are done, a line each; none without one.
+
+    A folder that holds other runs, too, is not named as a whole, but its runs are.
+    """
+    done = [entry.run.folder for entry in entries if entry.state is State.DONE]
+    if not done:
+        return []
+    named: list[str] = []
+    for parent in dict.fromkeys(folder.parent for folder in done):
+        own = [folder for folder in done if folder.parent == parent]
+        of_sweep = {entry.run.folder for entry in entries}
+        others = {config.parent for config in parent.glob(f"*/{CONFIG}")} - of_sweep
+        named += [str(folder) for folder in own] if others else [str(parent)]
+    runs = shlex.join(named)
+    return [
+        f"Figures:  python -m janus_pl report {runs} --out report",
+        f"Verdicts: python -m janus_pl verify {runs}",
+    ]
 
 
 def _print_plan(console: Console, entries: Sequence[Entry]) -> None:

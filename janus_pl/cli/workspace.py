@@ -3,36 +3,54 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
-from janus_pl.report import workspace
+from janus_pl.records.read import read, told
+from janus_pl.report.workspace import Views, as_json
 from janus_pl.run.account import has_account
+from janus_pl.run.columns import LOSS, NORMALIZATION
+from janus_pl.verify.claims import PAPER, find_claims, read_claims
+from janus_pl.verify.judge import judge
+from janus_pl.verify.lines import to_json
 
-USAGE = "--entity E --project P [--name NAME] [--json]"
+USAGE = (
+    "--entity E --project P [--name NAME] [--loss LOSS] [--normalization NORMALIZATION]"
+    " [--report [RUN...]] [--json]"
+)
 
 
 def main(args: Sequence[str]) -> int:
-    """Save the workspace and print its address; with `--json` only print it as JSON.
+    """Save the workspace, or the report, and print its address; with `--json` only print it.
 
     Raises:
-        UsageError: An option or an account is missing, or W&B refuses.
+        UsageError: An option or an account is missing, a RUN cannot be read, or W&B refuses.
         ModuleNotFoundError: wandb-workspaces is missing.
     """
     options = _parser().read(args, needed="project")
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
-    view = workspace.build(workspaces, panels, options.entity or "", options.project, options.name)
+    if not options.json:
+        _check_account(options.entity)
+    given = {LOSS: options.loss, NORMALIZATION: options.normalization}
+    views = Views(workspaces, panels, {key: value for key, value in given.items() if value})
+    # A run set asks W&B for the project by its entity, so JSON has none.
+    entity = "" if options.json and options.report is not None else options.entity or ""
+    place = entity, options.project, options.name
+    if options.report is None:
+        build: Callable[[], Any] = lambda: views.workspace(*place)  # noqa: E731
+    else:
+        verdicts = _verdicts(options.report)
+        build = lambda: views.report(*place, verdicts)  # noqa: E731
     if options.json:
-        print(json.dumps(workspace.as_json(view), indent=2))
+        print(json.dumps(as_json(build()), indent=2))
         return Exit.DONE
-    if not options.entity:
-        raise UsageError("--entity", options.entity, "a user or team of W&B")
-    if not has_account():
-        raise UsageError("--entity", options.entity, "--json, until `wandb login` was run")
     try:
+        view = build()
         view.save()
     except Exception as error:  # network, permissions: the client's errors share no class
         said = " ".join(str(error).split())
@@ -41,15 +59,43 @@ def main(args: Sequence[str]) -> int:
     return Exit.DONE
 
 
+def _check_account(entity: str | None) -> None:
+    if not entity:
+        raise UsageError("--entity", entity, "a user or team of W&B")
+    if not has_account():
+        raise UsageError("--entity", entity, "--json, until `wandb login` was run")
+
+
+def _verdicts(runs: Sequence[str]) -> list[Any]:
+    """Return the answers of `verify` for runs; none without runs."""
+    if not runs:
+        return []
+    claims = read_claims(find_claims(str(PAPER)))
+    records = read(runs)
+    for line in told(records):
+        print(line, file=sys.stderr)
+    return [line for line in to_json(judge(claims, records.runs))["lines"] if line["primary"]]
+
+
 def _parser() -> ToolParser:
     parser = ToolParser(
         "workspace",
         USAGE,
         "Save a workspace in the W&B UI whose panels are the paper's figures: margins"
-        " by lambda, velocities and ranks by layer, GD against SGD, the run comparer.",
+        " by lambda, velocities and ranks by layer, SGD and GD, parallel coordinates. A line is the"
+        " mean of runs that differ in the seed alone.",
     )
     parser.add_argument("--entity", help="user or team of W&B")
     parser.add_argument("--project", default="janus_pl", help="W&B project (default: janus_pl)")
-    parser.add_argument("--name", default="Janus effects", help="name of the workspace")
+    parser.add_argument("--name", default="Janus effects", help="name of the workspace or report")
+    parser.add_argument("--loss", help="runs of this loss alone, as square")
+    parser.add_argument("--normalization", help="runs of this one alone, as weight_norm")
+    parser.add_argument(
+        "--report",
+        nargs="*",
+        metavar="RUN",
+        help="save a W&B report in place of a workspace: SGD and GD in run sets of their own, and"
+        " the verdicts on RUN..., folders or ENTITY/PROJECT[/GROUP]",
+    )
     parser.add_argument("--json", action="store_true", help="print it, without an account")
     return parser

@@ -14,7 +14,7 @@ from janus_pl.run.description import KEY, SHOWN, Description
 LAMBDA, DYNAMICS, LOSS, NORMALIZATION = "lambda", "dynamics", "loss", "normalization"
 COLUMNS = (
     *(LAMBDA, "B", "N", "eta", DYNAMICS, LOSS, NORMALIZATION),
-    *("network", "seed", "fingerprint", "code"),
+    *("network", "decay", "schedule", "seed", "fingerprint", "code"),
 )
 
 
@@ -46,6 +46,8 @@ def columns(description: Description) -> dict[str, Any]:
         LOSS: description.loss,
         NORMALIZATION: description.normalization,
         "network": description.network or description.task.rpartition(".")[2],
+        "decay": description.decay,
+        "schedule": description.schedule,
         "seed": description.data_seed if linear else description.seed,
         "fingerprint": "+".join(each[:SHOWN] for each in pool.split("+")) if pool else None,
         "code": description.versions.get("commit") or description.versions.get("janus_pl"),

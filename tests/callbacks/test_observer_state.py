@@ -449,46 +449,11 @@ def test_the_bar_shows_the_newest_of_every_number() -> None:
     bar = ProgressBar()
     assert shown(bar) == {}
     first = shown(bar, train__loss=0.5, margin__mean=1e-7, rho=2.0)
-    assert first == {"loss": 0.5, "margin": "1.000e-07", "rho": "2.000e+00"}
+    assert first == {"loss": 0.5, "margin": "1.0e-07", "rho": "2.0e+00"}
     second = shown(bar, train__loss_running=0.25, train__loss=0.125, rho=3.0)
-    assert second == {"loss": 0.25, "margin": "1.000e-07", "rho": "3.000e+00"}
+    assert second == {"loss": 0.25, "margin": "1.0e-07", "rho": "3.0e+00"}
     assert shown(bar, trains=False, rho=4.0) == second, "it is that of the fit"
-    assert shown(ProgressBar(), margin_raw__mean=0.5) == {"margin": "5.000e-01"}
-
-
-def test_one_bar_is_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr(
-        "janus_pl.callbacks.progress.time", SimpleNamespace(monotonic=lambda: clock.now)
-    )
-    drawn: list[tuple[int, bool]] = []
-    bar, task = ProgressBar(), Task(0)
-    task.planned = 50
-    monkeypatch.setattr(bar, "_update", lambda bar_id, n, hard=False: drawn.append((n, hard)))
-    monkeypatch.setattr(bar, "_update_metrics", lambda trainer, module: None)
-    monkeypatch.setattr(bar, "_stop_progress", lambda: None)
-    for task.epoch, later in ((1, 0.0), (2, 0.05), (3, 0.06), (4, 0.01), (5, 0.2)):
-        clock.now += later
-        bar.on_train_batch_end(None, task)
-    assert drawn == [(1, False), (3, False), (5, False)]
-    bar.on_train_end(None, task)
-    assert drawn[-1] == (5, True)
-
-
-def test_one_bar_is_added_for_all_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    bar, task = ProgressBar(), Task(0)
-    task.planned = 50
-    added: list[int] = []
-
-    def add_task(total: int, text: str) -> int:
-        added.append(total)
-        return 3
-
-    monkeypatch.setattr(bar, "_add_task", add_task)
-    bar.progress = object()  # type: ignore[assignment]
-    for _ in range(3):
-        bar.on_train_epoch_start(None, task)
-    assert added == [50]
+    assert shown(ProgressBar(), margin_raw__mean=0.5) == {"margin": "5.0e-01"}
 
 
 def test_an_end_that_nobody_knew_of_is_looked_at_by_all(

@@ -1,106 +1,18 @@
-"""What goes to W&B: the panels of a workspace and the run with the figures, without W&B."""
+"""What goes to W&B: the run with the figures, without W&B."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from report.generic import LAYERS, network
+from report.generic import network
 
 from janus_pl.errors import UsageError
 from janus_pl.records.run import Run
-from janus_pl.report import publish, workspace
-from janus_pl.report.figures import FIGURES, Figure
-
-LAMBDA, DYNAMICS = "description.weight_decay", "description.dynamics"
-
-
-def built() -> Any:
-    """The workspace, of plain values in place of W&B's classes."""
-
-    def plain(kind: str) -> Any:
-        return lambda *args, **options: {"kind": kind, "args": args, **options}
-
-    panels = SimpleNamespace(
-        LinePlot=plain("line"),
-        Config=lambda key: key,
-        RunComparer=plain("comparer"),
-        MediaBrowser=plain("media"),
-    )
-    workspaces = SimpleNamespace(
-        Workspace=plain("workspace"),
-        Section=plain("section"),
-        WorkspaceSettings=plain("settings"),
-    )
-    return workspace.build(workspaces, panels, "e", "p", "n")
-
-
-# By section: title, keys, x axis, what runs are grouped by, whether the axis is logarithmic.
-PANELS: dict[str, list[tuple[str, list[str], str, str | None, bool]]] = {
-    "Margins by lambda (Figs. 1, 2, 5)": [
-        ("Margins, mean", ["margin/mean"], "epoch", LAMBDA, False),
-        ("Margins, standard deviation", ["margin/std"], "epoch", LAMBDA, True),
-        ("Margins, histogram", ["margin/hist"], "epoch", None, False),
-        ("rho", ["rho"], "epoch", LAMBDA, True),
-    ],
-    "Noise by layer (Figs. 3, 4a)": [
-        (f"‖V dot‖, {k}", [f"velocity/{k}"], "epoch", LAMBDA, True) for k in LAYERS
-    ],
-    "Rank by layer (Fig. 4b)": [
-        (f"Effective rank, {k}", [f"effective_rank/{k}"], "epoch", LAMBDA, False) for k in LAYERS
-    ],
-    "Raw margins, in units of the outputs": [
-        ("Raw margins, mean", ["margin_raw/mean"], "epoch", DYNAMICS, False),
-        ("Raw margins, standard deviation", ["margin_raw/std"], "epoch", DYNAMICS, False),
-        ("Raw margins, histogram", ["margin_raw/hist"], "epoch", None, False),
-    ],
-    "Dynamics, as measured": [
-        ("Training loss", ["train/loss"], "epoch", DYNAMICS, True),
-        ("Margins, mean", ["margin/mean"], "epoch", DYNAMICS, False),
-        ("‖V dot‖, conv4", ["velocity/conv4"], "epoch", DYNAMICS, True),
-        ("Effective rank, conv4", ["effective_rank/conv4"], "epoch", DYNAMICS, False),
-        (
-            *("Effective rank, conv4, by step", ["effective_rank/conv4"]),
-            *("trainer/global_step", None, False),
-        ),
-        ("Effective rank, conv4, by eta t", ["effective_rank/conv4"], "eta_t", None, False),
-    ],
-    "Linear regression (Figs. A.1 to A.7)": [
-        (
-            *("Null space, and its closed form", ["null/norm", "null/predicted"]),
-            *("epoch", None, True),
-        ),
-        ("Smallest singular value", ["sigma_min"], "epoch", None, True),
-        ("Distance to the solution", ["solution/relative_distance"], "epoch", None, True),
-        ("Gradient norm", ["gradient_norm"], "epoch", None, True),
-    ],
-}
-
-
-def test_each_panel_shows_the_quantity_of_its_title() -> None:
-    view = built()
-    assert (view["entity"], view["project"], view["name"]) == ("e", "p", "n")
-    assert view["settings"]["x_axis"] == "epoch"
-    sections = {section["name"]: section["panels"] for section in view["sections"]}
-    assert all(section["is_open"] for section in view["sections"])
-    found = {
-        title: [
-            (p["title"], p["y"], p["x"], p.get("groupby"), p.get("log_y", False)) for p in panels
-        ]
-        for title, panels in sections.items()
-        if title in PANELS
-    }
-    assert found == PANELS
-    for panel in (panel for title in PANELS for panel in sections[title]):
-        means = (panel.get("groupby_aggfunc"), panel.get("groupby_rangefunc"))
-        assert means == (("mean", "minmax") if panel.get("groupby") else (None, None))
-    (comparer,), (media,) = sections["Runs compared"], sections["Report"]
-    assert (comparer["kind"], comparer["diff_only"]) == ("comparer", "split")
-    assert media["media_keys"] == [f"figures/{key}" for key, *_ in FIGURES]
-    assert set(sections) == {*PANELS, "Runs compared", "Report"}
+from janus_pl.report import publish
+from janus_pl.report.figures import Figure
 
 
 class Remote:

@@ -16,7 +16,6 @@ from wandb.util import get_core_path
 
 from janus_pl.cli import subcommands as tools
 from janus_pl.records.read import read
-from janus_pl.report import workspace
 
 GD = {
     "seed_everything": 0,
@@ -133,39 +132,6 @@ def test_the_figures_go_into_a_run_of_job_type_report_in_the_group(
     again = read(["runs"])
     assert len(again.runs) == 1
     assert not again.skipped
-
-
-def test_the_workspace_has_a_panel_for_every_quantity_of_the_figures(
-    capsys: pytest.CaptureFixture,
-) -> None:
-    assert tools.main(["workspace", "--json", "--project", "p"]) == 0
-    view = json.loads(capsys.readouterr().out)
-    assert view["project"] == "p"
-    sections = view["spec"]["section"]["panelBankConfig"]["sections"]
-    panels = [panel for section in sections for panel in section["panels"]]
-    plotted = {key for panel in panels for key in panel["config"].get("metrics") or []}
-    expected = {"margin/mean", "margin/std", "null/norm", "null/predicted", "sigma_min"}
-    for layer in workspace.LAYERS:
-        expected |= {f"velocity/{layer}", f"effective_rank/{layer}"}
-    assert expected <= plotted
-    grouped = {panel["config"].get("groupBy") for panel in panels}
-    assert {"description.value.weight_decay", "description.value.dynamics"} <= grouped
-    axes = {panel["config"].get("xAxis") for panel in panels}
-    assert {"epoch", "trainer/global_step", "eta_t"} <= axes
-    assert "Run Comparer" in {panel["viewType"] for panel in panels}
-    shown = {key for panel in panels for key in panel["config"].get("mediaKeys") or []}
-    assert {"figures/fig1a", "figures/a7"} <= shown
-
-
-def test_a_workspace_without_an_account_is_refused_in_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    for args, field in (([], "--entity"), (["--entity", "e"], "--entity"), (["-x"], "workspace")):
-        assert tools.main(["workspace", *args]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"error: {field}: got")
 
 
 def test_records_are_read_without_pytorch() -> None:

@@ -70,6 +70,7 @@ def test_the_columns_are_the_measured_facts() -> None:
     assert found == {
         **{"lambda": 0.001, "B": 128, "N": 10000, "eta": 0.03, "dynamics": "SGD", "loss": None},
         **{"normalization": None, "network": "DeepReLUClassifier", "seed": 3},
+        **{"decay": None, "schedule": None},
         **{"fingerprint": "01234567", "code": "0.1.0"},
     }
 
