@@ -39,9 +39,7 @@ class Operations(TorchDispatchMode):
         self.found: Counter[tuple[str, str]] = Counter()
         self._part = ["network and loss"]
 
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if not func.is_view and not str(func).startswith(NO_WORK):
             self.found[self._part[-1], str(func)] += 1
         return func(*args, **(kwargs or {}))
@@ -157,7 +155,8 @@ def main() -> None:
     }
     for name, operations in runs.items():
         parts = operations.by_part()
-        print(f"{name:<24} {sum(parts.values()):4}  " + ", ".join(f"{k} {n}" for k, n in parts.items()))
+        told = ", ".join(f"{part} {number}" for part, number in parts.items())
+        print(f"{name:<24} {sum(parts.values()):4}  {told}")
 
 
 if __name__ == "__main__":
