@@ -15,6 +15,7 @@ STARTERS = {
     *("subprocess", "Popen", "multiprocessing", "fork", "kill", "fork_test"),  # a process
     *("sync_playwright", "chromium", "new_page"),  # a browser
     *("init",),  # wandb.init: a process of W&B's
+    *("counted",),  # a fit of benchmarks.operations
 }
 
 EVERYWHERE = {"light_stays_light", "quiet_wandb"}  # fixtures of every test

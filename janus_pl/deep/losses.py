@@ -26,7 +26,7 @@ def square(outputs: Tensor, y: Tensor) -> Tensor:
     tensor([0., 1.])
     """
     targets = torch.stack((-y, y), dim=1)
-    return (outputs - targets).square().mean(dim=1)
+    return functional.mse_loss(outputs, targets, reduction="none").mean(dim=1)
 
 
 def logistic(outputs: Tensor, y: Tensor) -> Tensor:

@@ -16,12 +16,14 @@ Frobenius norm, f_W = rho f_V with rho the product of all norms.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from janus_pl.deep.once import Once
 from janus_pl.deep.parametrization import (
     Decay,
     Groups,
@@ -29,35 +31,43 @@ from janus_pl.deep.parametrization import (
     Parametrization,
     grad_of,
 )
-from janus_pl.deep.weight_norm import weight_norm
+from janus_pl.deep.weight_norm import FrobeniusWeightNorm, weight_norm
 from janus_pl.errors import UsageError, check_number
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.theory.deep import plain_decay, weight_norm_decay
+from janus_pl.training.flat import Flat
 
 
-class GlobalScale(Parametrization):
-    r"""Frozen gains g_k and one learned rho: W_k = g_k v_k/||v_k||, f_W = rho (prod_k g_k) f_V.
+class Normalized(Parametrization):
+    r"""Normalized layers: W_k = g_k v_k/||v_k||, where g_k is s_k and v_k is p_k.
 
-    At the start v_k is the weight that the network has, and g_k its norm. A subclass decides which
-    parameters decay and what follows a step: `groups`, `after_step` and `kept`.
+    At the start v_k is the weight that the network has, and g_k its norm. dLoss/dv_k is tangent.
 
     Attributes:
         gains: The g_k in depth order; shapes ().
     """
 
     def __init__(self, network: HomogeneousNetwork) -> None:
-        gains, vs = _normalize(network)
+        self.gains, vs, self._layers = _normalize(network)
         super().__init__(network.rho, vs)
-        self.gains = gains
+        self._once: Once | None = None
+
+    def leading(self) -> list[nn.Parameter]:
+        learned = [g for g in self.gains if g.requires_grad]
+        return [*self.weights.values(), *learned]
+
+    def use(self, flat: Flat | None, norms: Tensor | None = None) -> None:
+        super().use(flat, norms)
+        if flat is None or norms is None:
+            self._once = None
+        else:
+            self._once = Once(flat, self._layers, self.gains, norms)
+
+    def once(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._once is None else self._once.step()
 
     def factors(self) -> Tensor:
         return torch.stack([g.detach() for g in self.gains])
-
-    def learned_scale(self) -> Tensor:
-        return self.rho.detach()
-
-    def radial(self) -> Tensor:
-        return (self.rho.detach() * grad_of(self.rho)).expand(len(self.weights))
 
     def step_parts(self, weight_decay: float) -> Tensor:
         return self._normalized_parts(weight_decay)
@@ -65,8 +75,32 @@ class GlobalScale(Parametrization):
     def gradient_parts(self) -> list[dict[str, Tensor]]:
         return self._tangent_parts()
 
+    @torch.no_grad()
+    def _rescale(self, norms: Tensor) -> None:
+        """Put ||v_k|| to other values, (L,)."""
+        if self._flat is not None and self._flat.holds():
+            factors = self._flat.by_row(norms / self.norms())
+            self._flat.values[: len(factors)].mul_(factors)
+            return
+        for v, norm in zip(self.weights.values(), norms, strict=True):
+            v.mul_(norm / frobenius_norm(v))
+
     def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
         return gradient
+
+
+class GlobalScale(Normalized):
+    r"""Frozen gains g_k and one learned rho: W_k = g_k v_k/||v_k||, f_W = rho (prod_k g_k) f_V.
+
+    A subclass decides which parameters decay and what follows a step: `groups`, `after_step` and
+    `kept`.
+    """
+
+    def learned_scale(self) -> Tensor:
+        return self.rho.detach()
+
+    def radial(self) -> Tensor:
+        return (self.rho.detach() * grad_of(self.rho)).expand(len(self.weights))
 
 
 @final
@@ -98,12 +132,10 @@ class WeightNorm(GlobalScale):
             {"params": [self.rho], "weight_decay": on_rho},
         ]
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Put ||v_k|| back to c g_k, if it is held; g_k is ||v_k|| at the start."""
         if self.hold is not None:
-            for v, g in zip(self.weights.values(), self.gains, strict=True):
-                v.mul_(self.hold * g / frobenius_norm(v))
+            self._rescale(self.hold * self.factors())
 
     def kept(self, eta: float, weight_decay: float) -> Tensor:
         norms = self.norms()
@@ -117,7 +149,7 @@ class WeightNorm(GlobalScale):
 
 
 @final
-class PerLayer(Parametrization):
+class PerLayer(Normalized):
     r"""A learned norm for each layer: W_k = rho_k V_k with V_k = v_k/||v_k|| (Fig. A.8a).
 
     The network's own rho is frozen. The flow of one norm is
@@ -126,15 +158,15 @@ class PerLayer(Parametrization):
     """
 
     def __init__(self, network: HomogeneousNetwork) -> None:
-        rhos, vs = _normalize(network)
-        super().__init__(network.rho, vs)
-        self.rhos = rhos
+        super().__init__(network)
         self.rho.requires_grad_(False)
-        for rho_k in rhos:
+        for rho_k in self.gains:
             rho_k.requires_grad_(True)
 
-    def factors(self) -> Tensor:
-        return torch.stack([rho_k.detach() for rho_k in self.rhos])
+    @property
+    def rhos(self) -> list[nn.Parameter]:
+        """The rho_k in depth order; shapes ()."""
+        return self.gains
 
     def learned_scale(self) -> Tensor:
         return self.factors().prod()
@@ -155,15 +187,6 @@ class PerLayer(Parametrization):
     def kept(self, eta: float, weight_decay: float) -> Tensor:
         etas = torch.full_like(self.norms(), eta)
         return weight_norm_decay(etas, weight_decay, self.radial(), self.norms(), momentum=0.0)
-
-    def step_parts(self, weight_decay: float) -> Tensor:
-        return self._normalized_parts(weight_decay)
-
-    def gradient_parts(self) -> list[dict[str, Tensor]]:
-        return self._tangent_parts()
-
-    def _tangent(self, weight: Tensor, gradient: Tensor) -> Tensor:
-        return gradient
 
 
 @final
@@ -211,11 +234,9 @@ class Lagrange(GlobalScale):
             {"params": [self.rho], "weight_decay": on_rho},
         ]
 
-    @torch.no_grad()
     def after_step(self) -> None:
         """Set V_k <- V_k/||V_k||, the retraction of Eq. 17."""
-        for V in self.weights.values():
-            V.div_(frobenius_norm(V))
+        self._rescale(torch.ones_like(self.factors()))
 
     def kept(self, eta: float, weight_decay: float) -> Tensor:
         # V_k <- V_k + eta V_k dot has the norm sqrt(1 + eta^2 ||V_k dot||^2) before its retraction.
@@ -275,6 +296,16 @@ class Plain(Parametrization):
         inner = torch.dot(gradient.reshape(-1), V.reshape(-1))
         return gradient - inner * V
 
+    def _tangent_norms(self, flat: Flat, norms: Tensor) -> Tensor:
+        count, along = len(norms), torch.zeros_like(norms)
+        lines = flat.lines(flat.gradients, count), flat.lines(flat.values, count)
+        for k, (gradient, weight) in enumerate(zip(*lines, strict=True)):
+            torch.dot(gradient, weight, out=along[k])
+        along.div_(norms).div_(norms)
+        factors = flat.by_row(along)
+        gradients, values = flat.gradients[: len(factors)], flat.values[: len(factors)]
+        return flat.norms(torch.addcmul(gradients, values, factors, value=-1), count)
+
 
 PARAMETRIZATIONS: dict[str, Callable[[HomogeneousNetwork], Parametrization]] = {
     "weight_norm": WeightNorm,
@@ -303,15 +334,18 @@ def parametrized(
 
 def _normalize(
     network: HomogeneousNetwork,
-) -> tuple[list[nn.Parameter], dict[str, nn.Parameter]]:
-    """Normalize all weights, and return the gains g_k, frozen, and the v_k by layer."""
-    gains, vs = [], {}
+) -> tuple[list[nn.Parameter], dict[str, nn.Parameter], list[FrobeniusWeightNorm]]:
+    """Normalize all weights; return the gains g_k, frozen, the v_k by layer, and what computes."""
+    gains, vs, computing = [], {}, []
     for name, layer in network.weight_layers().items():
         assert not parametrize.is_parametrized(layer), f"{name} is parametrized already"
         weight_norm(layer)
+        computed = layer.get_submodule("parametrizations.weight.0")
+        assert isinstance(computed, FrobeniusWeightNorm)
+        computing.append(computed)
         gains.append(layer.get_parameter("parametrizations.weight.original0"))
         vs[name] = layer.get_parameter("parametrizations.weight.original1")
-    return gains, vs
+    return gains, vs, computing
 
 
 def _decays(lam: float, decay: str) -> tuple[float, float]:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from janus_pl.observables.norms import frobenius_norm
+from janus_pl.training.flat import Flat
 
 Decay = Literal["all", "rho"]
 Groups = list[dict[str, Any]]
@@ -47,6 +49,28 @@ class Parametrization(ABC):
     def __init__(self, rho: nn.Parameter, weights: dict[str, nn.Parameter]) -> None:
         self.rho = rho
         self.weights = weights
+        self._flat: Flat | None = None
+        self._norms: Tensor | None = None
+
+    def leading(self) -> list[nn.Parameter]:
+        """Return the parameters that the `Flat` of `use` begins with."""
+        return [*self.weights.values()]
+
+    def use(self, flat: Flat | None, norms: Tensor | None = None) -> None:
+        """Take the parameters of `leading` as views of one buffer from now on.
+
+        Args:
+            flat: The buffer; None: each parameter by itself.
+            norms: The norms of the p_k as each step begins, which the caller measures; (L,).
+        """
+        self._flat, self._norms = flat, None if flat is None else norms
+
+    def once(self) -> AbstractContextManager[None]:
+        """Return the block of a step's passes, in which the weights W_k are computed once.
+
+        The p_k have their gradients after the block. Without `use` each pass computes the weights.
+        """
+        return nullcontext()
 
     @abstractmethod
     def factors(self) -> Tensor:
@@ -116,6 +140,8 @@ class Parametrization(ABC):
 
     def norms(self) -> Tensor:
         """Return ||p_k||, (L,)."""
+        if self._flat is not None and self._flat.holds():
+            return self._flat.norms(self._flat.values, len(self.weights))
         return torch.stack([frobenius_norm(p.detach()) for p in self.weights.values()])
 
     def _normalized_parts(self, weight_decay: float) -> Tensor:
@@ -180,13 +206,26 @@ class Parametrization(ABC):
 
     def velocity_norms(self, gradients: Sequence[Tensor] | None = None) -> Tensor:
         """Return ||V_k dot|| in depth order, shape (L,); arguments and errors as `velocities`."""
+        flat, norms = self._flat, self._norms
+        if gradients is None and flat and norms is not None and flat.holds_gradients(len(norms)):
+            return norms * self._tangent_norms(flat, norms)
         # One layer at a time; a gradient that is tangent already needs no new tensor. For plain
         # weights Pythagoras would need none either, but cancels digits if G is almost radial.
-        norms = [
+        found = [
             frobenius_norm(p) * frobenius_norm(self._tangent(p, gradient))
             for p, gradient in zip(*self._parts(gradients), strict=True)
         ]
-        return torch.stack(norms)
+        return torch.stack(found)
+
+    @torch.no_grad()
+    def _tangent_norms(self, flat: Flat, norms: Tensor) -> Tensor:
+        """Return the norms of `_tangent` for the gradients in a buffer, (L,).
+
+        Args:
+            flat: The buffer.
+            norms: ||p_k||, (L,).
+        """
+        return flat.norms(flat.gradients, len(norms))
 
     def _parts(
         self, gradients: Sequence[Tensor] | None

@@ -17,6 +17,7 @@ from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError
 from janus_pl.training.clock import epochs_reached, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, diverged
+from janus_pl.training.flat import flats_of
 from janus_pl.training.guard import UpdateGuard
 from janus_pl.training.held import HeldWeights
 from janus_pl.training.precision import full_precision
@@ -98,8 +99,8 @@ class Trains(Answers):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         batch, parts = self.minibatch(batch), []
-        self.guard.clear_gradients()
-        with backward_alone(self.trainer.strategy):
+        self.guard.begin()
+        with backward_alone(self.trainer.strategy), self.parametrization.once():
             for x, y in batch.split(self.ranks.rank, self.ranks.size):
                 outputs = self.network(x)
                 losses = self.losses(outputs, y)
@@ -128,7 +129,15 @@ class Trains(Answers):
 
     def on_train_start(self) -> None:
         trained = trained_parameters(self, self.parametrization.weights)
-        self.guard = UpdateGuard(trained, self.trainer.global_step)
+        leading = self.parametrization.leading()
+        known = {id(p) for p in leading}
+        rest = [p for p in trained.values() if id(p) not in known]
+        flats = flats_of([*(p for p in leading if p.requires_grad), *rest])
+        self.guard = UpdateGuard(trained, self.trainer.global_step, flats)
+        # Otherwise some weights are frozen, or of another dtype.
+        together = len(flats) == 1 and all(p.requires_grad for p in leading)
+        norms = self.guard.norms(len(self.parametrization.weights))
+        self.parametrization.use(flats[0] if together else None, norms)
         optimizer = self.optimizers()
         assert isinstance(optimizer, LightningOptimizer)
         self._epoch.optimizer = optimizer

@@ -69,6 +69,13 @@ class _Normalize(torch.autograd.Function):
         return w_dot, norm_dot
 
 
+class Held:
+    """The weight that a layer uses instead of a computed one; None: it computes."""
+
+    def __init__(self) -> None:
+        self.weight: Tensor | None = None
+
+
 class FrobeniusWeightNorm(nn.Module):
     r"""The parametrization W = g v/||v||_F, for `torch.nn.utils.parametrize`.
 
@@ -79,10 +86,17 @@ class FrobeniusWeightNorm(nn.Module):
     >>> norm = FrobeniusWeightNorm()
     >>> norm(torch.tensor(10.0), torch.tensor([[3.0, 4.0]]))
     tensor([[6., 8.]])
+
+    Attributes:
+        held: Holds W within a step that computed it for all layers (`janus_pl.deep.once`).
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = Held()
+
     def forward(self, g: Tensor, v: Tensor) -> Tensor:
-        return _Normalize.apply(g, v)[0]
+        return _Normalize.apply(g, v)[0] if self.held.weight is None else self.held.weight
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return g, the norm of a weight, and v, the weight itself: W starts unchanged."""
