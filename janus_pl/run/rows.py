@@ -7,8 +7,8 @@ separate calls, at steps that differ by one. So a row is collected first and the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from janus_pl.run.lines import SIGMA
+from janus_pl.run.service import without_pandas
 
 AXES = ("epoch", "trainer/global_step", "eta_t")
 SUMMARY = "last,min,max"  # columns KEY.last, KEY.min, KEY.max of W&B's table of runs
@@ -72,17 +73,29 @@ def log_to(
 
 
 def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
-    """Log one row of finite values to W&B, unless a resumed online run has it already."""
-    run = logger.experiment
-    with getattr(logger, "sending", nullcontext)():
-        for key in row.keys() - _defined_keys(logger):
-            # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
-            if key not in AXES:
-                number = isinstance(row[key], int | float)
-                run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
-            _defined_keys(logger).add(key)
-        if row["trainer/global_step"] > getattr(logger, "sent_steps", -1):  # type: ignore[operator]
-            _log(run, row)
+    """Log one row of finite values to W&B, unless a resumed online run has it already.
+
+    A logger of ours takes it beside the training.
+    """
+    new = row.keys() - _defined_keys(logger)
+    _defined_keys(logger).update(new)
+    is_sent = row["trainer/global_step"] <= getattr(logger, "sent_steps", -1)  # type: ignore[operator]
+    send = partial(_send, row=row, new=new, is_sent=is_sent)
+    if (take := getattr(logger, "send", None)) is not None:
+        take(send)
+    else:
+        send(logger.experiment)
+
+
+def _send(run: Any, row: Mapping[str, Value], new: Set[str], is_sent: bool) -> None:
+    """Define the keys that are new, and log the row."""
+    for key in new:
+        # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
+        if key not in AXES:
+            number = isinstance(row[key], int | float)
+            run.define_metric(key, step_metric="epoch", summary=SUMMARY if number else None)
+    if not is_sent:
+        _log(run, row)
 
 
 def plain_row(row: Mapping[str, Value]) -> dict[str, Any]:
@@ -128,7 +141,8 @@ def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
     import wandb
 
     try:
-        run.log({**values, **_wandb_objects(values)}, **options)
+        with without_pandas():
+            run.log({**values, **_wandb_objects(values)}, **options)
     except ConnectionError:  # W&B's service has died
         raise
     except (wandb.errors.CommError, OSError):
