@@ -18,6 +18,10 @@ def run() -> NoReturn:
         raise SystemExit(Exit.DONE)
     if sys.argv[1:2] and sys.argv[1] in subcommands.READERS:
         raise SystemExit(subcommands.main(sys.argv[1:]))
+    if sys.argv[1:2] == ["sweep"]:
+        from janus_pl.sweep import ahead
+
+        ahead.begin(sys.argv[2:])
 
     from janus_pl.cli.main import main
 

@@ -7,7 +7,7 @@ import shlex
 import sys
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -19,7 +19,9 @@ from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import Exit, check_integer, is_integer
 from janus_pl.run.folder import CONFIG
 from janus_pl.run.shipped import CONFIGS
+from janus_pl.sweep import ahead
 from janus_pl.sweep.file import SweepFile, load, points
+from janus_pl.sweep.launchers import Launcher, Processes
 from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
 from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
@@ -32,6 +34,8 @@ USAGE = (
 )
 # Options of the data that decide which samples are in a batch, and when.
 OF_ORDER = ("batch_size", "micro_batch_size", "order", "seed")
+# Their classes in the runs' configs are imported once for all; those of others in each run.
+PACKAGES = ("janus_pl", "callbacks", "torch", "lightning")
 WIDTH = 140  # of a table if the output is not a terminal
 
 
@@ -131,8 +135,9 @@ def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], 
     if threading.current_thread() is not threading.main_thread():
         raise RuntimeError("a sweep handles signals, which Python has in the main thread alone")
     _say(console, _start_text(entries, jobs, devices))
-    with StopRequest() as stop, View(entries, jobs, console) as view:
-        Scheduler(entries, jobs, devices, view.changed, stop).run()
+    view = View(entries, jobs, console)
+    with StopRequest() as stop, view, _launcher(entries, jobs) as launcher:
+        Scheduler(entries, jobs, devices, view.changed, stop, launcher).run()
     console.print(table_of(entries))
     for entry in entries:
         if entry.note:
@@ -146,6 +151,26 @@ def _run(console: Console, entries: list[Entry], jobs: int, devices: list[str], 
         what = "tries the failed ones again" if failed else "goes on from here"
         _say(console, f"The same command {what}: {again}")
     return 128 + stop.signum if stop.signum else exit_code(entries)
+
+
+def _launcher(entries: Sequence[Entry], jobs: int) -> Launcher:
+    """Return the launcher of the runs; if none is to be made, one that costs nothing."""
+    if not unfinished(entries) and all(e.state is not State.ELSEWHERE for e in entries):
+        return Processes()
+    classes = [name for entry in entries for name in _class_paths(entry.run.config)]
+    names = [name for name in dict.fromkeys(classes) if name.split(".")[0] in PACKAGES]
+    return ahead.take(jobs, names)
+
+
+def _class_paths(config: Any) -> Iterator[str]:
+    """Yield the class paths anywhere in a config."""
+    if isinstance(config, Mapping):
+        if isinstance(path := config.get("class_path"), str):
+            yield path
+        config = list(config.values())
+    if isinstance(config, list):
+        for part in config:
+            yield from _class_paths(part)
 
 
 def _share(runs: Sequence[PlannedRun]) -> tuple[list[str], int]:

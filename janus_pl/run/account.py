@@ -7,7 +7,7 @@ import os
 import secrets
 import string
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,6 +42,35 @@ def check_folder_name(field: str, value: str | None) -> None:
     """
     if value in (None, "", ".", "..") or {"/", os.sep} & set(str(value)):
         raise UsageError(field, value, "a name that is one folder below --run_dir")
+
+
+def check_names(
+    project: str, run_id: str, name: str | None, group: str | None, tags: Sequence[str]
+) -> None:
+    """Refuse names that W&B refuses, or that are not the name of one folder.
+
+    Raises:
+        UsageError: W&B or the file system does not take a name.
+    """
+    import wandb
+
+    check_folder_name("--project", project)
+    check_folder_name("WANDB_RUN_ID", run_id)
+    given: dict[str, tuple[str, object]] = {
+        "--project": ("project", project),
+        "WANDB_RUN_ID": ("run_id", run_id),
+        "--name": ("run_name", name),
+        "--group": ("run_group", group),
+        "--tags": ("run_tags", tuple(tags)),
+        "WANDB_MODE": ("mode", os.environ.get("WANDB_MODE", "online")),
+    }
+    for field, (key, setting) in given.items():
+        try:
+            wandb.Settings.model_validate({key: setting})
+        except (wandb.errors.UsageError, ValueError) as error:
+            details = getattr(error, "errors", None)  # pydantic's own text has several lines
+            reason = details()[0]["msg"] if details else str(error)
+            raise UsageError(field, setting, f"what W&B takes ({reason})") from error
 
 
 def new_id() -> str:

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only, rank_zer
 from janus_pl.errors import Exit, StorageError, UsageError
 from janus_pl.run.account import (
     begun_run,
-    check_folder_name,
+    check_names,
     given_id,
     has_account,
     job_type,
@@ -28,7 +29,15 @@ from janus_pl.run.description import Description
 from janus_pl.run.files import settle
 from janus_pl.run.folder import ROWS, RunFolder
 from janus_pl.run.name import run_name, run_tags
-from janus_pl.run.service import NoRun, check_folders, forget_service, hush_sockets, signs_of_death
+from janus_pl.run.sender import Sender, flush_all
+from janus_pl.run.service import (
+    NoRun,
+    check_folders,
+    forget_service,
+    hush_sockets,
+    signs_of_death,
+    without_launch,
+)
 
 _folders: list[RunFolder] = []  # locked by this process, until `finish`
 
@@ -81,11 +90,12 @@ class RunLogger(WandbLogger):
     ) -> None:
         run_id = resumed.resolve().name if resumed else run_id or given_id() or new_id()
         tags = tags or ()
-        _check_names(project, run_id, name, group, tags)
+        check_names(project, run_id, name, group, tags)
         self.resumed = resumed is not None
         self.run_id = run_id
         self.sent_steps = -1
         self.epoch_end: Callable[[Mapping[str, float]], bool] | None = None
+        self._sender, self._lacks_rows = Sender(), False
         self.named = name is not None
         self.folder = resumed or Path(run_dir) / project / run_id
         super().__init__(
@@ -107,6 +117,11 @@ class RunLogger(WandbLogger):
     @property
     @rank_zero_experiment
     def experiment(self) -> Any:
+        self.flush()
+        return self._begun()
+
+    def _begun(self) -> Any:
+        """Return W&B's run, and start it if need be; rows may be on their way to it."""
         if self._experiment is None:
             if (begun := begun_run()) is not None and begun.id == self.run_id:
                 take(self.folder, self.resumed)
@@ -137,7 +152,8 @@ class RunLogger(WandbLogger):
         hush_sockets()
         self._wandb_init["settings"] = self._settings()
         try:
-            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            with without_launch():
+                return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except wandb.errors.CommError as error:
             place = self._wandb_init["dir"]
             rank_zero_warn(
@@ -147,7 +163,8 @@ class RunLogger(WandbLogger):
             wandb.teardown()  # else W&B's service takes the run's id for in use
             self._wandb_init["mode"] = "offline"
             self._wandb_init["settings"] = self._settings()
-            return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
+            with without_launch():
+                return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
     def _settings(self) -> Any:
         import wandb
@@ -174,17 +191,57 @@ class RunLogger(WandbLogger):
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Hand something to W&B's run; if its service has died, say so and go on without it."""
+        """Hand something to W&B's run; if its service has died, say so and go on without it.
+
+        Rows that are on their way arrive first.
+        """
+        self.flush()
         try:
             yield
         except signs_of_death() as error:
-            rank_zero_warn(
-                f"W&B: its service has died ({_reason(error)}). The run goes on without it; its"
-                f" rows are in {self.folder / ROWS}"
-            )
-            nobody: Any = NoRun(self._experiment)
-            self._experiment = nobody
-            forget_service()
+            self._lose(error)
+
+    def send(self, action: Callable[[Any], object]) -> None:
+        """Hand something to W&B's run beside the training, after what was sent before.
+
+        Args:
+            action: Takes the run, in a thread of its own.
+        """
+        self._say_errors()
+        self._sender.put(partial(action, self._begun()))
+
+    def flush(self) -> None:
+        """Wait until W&B's run has all that was sent."""
+        self._sender.flush()
+        self._say_errors()
+
+    def finalize(self, status: str) -> None:
+        self.flush()
+        super().finalize(status)
+
+    def _say_errors(self) -> None:
+        """Say in one line what went wrong on the way to W&B; the run goes on."""
+        for error in self._sender.errors():
+            if isinstance(error, signs_of_death()):
+                self._lose(error)
+            elif not self._lacks_rows:
+                self._lacks_rows = True
+                rank_zero_warn(
+                    f"W&B: its record lacks rows ({_reason(error)}). The run goes on; all rows are"
+                    f" in {self.folder / ROWS}"
+                )
+
+    def _lose(self, error: Exception) -> None:
+        """Say that W&B's service has died, once, and go on without it."""
+        if isinstance(self._experiment, NoRun):
+            return
+        rank_zero_warn(
+            f"W&B: its service has died ({_reason(error)}). The run goes on without it; its"
+            f" rows are in {self.folder / ROWS}"
+        )
+        nobody: Any = NoRun(self._experiment)
+        self._experiment = nobody
+        forget_service()
 
     def describe(self, description: Description) -> None:
         """Put a description into W&B: config, name and tags."""
@@ -231,30 +288,6 @@ def record_description(loggers: Sequence[Logger], description: Description) -> N
             config.update(described(description, config), allow_val_change=True)
 
 
-def _check_names(
-    project: str, run_id: str, name: str | None, group: str | None, tags: Sequence[str]
-) -> None:
-    import wandb
-
-    check_folder_name("--project", project)
-    check_folder_name("WANDB_RUN_ID", run_id)
-    given: dict[str, tuple[str, object]] = {
-        "--project": ("project", project),
-        "WANDB_RUN_ID": ("run_id", run_id),
-        "--name": ("run_name", name),
-        "--group": ("run_group", group),
-        "--tags": ("run_tags", tuple(tags)),
-        "WANDB_MODE": ("mode", os.environ.get("WANDB_MODE", "online")),
-    }
-    for field, (key, setting) in given.items():
-        try:
-            wandb.Settings.model_validate({key: setting})
-        except (wandb.errors.UsageError, ValueError) as error:
-            details = getattr(error, "errors", None)  # pydantic's own text has several lines
-            reason = details()[0]["msg"] if details else str(error)
-            raise UsageError(field, setting, f"what W&B takes ({reason})") from error
-
-
 @rank_zero_only
 def finish(exit_code: int = Exit.DONE) -> None:
     """End the run of this process, if there is one; W&B reads every exit code but 0 as failed.
@@ -279,6 +312,7 @@ def finish(exit_code: int = Exit.DONE) -> None:
 def _finish_record(exit_code: int) -> None:
     import wandb
 
+    flush_all()
     if wandb.run is None:
         return
     record = wandb.run.settings.sync_dir
@@ -351,6 +385,7 @@ def mark_preempting() -> None:
     """Mark the run as preempted in W&B, not failed: it was told to stop and may go on."""
     import wandb
 
+    flush_all()
     if wandb.run is not None:
         with suppress(*signs_of_death()):  # `finish` says so
             wandb.run.mark_preempting()
@@ -361,6 +396,7 @@ def discard() -> None:
     """Delete the run of this process, with the folders made for it, if nothing was recorded."""
     import wandb
 
+    flush_all()
     if wandb.run is not None:
         if wandb.run.step > 0:
             return

@@ -82,6 +82,13 @@ class RunRecord(Callback):
         if self._of_script and self.folder is not None:
             self.goes_on = self.goes_on or is_in(trainer.ckpt_path, self.folder / CHECKPOINTS)
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.flush()  # W&B has the rows of the checkpoint, too
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.open(trainer)
         if self._of_script and self.journal is not None:

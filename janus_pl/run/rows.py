@@ -7,8 +7,8 @@ separate calls, at steps that differ by one. So a row is collected first and the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Mapping, Sequence, Set
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from janus_pl.run.compared import is_detail, means
 from janus_pl.run.lines import SIGMA
+from janus_pl.run.service import without_pandas
 
 AXES = ("epoch", "trainer/global_step", "eta_t")
 OF_HISTOGRAM = ("", "._type", ".bins", ".values")  # W&B asks for each part by itself
@@ -73,18 +74,31 @@ def log_to(
 
 
 def log_row(logger: WandbLogger, row: Mapping[str, Value]) -> None:
-    """Log one row of finite values to W&B, unless a resumed online run has it already."""
-    run = logger.experiment
-    with getattr(logger, "sending", nullcontext)():
-        for key in row.keys() - _defined_keys(logger):
-            # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
-            if key not in AXES:
-                _define(run, key, row[key])
-            _defined_keys(logger).add(key)
-        if row["trainer/global_step"] > getattr(logger, "sent_steps", -1):  # type: ignore[operator]
-            _log(run, row)
-            if of_layers := means(row):
-                run.summary.update(of_layers)
+    """Log one row of finite values to W&B, unless a resumed online run has it already.
+
+    A logger of ours takes it beside the training.
+    """
+    new = row.keys() - _defined_keys(logger)
+    _defined_keys(logger).update(new)
+    is_sent = row["trainer/global_step"] <= getattr(logger, "sent_steps", -1)  # type: ignore[operator]
+    send = partial(_send, row=row, new=new, is_sent=is_sent)
+    if (take := getattr(logger, "send", None)) is not None:
+        take(send)
+    else:
+        send(logger.experiment)
+
+
+def _send(run: Any, row: Mapping[str, Value], new: Set[str], is_sent: bool) -> None:
+    """Define the keys that are new, log the row, and put the means over layers in the summary."""
+    for key in new:
+        # Exact names: a glob beside WandbLogger's own "*" would resolve at random.
+        if key not in AXES:
+            _define(run, key, row[key])
+    if is_sent:
+        return
+    _log(run, row)
+    if of_layers := means(row):
+        run.summary.update(of_layers)
 
 
 def _define(run: Any, key: str, value: Value) -> None:
@@ -140,7 +154,8 @@ def _log(run: Any, values: Mapping[str, Value], **options: Any) -> None:
     import wandb
 
     try:
-        run.log({**values, **_wandb_objects(values)}, **options)
+        with without_pandas():
+            run.log({**values, **_wandb_objects(values)}, **options)
     except ConnectionError:  # W&B's service has died
         raise
     except (wandb.errors.CommError, OSError):

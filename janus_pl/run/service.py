@@ -6,12 +6,16 @@ import atexit
 import logging
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from types import ModuleType
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_warn
+
+LAUNCH = "wandb.sdk.launch"  # W&B's queue of jobs
 
 
 class NoRun:
@@ -86,3 +90,50 @@ def forget_service() -> None:
     wandb.run = None
     with suppress(Exception, SystemExit):  # it says goodbye first, to nobody
         wandb.teardown()
+
+
+@contextmanager
+def without_launch() -> Iterator[None]:
+    """Keep the start of a run from importing W&B's queue, which takes longer than all the rest.
+
+    The start asks the queue for inputs that were staged for the run. If nobody has imported it, it
+    has none, and a module that says so answers in its place.
+    """
+    name = f"{LAUNCH}.inputs.internal"
+    if LAUNCH in sys.modules or name in sys.modules:
+        yield
+        return
+    empty: Any = ModuleType(name)
+    empty.StagedLaunchInputs = _NothingStaged
+    sys.modules[name] = empty
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+class _NothingStaged:
+    """The inputs of a job that has none."""
+
+    def apply(self, run: Any) -> None:
+        """Hand over nothing."""
+
+
+@contextmanager
+def without_pandas() -> Iterator[None]:
+    """Keep W&B from importing pandas to ask whether what is logged is a data frame.
+
+    For what we log: numbers, histograms and tables of lists.
+    """
+    import wandb
+
+    util: Any = wandb.util
+    before = getattr(util, "pd_available", None)
+    if before is None or "pandas" in sys.modules:
+        yield
+        return
+    util.pd_available = False
+    try:
+        yield
+    finally:
+        util.pd_available = before

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
-import torch
-
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
@@ -23,6 +21,8 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
 
     The count makes no context on any of them.
     """
+    import torch  # by far more than all the rest of this file
+
     count = torch.cuda.device_count()
     if VISIBLE in environment:
         names = [name.strip() for name in environment[VISIBLE].split(",")]

@@ -1,12 +1,10 @@
-"""Runs side by side, each a process of its own."""
+"""Runs side by side, each in a process of its own."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -16,13 +14,12 @@ from typing import Any
 
 from janus_pl.errors import INTERRUPTED, STOPPING
 from janus_pl.run.files import write_atomically
+from janus_pl.sweep.launchers import SHOWN, Launcher, Running
 from janus_pl.sweep.plan import PlannedRun
 from janus_pl.sweep.progress import last_line
 from janus_pl.sweep.resources import environment_of
 from janus_pl.sweep.states import ACTIVE, ENDS, FINAL_STATES, Entry, State, look, state_of
 
-PROGRAM = (sys.executable, "-m", "janus_pl")
-LAUNCHER = Path(__file__).with_name("launch.py")
 POLL = 0.2  # seconds between two looks at the processes
 GRACE = 60.0  # seconds to wait for runs of other processes when nothing else is left
 
@@ -71,6 +68,7 @@ class Scheduler:
         devices: The GPUs.
         changed: Called with every entry whose state has changed, and with None at every look.
         stop: The request for an early end.
+        launcher: The launcher that starts the runs.
     """
 
     def __init__(
@@ -80,10 +78,11 @@ class Scheduler:
         devices: Sequence[str],
         changed: Callable[[Entry | None], None],
         stop: StopRequest,
+        launcher: Launcher,
     ) -> None:
         self._entries, self._jobs, self._devices = entries, jobs, devices
-        self._changed, self._stop = changed, stop
-        self._slots: dict[int, tuple[Entry, subprocess.Popen[bytes]]] = {}
+        self._changed, self._stop, self._launcher = changed, stop, launcher
+        self._slots: dict[int, tuple[Entry, Running]] = {}
         self._told = False
 
     def run(self) -> None:
@@ -98,23 +97,27 @@ class Scheduler:
                     self._fill()
                 if self._slots:
                     patience = time.monotonic() + GRACE
-                elif self._stop.signum or not self._is_worth_waiting(patience):
+                elif self._stop.signum or not self._has_more(patience):
                     return
                 self._changed(None)
                 time.sleep(POLL)
         finally:
             self._signal(signal.SIGKILL)  # leave no process behind, whatever goes wrong
 
-    def _is_worth_waiting(self, until: float) -> bool:
-        """Tell whether to wait for runs of other processes: a killed sweep's may be ending."""
-        held = any(entry.state is State.ELSEWHERE for entry in self._entries)
-        return held and time.monotonic() < until
+    def _has_more(self, until: float) -> bool:
+        """Tell whether there is something to wait for: the launcher, or runs of other processes.
+
+        Those of a killed sweep may be ending; they are waited for until some time.
+        """
+        states = {entry.state for entry in self._entries}
+        held = State.ELSEWHERE in states and time.monotonic() < until
+        return held or State.WAITING in states
 
     def _fill(self) -> None:
         """Start as many runs as there is room for."""
         free = [slot for slot in range(self._jobs) if slot not in self._slots]
         for entry in self._entries:
-            if not free:
+            if not free or not self._launcher.is_ready():
                 return
             if entry.state in (State.WAITING, State.ELSEWHERE):
                 self._take(entry, free)
@@ -133,25 +136,13 @@ class Scheduler:
             entry.rows.read()
             self._changed(entry)
 
-    def _start(self, run: PlannedRun, slot: int) -> subprocess.Popen[bytes]:
+    def _start(self, run: PlannedRun, slot: int) -> Running:
         text = json.dumps(dict(run.values), indent=1).encode()
         write_atomically(run.values_file, lambda file: file.write(text))
-        environment = {
-            **os.environ,
-            **environment_of(slot, self._jobs, self._devices),
-            "WANDB_RUN_ID": run.id,
-            "PYTHONUNBUFFERED": "1",  # the output can be followed
-        }
-        launcher = [sys.executable, "-I", str(LAUNCHER), str(os.getpid())]
-        with run.log.open("ab") as log:
-            return subprocess.Popen(
-                [*launcher, *PROGRAM, *run.args],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=environment,
-                start_new_session=True,  # a terminal's Ctrl-C is for the sweep alone
-            )
+        own = environment_of(slot, self._jobs, self._devices)
+        return self._launcher.start(
+            run.args, {**os.environ, **own, **SHOWN, "WANDB_RUN_ID": run.id}, run.log
+        )
 
     def _collect(self) -> None:
         for slot, (entry, process) in list(self._slots.items()):

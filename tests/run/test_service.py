@@ -7,8 +7,9 @@ import fcntl
 import logging
 import os
 import shutil
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,11 +92,14 @@ def test_a_service_that_lives_gets_all_and_another_error_is_no_death(
     run: Any = Run()
     logger = logger_of(run, tmp_path)
     log_row(logger, ROW)
+    logger.flush()
     assert run.logged == [ROW] and said == []
-    run.errors.append(ValueError("a defect"))
-    with pytest.raises(ValueError, match="a defect"):
+    run.errors += [ValueError("a defect"), ValueError("another")]
+    for _ in range(3):
         log_row(logger, ROW)
-    assert said == [] and logger.experiment is run
+    assert logger.experiment is run and run.logged == [ROW, ROW]
+    (line,) = said
+    assert "its record lacks rows (a defect)" in line and str(logger.folder / "rows.jsonl") in line
 
 
 def test_what_stands_for_a_dead_run_takes_everything() -> None:
@@ -142,6 +146,37 @@ def test_a_run_that_was_stopped_is_marked_or_not(
         wandb_run.mark_preempting()
 
 
+def test_the_start_of_a_run_asks_nobody_for_staged_inputs_unless_somebody_may_have_staged() -> None:
+    name = f"{service.LAUNCH}.inputs.internal"
+    held = {key: sys.modules.pop(key) for key in [*sys.modules] if key.startswith(service.LAUNCH)}
+    try:
+        with service.without_launch():
+            from wandb.sdk.launch.inputs.internal import StagedLaunchInputs
+
+            StagedLaunchInputs().apply(Run())
+            assert service.LAUNCH not in sys.modules
+        assert name not in sys.modules
+        sys.modules[service.LAUNCH] = ModuleType(service.LAUNCH)
+        with service.without_launch():
+            assert name not in sys.modules, "somebody has imported the queue: it is asked itself"
+        del sys.modules[service.LAUNCH]
+    finally:
+        sys.modules.update(held)
+
+
+def test_rows_are_no_data_frames_and_what_others_log_may_be(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delitem(sys.modules, "pandas", raising=False)
+    with service.without_pandas():
+        assert not wandb.util.is_pandas_data_frame(wandb.Table(columns=["a"], data=[[1]]))
+        assert "pandas" not in sys.modules
+    assert wandb.util.pd_available
+    monkeypatch.setitem(sys.modules, "pandas", ModuleType("pandas"))
+    with service.without_pandas():
+        assert wandb.util.pd_available
+
+
 # Tables
 
 
@@ -161,7 +196,9 @@ def test_a_table_that_cannot_be_staged_is_a_file_of_the_run(
     error: OSError, said: list[str], tables: list[str], tmp_path: Path
 ) -> None:
     run: Any = Run(error)
-    log_row(logger_of(run, tmp_path), {**ROW, "spectrum": TABLE})
+    logger = logger_of(run, tmp_path)
+    log_row(logger, {**ROW, "spectrum": TABLE})
+    logger.flush()
     (row,) = run.logged
     assert isinstance(row.pop("spectrum"), wandb.Table)
     assert (row, tables, said) == (ROW, ["spectrum"], [])
@@ -177,7 +214,9 @@ def test_a_table_that_cannot_be_a_file_either_is_left_out_and_named(
 
     monkeypatch.setattr(wandb.Table, "bind_to_run", fail)
     run: Any = Run(FileNotFoundError(2, "gone"))
-    log_row(logger_of(run, tmp_path), {**ROW, "spectrum": TABLE})
+    logger = logger_of(run, tmp_path)
+    log_row(logger, {**ROW, "spectrum": TABLE})
+    logger.flush()
     assert run.logged == [ROW]
     (line,) = said
     assert line.startswith("W&B: its record lacks spectrum, which cannot be written")

@@ -15,8 +15,9 @@ import yaml
 from conftest import ROOT
 from training.crashing import CONTEXT
 
-STAND_IN = str(Path(__file__).with_name("stand_in.py"))
+STAND_IN = "stand_in"  # the module beside this one
 LIMIT = 300  # seconds
+PATH = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
 COMMAND = ["python", "-m", "janus_pl", "fit", "--config", "quickstart.yaml"]
 
 
@@ -43,9 +44,14 @@ class Sweep:
     Args:
         folder: the working directory.
         args: after `some.yaml`.
-        program: what stands in for `python -m janus_pl`; None: nothing does.
+        program: the module that stands in for `janus_pl`; None: nothing does.
         forget: whether runs get no id, and so nothing is known of those before.
+
+    Attributes:
+        forks: whether runs are forked, or processes with imports of their own.
     """
+
+    forks = True
 
     def __init__(
         self,
@@ -57,7 +63,7 @@ class Sweep:
         self.folder = folder
         self.out = folder / f"out{len(list(folder.glob('out*')))}"
         self.out.touch()
-        everything = str(folder), str(self.out), ["some.yaml", *args], program, forget
+        everything = str(folder), str(self.out), ["some.yaml", *args], program, forget, self.forks
         self.process = CONTEXT.Process(target=_main, args=everything)
         self.process.start()
 
@@ -97,9 +103,12 @@ def ledger(folder: Path, key: str = "epoch") -> list[dict[str, Any]]:
     return [entry for entry in map(json.loads, lines) if key in entry]
 
 
-def _main(folder: str, out: str, args: Sequence[str], program: str | None, forget: bool) -> None:
+def _main(
+    folder: str, out: str, args: Sequence[str], program: str | None, forget: bool, forks: bool
+) -> None:
+    from janus_pl.cli import sweep as tool
     from janus_pl.cli.main import main
-    from janus_pl.sweep import plan, scheduler
+    from janus_pl.sweep import ahead, launchers, plan
 
     os.chdir(folder)
     descriptor = os.open(out, os.O_WRONLY | os.O_CREAT)
@@ -107,12 +116,14 @@ def _main(folder: str, out: str, args: Sequence[str], program: str | None, forge
     os.dup2(descriptor, 2)
     for name in ("WANDB_SERVICE", "WANDB_RUN_ID", "OMP_NUM_THREADS"):
         os.environ.pop(name, None)
-    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "PYTHONPATH": str(ROOT)}
+    os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "PYTHONPATH": PATH}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["janus_pl"]
+    told: Any = ahead
     if program is not None:
-        told: Any = scheduler
-        told.PROGRAM = (sys.executable, program)
+        launchers.PROGRAM, told.IMPORTED, tool.PACKAGES = program, (), ()
+    if not forks:
+        told.can_fork = lambda: False
     if forget:
         plan.identity = lambda config: os.urandom(6).hex()
     code = main(["sweep", *args])

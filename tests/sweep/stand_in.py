@@ -42,7 +42,8 @@ def train(folder: Path, run_id: str, told: dict) -> int:
     state = folder / "state"
     begin = int(state.read_text()) if state.is_file() else 0
     environment = {k: os.environ.get(k) for k in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES")}
-    note({"id": run_id, "start": begin, **environment})
+    forked = "janus_pl.sweep.forking" in sys.orig_argv
+    note({"id": run_id, "start": begin, "forked": forked, **environment})
     patience = time.monotonic() + 60  # where the others never start, the test is to say so
     while lines("start") < told.get("together", 0) and time.monotonic() < patience:
         time.sleep(0.02)

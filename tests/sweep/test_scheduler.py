@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import signal
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,16 @@ def folder(tmp_path: Path) -> Path:
     write_sweep(tmp_path, **{"data.seed": SEEDS})
     behave(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(params=[True, False], ids=["forked", "apart"], autouse=True)
+def forks(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[bool]:
+    """All of it holds of both ways to start a run, and the one that is meant is taken."""
+    monkeypatch.setattr(Sweep, "forks", request.param)
+    yield request.param
+    assert {entry["forked"] for entry in ledger(tmp_path, "start")} == {request.param}
 
 
 def epochs_made(folder: Path) -> Counter[tuple[str, int]]:

@@ -16,7 +16,8 @@ from rich.console import Console
 
 from janus_pl.errors import STOPPING
 from janus_pl.run.folder import RunFolder
-from janus_pl.sweep import progress, scheduler, states, view
+from janus_pl.sweep import launchers, progress, scheduler, states, view
+from janus_pl.sweep.launchers import Processes
 from janus_pl.sweep.plan import PlannedRun
 from janus_pl.sweep.progress import RowReader, last_line
 from janus_pl.sweep.scheduler import GRACE, Scheduler, StopRequest, unfinished
@@ -87,7 +88,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Process]:
         process.signals.append(signum)
         process.code = -signum if process.code is None else process.code
 
-    monkeypatch.setattr(scheduler.subprocess, "Popen", Process)
+    monkeypatch.setattr(launchers.subprocess, "Popen", Process)
     monkeypatch.setattr(scheduler.os, "killpg", kill)
     return Process.started
 
@@ -125,12 +126,18 @@ class Sweep:
     """
 
     def __init__(
-        self, entries: list[Entry], clock: Clock, jobs: int = 1, devices: Any = ()
+        self,
+        entries: list[Entry],
+        clock: Clock,
+        jobs: int = 1,
+        devices: Any = (),
+        launcher: Any = None,
     ) -> None:
         self.entries, self.clock = entries, clock
         self.stop = StopRequest()
         self.changes: list[tuple[str, State]] = []
-        self._scheduler = Scheduler(entries, jobs, devices, self._changed, self.stop)
+        launcher = launcher or Processes()
+        self._scheduler = Scheduler(entries, jobs, devices, self._changed, self.stop, launcher)
 
     def _changed(self, entry: Entry | None) -> None:
         if entry is not None:
@@ -439,6 +446,34 @@ def test_a_run_of_another_process_is_not_waited_for_for_ever(
     assert (sweep.entries[0].state, started) == (State.ELSEWHERE, [])
     assert exit_code(sweep.entries) == 0
     held.let_go()
+
+
+class Slow(Processes):
+    """A launcher that is ready after some looks."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    def is_ready(self) -> bool:
+        self.looks -= 1
+        return self.looks < 0
+
+
+def test_a_launcher_that_is_not_ready_is_waited_for(
+    tmp_path: Path, clock: Clock, started: list[Process]
+) -> None:
+    sweep = Sweep(entries_of(tmp_path, "a"), clock, launcher=Slow(3))
+    sweep.run(nothing, nothing, nothing, end(0, 0))
+    assert [process.id for process in started] == ["a"]
+
+
+def test_a_stop_before_the_launcher_is_ready_starts_nothing(
+    tmp_path: Path, clock: Clock, started: list[Process]
+) -> None:
+    sweep = Sweep(entries_of(tmp_path, "a"), clock, launcher=Slow(9))
+    sweep.run(nothing, lambda: sweep.stop._handle(TERM, None))
+    assert started == []
+    assert [entry.state for entry in sweep.entries] == [State.WAITING]
 
 
 def test_a_stop_is_told_once_and_nothing_is_started_after_it(

@@ -1,0 +1,154 @@
+"""The forker: `python -m janus_pl.sweep.forking DESCRIPTOR SWEEP'S_PID`.
+
+It imports what runs need, forks a run for each request, and ends with the sweep. It calculates
+nothing and starts no thread and no CUDA, because none of these outlives a fork.
+
+A temporary folder that an import has made would be that of all runs, and the first one to end would
+remove it. So the forker removes it, and each run makes its own.
+
+A run is the fork of a fork. The one between ends at once, so that the run becomes a child of the
+sweep. It then has a session, an environment, streams and a command line of its own, and goes on as
+`python -m PROGRAM ARGUMENTS`.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import runpy
+import socket
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pydoc import locate
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from janus_pl.sweep.launch import end_with
+
+LEADS = b"!"  # a run leads its process group
+
+
+def main() -> None:
+    """Import, and answer requests until there is a run to become."""
+    descriptor, sweep = map(int, sys.argv[1:])
+    request = _serve(socket.socket(fileno=descriptor), sweep)
+    if request is not None:
+        sys.argv[1:] = request["args"]
+        # The rest of the process is the program's, with the exit code and the traceback of one.
+        runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
+
+
+def may_fork() -> bool:
+    """Tell whether no import has started threads or CUDA."""
+    torch = sys.modules.get("torch")
+    has_cuda = torch is not None and torch.cuda.is_initialized()
+    return threading.active_count() == 1 and not has_cuda
+
+
+def _serve(connection: socket.socket, sweep: int) -> dict[str, Any] | None:
+    """Answer requests; return the request in a run's process, None when the sweep is gone."""
+    folders: list[TemporaryDirectory[str]] = []
+    with connection, connection.makefile("rb") as requests:
+        for line in requests:
+            request = json.loads(line)
+            if "names" in request:
+                _import(request["names"])
+                folders = _without_folders()
+                _reply(connection, {"ready": may_fork()})
+                continue
+            try:
+                pid = _fork(request, sweep)
+            except OSError:  # no room for another process, which the sweep finds out by itself
+                _reply(connection, {})
+                continue
+            if pid is None:
+                for folder in folders:
+                    TemporaryDirectory.__init__(folder)
+                return dict(request)
+            _reply(connection, {"pid": pid})
+    return None
+
+
+def _without_folders() -> list[TemporaryDirectory[str]]:
+    """Remove the temporary folders, and return the objects that have made them.
+
+    What is here now is shared with the runs, and no collection of garbage copies it.
+    """
+    gc.unfreeze()
+    gc.collect()
+    found = [each for each in gc.get_objects() if type(each) is TemporaryDirectory]
+    for folder in found:
+        folder.cleanup()
+    gc.freeze()
+    return found
+
+
+def _import(names: Sequence[str]) -> None:
+    for name in names:
+        with suppress(Exception):  # a run that needs it says so itself
+            locate(name)
+
+
+def _reply(connection: socket.socket, message: Mapping[str, Any]) -> None:
+    with suppress(OSError):  # the sweep is gone, and the next request does not come
+        connection.sendall(json.dumps(message).encode() + b"\n")
+
+
+def _fork(request: Mapping[str, Any], sweep: int) -> int | None:
+    """Return the process id of a new run; None in the run's own process.
+
+    Raises:
+        OSError: The system starts no process.
+    """
+    reader, writer = os.pipe()
+    between = os.fork()
+    if between == 0:
+        os.close(reader)
+        between = os.getpid()
+        if _is_between(writer):
+            os._exit(0)
+        _settle(request, between, sweep, writer)
+        return None
+    os.close(writer)
+    os.waitpid(between, 0)
+    with os.fdopen(reader, "rb") as told:
+        pid = told.read().replace(LEADS, b"")  # until the run leads its group, or has ended
+    if not pid:
+        raise BlockingIOError
+    return int(pid)
+
+
+def _is_between(writer: int) -> bool:
+    """Fork the run, and tell its process id; tell whether this is still the process between."""
+    try:
+        if run := os.fork():
+            os.write(writer, f"{run}\n".encode())
+        return run != 0
+    except OSError:
+        return True
+
+
+def _settle(request: Mapping[str, Any], between: int, sweep: int, writer: int) -> None:
+    """Give a run what a process of its own has."""
+    os.setsid()  # a terminal's Ctrl-C is for the sweep alone
+    os.write(writer, LEADS)
+    os.close(writer)
+    while os.getppid() == between:
+        time.sleep(0.001)  # the process between is about to end
+    end_with(sweep)
+    log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(log)
+    os.close(nothing)
+    os.environ.clear()
+    os.environ.update(request["environment"])
+
+
+if __name__ == "__main__":
+    main()
