@@ -86,18 +86,20 @@ class LayerRotation(LayerObserver):
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         chosen = [k for k, name in enumerate(subject.layers()) if self.takes(name)]
         now = self._copies(subject)
-        norms = torch.stack([frobenius_norm(p.double()) for p in now.values()])
-        rates = effective_rate(subject.learning_rates()[chosen].to(norms.device), norms)
-        columns = {"weight_norm": norms, "effective_rate": rates}
+        columns = {"weight_norm": torch.stack([frobenius_norm(p.double()) for p in now.values()])}
         if (turned := self._turned.result()) is not None:
             columns["rotation"] = turned
         if self._seen:
             columns["rotation_since"] = _angles(self._seen, now)
         self._seen = now
+        rows = torch.stack([column.double() for column in columns.values()]).cpu()  # the one wait
+        columns = dict(zip(columns, rows, strict=True))
+        rates = subject.learning_rates()[chosen].cpu()
+        columns["effective_rate"] = effective_rate(rates, columns["weight_norm"])
         return {
             f"{key}/{name}": value
             for key, column in columns.items()
-            for name, value in zip(now, column.double().tolist(), strict=True)
+            for name, value in zip(now, column.tolist(), strict=True)
             if math.isfinite(value)
         }
 

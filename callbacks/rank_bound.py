@@ -165,18 +165,11 @@ class RankBound(LayerObserver):
         values: dict[str, Value] = {}
         if not self._steps:
             return values
-        kept = torch.stack([step.kept for step in self._steps]).double().cpu().numpy()
-        norms = torch.stack([step.norms for step in self._steps]).double().cpu().numpy()
-        rows = torch.tensor(
-            [step.ranks for step in self._steps], device=self._steps[0].norms.device
-        )
-        Ranks(trainer).add_up([rows])
-        rows_of_steps = rows.cpu().numpy()
-        for k, (name, bound) in enumerate(self._bounded.items()):
-            if not self.takes(name):
-                continue
-            weight = bound.matrix()
-            sigma = _spectrum(weight).cpu().numpy()
+        chosen = {name: bound.matrix() for name, bound in self._bounded.items() if self.takes(name)}
+        kept, norms, spectra = self._on_host([*chosen.values()])
+        rows_of_steps = self._rows_of_steps(trainer)
+        for name, sigma in zip(chosen, spectra, strict=True):
+            k, weight = [*self._bounded].index(name), chosen[name]
             ranks = rows_of_steps[:, k]
             with np.errstate(over="ignore", invalid="ignore"):  # of a run that diverges
                 tails, bounds = tail_windows(sigma, kept[:, k], norms[:, k], ranks)
@@ -194,6 +187,25 @@ class RankBound(LayerObserver):
                     f" {tails[worst]:.6g}, its bound {bounds[worst]:.6g}"
                 )
         return values
+
+    def _on_host(self, weights: Sequence[Tensor]) -> tuple[Any, Any, list[Any]]:
+        """Return a_t and norms, (T, L) each, and the spectra of weights; one transfer for all."""
+        steps = [torch.stack((step.kept.double(), step.norms)) for step in self._steps]
+        of_steps = torch.stack(steps, 1)  # (2, T, L)
+        spectra = [_spectrum(weight) for weight in weights]
+        sizes = [of_steps.numel(), *map(len, spectra)]
+        flat = torch.cat([of_steps.flatten(), *spectra]).cpu()
+        first, *rest = flat.split(sizes)
+        kept, norms = first.view(of_steps.shape).numpy()
+        return kept, norms, [sigma.numpy() for sigma in rest]
+
+    def _rows_of_steps(self, trainer: Trainer) -> NDArray[np.int64]:
+        """Return the sum over processes of the ranks of each step, (T, L)."""
+        ranks, rows = Ranks(trainer), torch.tensor([step.ranks for step in self._steps])
+        if ranks.size > 1:
+            rows = rows.to(self._steps[0].norms.device)
+            ranks.add_up([rows])
+        return rows.cpu().numpy()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._raise_if_broken()
@@ -287,8 +299,10 @@ def _norm(weight: Tensor) -> Tensor:
 def _spectrum(weight: Tensor) -> Tensor:
     """Singular values to the weight's own rounding, in float64, largest first."""
     matrix = weight.detach().flatten(1)
-    if matrix.dtype == torch.float64 and matrix.isfinite().all():
-        return torch.linalg.svdvals(matrix)
+    if matrix.dtype == torch.float64:
+        finite = matrix.isfinite().all()
+        # `where` and not `if`: the host must not wait for the device here.
+        return torch.where(finite, torch.linalg.svdvals(torch.where(finite, matrix, 0)), torch.nan)
     # A quarter of the time. Its rounding, 4e-8 of the largest, is below one of float32.
     return singular_values(matrix)
 

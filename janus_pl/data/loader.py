@@ -138,7 +138,9 @@ class InMemoryBatches:
         if self._in_data_order:
             yield from _slices(self.x, self.y, self.batch_size, start)
             return
-        order = self.indices(self.epoch)[start:].to(self.device)
+        # No wait for the device; Apple's would read what the host may have overwritten by then.
+        await_copy = self.device.type == "mps"
+        order = self.indices(self.epoch)[start:].to(self.device, non_blocking=not await_copy)
         for index in torch.split(order, self.batch_size):
             yield self._at(index)
 

@@ -43,9 +43,10 @@ class HeldOut(nn.Module):
 
     def results(self, split: str) -> dict[str, float]:
         """Return `SPLIT/loss` and `SPLIT/error`, and start anew."""
-        loss, error = float(self.loss.compute()), 1 - float(self.accuracy.compute())
+        computed = (self.loss.compute(), self.accuracy.compute())
+        loss, accuracy = torch.stack(computed).tolist()  # one wait for the device
         self.start()
-        return {f"{split}/loss": loss, f"{split}/error": error}
+        return {f"{split}/loss": loss, f"{split}/error": 1 - accuracy}
 
 
 class HoldsOut(JanusTask):
