@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/.installed
 DATA ?=
 REPRODUCE := $(BIN)/python -m janus_pl.cli.reproduce $(if $(DATA),--data $(DATA))
 
-.PHONY: help install quickstart reproduce reproduce-fast nightly results calibration check test soak mutants lint audit bench
+.PHONY: help install quickstart reproduce reproduce-fast nightly results calibration check test soak mutants lint audit bench site
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -34,10 +34,10 @@ reproduce-fast: $(INSTALLED)  ## the figures in minutes: linear regression, and 
 	$(REPRODUCE) --fast --run_dir runs-fast --out report-fast
 
 RUNS ?=
-results: $(INSTALLED)  ## docs/RESULTS.md's figures, tables and verdicts; RUNS=DIR first records runs
+results: $(INSTALLED)  ## docs/results.md's figures, tables and verdicts; RUNS=DIR first records runs
 	$(BIN)/python docs/results.py $(if $(RUNS),--record $(RUNS))
 
-calibration: $(INSTALLED)  ## how often the rules of verify are wrong: the table of docs/CLAIMS.md
+calibration: $(INSTALLED)  ## how often the rules of verify are wrong: the table of docs/claims.md
 	$(BIN)/python docs/calibration.py
 
 check: lint  ## lint, and the tests without fit, command line, process or browser
@@ -66,3 +66,6 @@ lint: $(INSTALLED)  ## ruff and mypy
 
 bench: $(INSTALLED)  ## side-by-side timings, printed as ratios
 	$(BIN)/python -m benchmarks.run
+
+site: $(INSTALLED)  ## the pages of docs/ as a site in site/, which opens from disk; dead links fail
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

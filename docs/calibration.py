@@ -1,4 +1,4 @@
-"""The tables of docs/CLAIMS.md: how often the rules of `verify` are wrong, and find an effect.
+"""The tables of docs/claims.md: how often the rules of `verify` are wrong, and find an effect.
 
 python docs/calibration.py
 """
@@ -14,7 +14,7 @@ from janus_pl.run.claims import SHIPPED
 from janus_pl.verify.calibration import Calibrated, calibrate
 from janus_pl.verify.claims import PAPER, read_claims
 
-PAGE = Path(__file__).parent / "CLAIMS.md"
+PAGE = Path(__file__).parent / "claims.md"
 
 
 def main() -> int:

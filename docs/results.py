@@ -1,11 +1,11 @@
-"""Everything in docs/RESULTS.md that is computed: figures, tables and verdicts, from recorded runs.
+"""Everything in docs/results.md that is computed: figures, tables and verdicts, from recorded runs.
 
     python docs/results.py                 from docs/results/*.jsonl.xz, as they are
     python docs/results.py --record RUN... first take the runs below some folders into those files
 
 A recorded run replaces one of the same id; nothing is left out by its result. Its rows are kept as
 they are; of its singular values 20 looks are kept, of its histograms 5. Each table stands in
-RESULTS.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written.
+results.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ sys.path.insert(0, str(HERE))
 import results_figures  # noqa: E402  beside this file
 import results_tables  # noqa: E402
 
-PAGE, RECORDED = HERE / "RESULTS.md", HERE / "results"
+PAGE, RECORDED = HERE / "results.md", HERE / "results"
 VERDICTS = "verdicts.json"
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 

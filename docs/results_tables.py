@@ -1,4 +1,4 @@
-"""The tables of docs/RESULTS.md, from records."""
+"""The tables of docs/results.md, from records."""
 
 from __future__ import annotations
 

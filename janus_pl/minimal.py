@@ -1,7 +1,7 @@
 r"""The Janus effect of SGD against GD, high noise and low rank, in one file of PyTorch to read.
 
-Equations of "The Janus effects of SGD vs GD" (Xu et al., 2023), slips mended as in the README under
-"Equations as used". Besides PyTorch: NumPy for the order of samples, scikit-learn for the images.
+Equations of "The Janus effects of SGD vs GD" (Xu et al., 2023), slips mended as in
+docs/equations.md. Besides PyTorch: NumPy for the order of samples, scikit-learn for the images.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""docs/EXTENDING.md: its own blocks, run as they stand there, and one number of each by hand."""
+"""docs/extending.md: its own blocks, run as they stand there, and one number of each by hand."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from janus_pl.data import DigitsPair
 from janus_pl.deep import PARAMETRIZATIONS, losses
 from janus_pl.training.subject import Subject
 
-PAGE = (ROOT / "docs" / "EXTENDING.md").read_text()
+PAGE = (ROOT / "docs" / "extending.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", PAGE, re.DOTALL)
 FILES = {text.splitlines()[0].removeprefix("# "): text for kind, text in BLOCKS if kind != "bash"}
 COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]

@@ -1,4 +1,4 @@
-"""`make reproduce`: the runs behind docs/RESULTS.md, its figures and its verdicts.
+"""`make reproduce`: the runs behind docs/results.md, its figures and its verdicts.
 
 Each step is a command that can also be typed by hand. Finished runs are skipped and interrupted
 ones go on, so it can be stopped and started again.
@@ -90,7 +90,7 @@ def _data(step: Step, folder: str | None) -> list[str]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m janus_pl.cli.reproduce",
-        description="The runs behind docs/RESULTS.md, its figures and its verdicts. What is done is"
+        description="The runs behind docs/results.md, its figures and its verdicts. What is done is"
         " skipped, so it can be stopped and started again.",
         allow_abbrev=False,
     )

@@ -31,7 +31,7 @@ class Run:
         config: The resolved config, nested.
         exit_code: 0, or 5 if a theorem broke; another one, or None, for an unfinished run.
         rows: The numbers of the record, one row for each recorded epoch. The columns are the keys
-            of the README's table; NaN if a row has no such number.
+            of the table in docs/record.md; NaN if a row has no such number.
         histograms: The histograms by key, in the order of the rows.
         notes: What is damaged, doubled or missing in the record, each in a few words.
         spectra: The looks at the singular values, oldest first; empty without `LayerRank`.

@@ -161,7 +161,7 @@ def test_a_subject_without_an_answer_in_training_is_named_once(
 
 @pytest.fixture
 def hinge(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A loss of straight pieces, as docs/EXTENDING.md adds one."""
+    """A loss of straight pieces, as docs/extending.md adds one."""
 
     def loss(outputs: Tensor, y: Tensor) -> Tensor:
         return torch.relu(1 - y * (outputs[:, 1] - outputs[:, 0]) / 2)

@@ -96,11 +96,12 @@ def test_tools_without_torch_end_with_the_same_codes(
     assert subcommands.main(["verify"]) == code
 
 
-def test_help_and_readme_say_the_codes() -> None:
+def test_help_and_the_page_say_the_codes() -> None:
     told = re.findall(r"(\d+) ([^,.]+)", texts.EXIT_CODES)
     assert told == [(str(int(code)), code.meaning) for code in Exit]
     assert " ".join(texts.EXIT_CODES.split()) in " ".join(texts.HELP.split())
-    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    page = (ROOT / "docs" / "resuming.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", page, re.MULTILINE)
     assert rows == [(str(int(code)), code.meaning) for code in Exit]
 
 

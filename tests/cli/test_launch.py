@@ -116,7 +116,7 @@ def janus(*args: str) -> list[str]:
 
 
 def agent(node: int, port: str, *args: str) -> list[str]:
-    """The command of one of two nodes, as the README has it."""
+    """The command of one of two nodes, as docs/devices.md has it."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2"]
     torchrun += ["--node_rank", str(node), "--nproc_per_node", "1"]
     torchrun += ["--master_addr", "127.0.0.1", "--master_port", port, "-m", "janus_pl"]

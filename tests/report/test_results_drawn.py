@@ -1,4 +1,4 @@
-"""The figures, tables and files that docs/RESULTS.md adds, from runs that were never trained."""
+"""The figures, tables and files that docs/results.md adds, from runs that were never trained."""
 
 from __future__ import annotations
 

@@ -198,6 +198,9 @@ def test_a_row_without_the_rank_is_no_point_and_said(tmp_path: Path) -> None:
     assert list(figure.panels[0].bars[0].x) == [64, 256]
     told = "No rank in the last 20% of the common epochs, so not there: batch_size 16 (1 run)."
     assert told in figure.caption
+    by = ["batch_size", "weight_decay"]
+    figure = pictures(some, tmp_path / "map", ["janus"], by=by)["scan_map"]
+    assert len(figure.panels[0].texts) == 2 and told in figure.caption
 
 
 def test_axes_and_legend(drawn: dict[str, Picture]) -> None:

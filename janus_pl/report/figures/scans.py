@@ -105,8 +105,8 @@ def scan_map(study: Study, by: Sequence[str]) -> Sheet:
             continue
         for line, values in each.runs.items():
             for at, windows in values.items():
-                numbers = _write(sheet, RANK, each, line, at, windows, by)
-                _write_mean(sheet, RANK, each, line, at, windows, numbers, by)
+                if numbers := _write(sheet, RANK, each, line, at, windows, by):
+                    _write_mean(sheet, RANK, each, line, at, windows, numbers, by)
         _map(axes, maps[clock], (columns, in_order(rows)), norm, by)
     sheet.text = (
         f"{shown_by(by[:1], ' and '.join(OPTIONS[name].words for name in by))} Effective rank of"
