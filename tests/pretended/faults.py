@@ -33,7 +33,7 @@ def host_tensor_in_the_guard() -> None:
 
     def init(self: UpdateGuard, *args: Any) -> None:
         made(self, *args)
-        self._bad = self._bad.cpu()
+        self._noted = self._noted.cpu()
 
     into: Any = UpdateGuard
     into.__init__ = init
@@ -85,11 +85,11 @@ class _Reading(torch.autograd.Function):
     """Reads a number in its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * float(gradient[0, 0])
 
 
@@ -151,5 +151,5 @@ def running_statistics(device: Device, watch: Watch) -> float:
     layers = [nn.BatchNorm1d(3), nn.BatchNorm1d(3).to(NAME)]
     for layer in layers:
         layer(x.to(layer.weight.device))
-    one, other = (torch.cat([layer.running_mean, layer.running_var]).cpu() for layer in layers)
+    one, other = (torch.cat([*layer.buffers()][:2]).cpu() for layer in layers)
     return float((one - other).abs().max())

@@ -120,8 +120,10 @@ def _main(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["janus_pl"]
     told: Any = ahead
+    tools: Any = tool
     if program is not None:
-        launchers.PROGRAM, told.IMPORTED, tool.PACKAGES = program, (), ()
+        launchers.PROGRAM, told.IMPORTED = program, ()
+        tools.PACKAGES = ()
     if not forks:
         told.can_fork = lambda: False
     if forget:
