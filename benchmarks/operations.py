@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -98,6 +99,7 @@ def _name_part(operations: Operations, owner: Any, name: str, part: str) -> None
     """Count a method of one object for a part."""
     method: Callable[..., Any] = getattr(owner, name)
 
+    @wraps(method)  # the scheduler looks for its mark on the optimizer's step
     def counted(*args: Any, **kwargs: Any) -> Any:
         with operations.part(part):
             return method(*args, **kwargs)

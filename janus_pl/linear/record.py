@@ -185,19 +185,18 @@ def save_result(folder: Path, run: LinearTraining) -> None:
 def facts_of(
     data: LinearProblem,
     lambdas: Sequence[float],
-    rates: Sequence[float],
+    eta: torch.Tensor,
     convention: DecayConvention,
-    device: torch.device,
 ) -> dict[str, Any]:
     """Return the fields of a run's description: the steps of compiled code are those of SGD.
 
     Args:
         data: The problem.
         lambdas: The paper's lambda of each replica.
-        rates: The learning rates of the replicas at the start, each once.
+        eta: The learning rate of each replica at the start, on W's device.
         convention: The decay of W in a step.
-        device: The device of W.
     """
+    rates = eta.unique().tolist()
     # PyTorch's weight decay: W <- W - eta (gradient + 2 lambda W).
     decays = [2 * LAMBDA_FACTOR[convention] * lam for lam in lambdas]
     one = len(lambdas) == 1
@@ -211,7 +210,7 @@ def facts_of(
         "optimizer": "SGD",
         "momentum": 0.0,
         "weight_decay": lambdas[0] if one else list(lambdas),
-        "eta": rates[0] if len(rates) == 1 else list(rates),
+        "eta": rates[0] if len(rates) == 1 else rates,
         "decay": "all",
         "decays": {"fc1": decay},
         "whole": data.whole,
@@ -221,5 +220,5 @@ def facts_of(
         "data_seed": data.seed,
         "precision": "64-true",
         "observed": "float64",
-        "device": device.type,
+        "device": eta.device.type,
     }
