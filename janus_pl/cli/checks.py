@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.data import Images, LinearProblem
 from janus_pl.errors import UsageError, is_integer
+from janus_pl.linear.regressor import LinearRegressor
 from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.callback_checks import check_callbacks, refuse_class
 from janus_pl.training.checkpoints import (
@@ -24,6 +25,7 @@ from janus_pl.training.checkpoints import (
 )
 from janus_pl.training.lightning import starts_processes_by_fork
 from janus_pl.training.options import check_least, check_precision, check_trainer_options
+from janus_pl.training.precision import Numerics, check_numerics
 from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
 
@@ -209,6 +211,21 @@ def check_run_dir(path: str) -> None:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UsageError("--run_dir", path, f"a folder; {str(existing)!r} is none to write to")
+
+
+def check_device(trainer: Trainer, model: LightningModule, numerics: Numerics) -> None:
+    """Refuse numerics that the device of the run does not have.
+
+    Args:
+        trainer: The trainer before it has started.
+        model: The model.
+        numerics: The option.
+
+    Raises:
+        UsageError: They would change nothing.
+    """
+    wide = trainer.precision == "64-true" or isinstance(model, LinearRegressor)
+    check_numerics(numerics, trainer.strategy.root_device, wide)
 
 
 def check_parts(

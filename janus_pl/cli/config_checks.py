@@ -13,7 +13,7 @@ from janus_pl.run.nested import RepeatedKey, load_yaml, read_mapping
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
 FLAGS = ("allow_config_change", "allow_data_change")
 OPTIONS = (
-    *("model", "data", "trainer", "config", "seed_everything", "ckpt_path"),
+    *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "numerics"),
     *FLAGS,
     *RUN_OPTIONS,
 )

@@ -104,7 +104,7 @@ def begun_config() -> Iterator[list[str]]:
 
 
 def _is_option(key: str) -> bool:
-    return key == "seed_everything" or key.startswith(("model.", "data.", "trainer."))
+    return key in ("seed_everything", "numerics") or key.startswith(("model.", "data.", "trainer."))
 
 
 def join_negative_numbers(args: Sequence[str]) -> list[str]:

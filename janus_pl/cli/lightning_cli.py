@@ -22,6 +22,7 @@ from janus_pl.cli.base_values import BaseValuesParser
 from janus_pl.cli.checks import (
     Sound,
     check_classes,
+    check_device,
     check_once,
     check_parts,
     check_restored,
@@ -49,6 +50,7 @@ from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.lightning import set_run_id
+from janus_pl.training.precision import IEEE, Numerics, use_numerics
 from janus_pl.training.resume import ExactResume
 from janus_pl.training.room import check_room_for_checkpoint
 from janus_pl.training.same_data import check_data
@@ -154,6 +156,12 @@ class ConfigReader(LightningCLI):
             "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
         )
         parser.add_argument(
+            "--numerics",
+            type=Numerics,
+            default=IEEE,
+            help="Float32 of convolutions and products on NVIDIA GPUs: ieee, or the faster tf32.",
+        )
+        parser.add_argument(
             "--allow_config_change",
             action="store_true",
             help="With --ckpt_path last: go on with the run though its config has changed.",
@@ -235,6 +243,7 @@ class JanusCLI(ConfigReader):
 
     def before_instantiate_classes(self) -> None:
         """Fill the options; for `--ckpt_path last` find the interrupted run, if any."""
+        use_numerics(self._get(self.config, "numerics"))
         if self.subcommand == "fit":
             check_classes(self._get(self.config, "trainer.callbacks"))
         self._fill()
@@ -316,6 +325,7 @@ class JanusCLI(ConfigReader):
         )
         options.ckpt_path = found.path
         strategy = self._get(self.config, "trainer.strategy")
+        check_device(self.trainer, self.model, self._get(self.config, "numerics"))
         check_parts(self.trainer, self.model, self.datamodule, strategy, str(self.subcommand))
         if self.trainer.local_rank == 0:  # the process that has read the data
             if training and found.content is not None:
@@ -394,7 +404,7 @@ def _as_text(value: Any) -> Any:
 
 
 def _quiet_lightning() -> None:
-    """Silence Lightning's tips about its services and warnings about its own deprecated calls."""
+    """Silence Lightning's tips, and warnings about its own deprecated calls."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not logger.filters:
         logger.addFilter(_is_no_advertisement)
@@ -402,4 +412,6 @@ def _quiet_lightning() -> None:
 
 
 def _is_no_advertisement(entry: logging.LogRecord) -> bool:
-    return "Tip:" not in entry.getMessage()
+    message = entry.getMessage()
+    # It asks for TF32 wherever `--numerics` says IEEE.
+    return "Tip:" not in message and "that has Tensor Cores" not in message

@@ -29,6 +29,7 @@ from janus_pl.errors import (
     storage_message,
 )
 from janus_pl.run import logger
+from janus_pl.training.precision import kept_numerics
 from janus_pl.training.signals import Interrupted, StopSignals
 
 
@@ -80,7 +81,8 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
     elif args[0] not in known:
         raise UsageError("subcommand", args[0], nearest(args[0], known))
     else:
-        JanusCLI(args, signals)
+        with kept_numerics():
+            JanusCLI(args, signals)
     return Exit.DONE
 
 

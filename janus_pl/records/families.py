@@ -55,6 +55,8 @@ NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
 DESCRIBED = ("model.hold_norms",)
 # Options of the paper's network that older records lack, with the values that their runs had.
 ADDED = {"model.schedule_interval": "epoch", "model.depth": 6, "model.kernel_size": 3}
+IEEE, WIDE = "ieee", "64-true"  # values of `numerics` and of `precision`
+WITHOUT_TF32 = ("cpu", "mps")  # devices that compute float32 by IEEE
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -169,6 +171,8 @@ def is_of_ours(run: Run, option: str) -> bool:
 def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
     seen = run.description
     facts: dict[str, Any] = {**seen.controls}
+    if (numerics := numerics_of(run)) != IEEE:  # IEEE goes unsaid, as in older records
+        facts["numerics"] = numerics
     if "optimizer" not in varied:
         facts["optimizer"] = seen.optimizer
     if "batch" not in varied:
@@ -180,6 +184,17 @@ def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
         if "optimizer" not in varied:
             facts["momentum"] = seen.momentum
     return facts
+
+
+def numerics_of(run: Run) -> str:
+    """Return how a run computed float32; `ieee` also if it has no float32.
+
+    Older records do not say it. Then a run on a GPU computed as PyTorch does by itself.
+    """
+    seen = run.description
+    if seen.precision == WIDE:
+        return IEEE
+    return seen.numerics or (IEEE if seen.device in WITHOUT_TF32 else "PyTorch's own")
 
 
 def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:

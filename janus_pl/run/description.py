@@ -68,9 +68,12 @@ class Description:
         precision: The trainer's precision, such as `32-true`.
         observed: The dtype that margins, ranks and all other looks at the weights are computed in,
             without TF32; None in records of before.
+        numerics: How the device computes float32: `ieee`, `tf32`, or both by operation; None in
+            records of before.
         device: The device, such as `cpu` or `NVIDIA H200`.
         processes: The number of processes.
-        versions: The versions of the packages behind the numbers.
+        versions: The versions of the packages behind the numbers; on a GPU those of CUDA and cuDNN
+            as well.
         claims: The SHA-256 of each claims file that was there, by its name (`janus_pl.run.claims`).
     """
 
@@ -100,6 +103,7 @@ class Description:
     data: Mapping[str, Any] = field(default_factory=dict)
     precision: str = "32-true"
     observed: str | None = None
+    numerics: str | None = None
     device: str = "cpu"
     processes: int = 1
     versions: Mapping[str, str] = field(default_factory=dict)

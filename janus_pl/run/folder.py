@@ -32,6 +32,10 @@ FREE = (
     *("name", "group", "tags", "project", "run_dir"),
     *("ckpt_path", "allow_config_change", "allow_data_change"),
 )
+# Records of before lack this option, and their runs on a CPU had this value.
+ADDED = {"numerics": "ieee"}
+# Records of before have `auto`, which is one device on a machine that has one.
+DEVICES, ONE_DEVICE = "trainer.devices", ("auto", 1, "1")
 FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "logger+", "profiler")
 
 
@@ -158,14 +162,16 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Return the options of `differences` with both values; "nothing" stands for a missing one.
 
+    Values that stand for one another are equal: `trainer.devices` 1 and auto, IEEE and no numerics.
+
     >>> changes({"model": {"lr": 1}, "name": "a"}, {"model": {"lr": 2}, "name": "b"})
     {'model.lr': (1, 2)}
     """
     old, new = dict(_flat(before)), dict(_flat(now))
     return {
-        key: (old.get(key, "nothing"), new.get(key, "nothing"))
+        key: (old.get(key, ADDED.get(key, "nothing")), new.get(key, ADDED.get(key, "nothing")))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if _of_before(key, old.get(key)) != _of_before(key, new.get(key))
     }
 
 
@@ -197,10 +203,13 @@ def without_places(config: Mapping[str, Any]) -> dict[str, Any]:
 def identity(config: Mapping[str, Any]) -> str:
     """Return 12 hex digits, equal for configs that differ in names, places and display alone.
 
+    Options of a newer version at the values that older runs had change no id either.
+
     >>> identity({"model": {"lr": 1}, "name": "a"}) == identity({"model": {"lr": 1}, "name": "b"})
     True
     """
-    text = json.dumps(dict(_flat(config)), sort_keys=True)
+    options = {key: _of_before(key, value) for key, value in _flat(config)}
+    text = json.dumps(options, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -262,5 +271,10 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             continue
         if isinstance(value, dict):
             yield from _flat(value, f"{name}.")
-        else:
+        elif name not in ADDED or value != ADDED[name]:
             yield name, value
+
+
+def _of_before(option: str, value: Any) -> Any:
+    """Return an option's value as records of before spell it."""
+    return ONE_DEVICE[0] if option == DEVICES and value in ONE_DEVICE else value

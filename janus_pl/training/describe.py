@@ -19,6 +19,7 @@ from janus_pl.observables.update import momentum_of
 from janus_pl.run.claims import claims_there
 from janus_pl.run.description import Description, seed_in_force, task_of
 from janus_pl.training.clock import steps_of
+from janus_pl.training.precision import numerics_of
 from janus_pl.training.same_data import facts_of
 from janus_pl.training.subject import Subject
 from janus_pl.version import __version__
@@ -47,9 +48,10 @@ def measure(trainer: Trainer, subject: Subject, module: object) -> Description:
         "seed": seed_in_force(),
         "precision": str(trainer.precision),
         "observed": "float64" if trainer.precision == "64-true" else "float32",
+        "numerics": numerics_of(trainer.strategy.root_device),
         "device": _device(trainer),
         "processes": trainer.world_size,
-        "versions": _versions(),
+        "versions": _versions(trainer.strategy.root_device),
         "claims": claims_there(),
     }
     return Description(**measured | of_loader | subject.facts())
@@ -113,11 +115,16 @@ def _device(trainer: Trainer) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _versions() -> dict[str, str]:
+def _versions(device: torch.device) -> dict[str, str]:
+    """Return the versions of the packages; on a GPU those of CUDA and cuDNN, too."""
+    of_device: dict[str, Any] = {}
+    if device.type == "cuda":
+        of_device = {"cuda": torch.version.cuda, "cudnn": torch.backends.cudnn.version()}
     return {
         "python": platform.python_version(),
         "janus_pl": __version__,
         "torch": str(torch.__version__),
         "lightning": lightning.__version__,
         "numpy": np.__version__,
+        **{name: str(version) for name, version in of_device.items() if version is not None},
     }

@@ -10,14 +10,21 @@ silent change of behaviour.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
+import torch
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import (
+    EarlyStopping,
+    ModelCheckpoint,
+    RichProgressBar,
+    lr_finder,
+)
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.loops.fit_loop import _FitLoop
@@ -25,9 +32,11 @@ from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
+from lightning.pytorch.trainer import trainer as lightning_trainer
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 from lightning.pytorch.trainer.connectors.checkpoint_connector import _CheckpointConnector
 from lightning.pytorch.trainer.connectors.signal_connector import _SignalConnector
+from lightning.pytorch.utilities.seed import isolate_rng
 
 
 class Private(NamedTuple):
@@ -102,6 +111,14 @@ for _name in ("_stage", "_output_file"):
         setattr(Profiler, _name, None)
 
 
+def isolate_started(include_cuda: bool = True) -> AbstractContextManager[None]:
+    """Put random generators back after a block; leave CUDA alone if nothing has started it.
+
+    Lightning's own asks all visible GPUs for theirs, and so starts CUDA in a run on the CPU.
+    """
+    return isolate_rng(include_cuda and torch.cuda.is_initialized())
+
+
 def replace(owner: object, name: str, value: object) -> Any:
     """Replace an attribute that Lightning has, and return the old one.
 
@@ -111,6 +128,10 @@ def replace(owner: object, name: str, value: object) -> Any:
     before = getattr(owner, name)
     setattr(owner, name, value)
     return before
+
+
+for _user in (lr_finder, lightning_trainer):
+    replace(_user, isolate_rng.__name__, isolate_started)
 
 
 def put_off_signals(

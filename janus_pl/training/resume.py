@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import random
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
 from janus_pl.run.rows import log_row
+from janus_pl.training.generators import generators, set_generators
 from janus_pl.training.lightning import end_without_steps, restore_loader_position
 
 NO_LINES = {"rows": 0, "spectra": 0}  # in a checkpoint: how many lines the record has
@@ -44,7 +42,8 @@ class ExactResume(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        state = {"generators": generators(), "ends": trainer.should_stop, **NO_LINES}
+        held = generators(trainer.strategy.root_device)
+        state = {"generators": held, "ends": trainer.should_stop, **NO_LINES}
         if (record := record_of(trainer)) is not None:
             state |= record.counts()
         checkpoint["exact_resume"] = state
@@ -59,7 +58,7 @@ class ExactResume(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         # The loaders are made later, and draw from the generators.
         if self._state is not None:
-            set_generators(self._state["generators"])
+            set_generators(self._state["generators"], trainer.strategy.root_device)
         for each in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(each, RunRecord):
                 each.open(trainer)
@@ -77,29 +76,6 @@ class ExactResume(Callback):
             trainer.should_stop = True
         restore_loader_position(trainer)
         self._state = None
-
-
-def generators() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's and PyTorch's global generators, as plain values."""
-    kind, keys, *rest = cast(tuple[Any, ...], np.random.get_state())
-    version, internal, gauss = random.getstate()
-    return {
-        "python": [version, list(internal), gauss],
-        "numpy": [kind, keys.tolist(), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-    }
-
-
-def set_generators(states: dict[str, Any]) -> None:
-    """Set the generators to the states that `generators` returned."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    kind, keys, *rest = states["numpy"]
-    np.random.set_state((kind, np.array(keys, dtype=np.uint32), *rest))
-    torch.set_rng_state(states["torch"])
-    if states["cuda"]:
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def had_ended(trainer: Trainer) -> bool:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from janus_pl.data.loader import InMemoryBatches
 from janus_pl.training.clock import steps_of
+from janus_pl.training.generators import kept_generators
 from janus_pl.training.lightning import batch_on_device
 from janus_pl.training.subject import NotOffered, Subject
 
@@ -139,17 +138,7 @@ def _converted(trainer: Trainer, pairs: Iterable[Any]) -> Iterator[Any]:
 def _as_in_a_step(trainer: Trainer, loader: Iterable[Any]) -> Iterator[Any]:
     """Yield a loader's batches as a training step gets them; random generators are put back."""
     module = trainer.lightning_module
-    with _generators_kept():
+    with kept_generators(module.device):
         for batch in loader:
             batch = batch_on_device(trainer, batch)
             yield module.minibatch(batch)[:2] if isinstance(module, Subject) else batch
-
-
-@contextmanager
-def _generators_kept() -> Iterator[None]:
-    """Put the random generators back also if the block is left early, unlike `isolate_rng`."""
-    with ExitStack() as stack:
-        kept = isolate_rng()
-        kept.__enter__()
-        stack.callback(kept.__exit__, None, None, None)
-        yield

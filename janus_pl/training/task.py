@@ -16,6 +16,7 @@ from janus_pl.training.callback_checks import check_callbacks
 from janus_pl.training.features import features_of, forwards_of, last_dense, named_parts
 from janus_pl.training.monitors import settle_monitors
 from janus_pl.training.options import check_trainer_options
+from janus_pl.training.precision import prefer_ieee
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.restoring import Restoring, check_options, check_steps_left
 from janus_pl.training.row import Row
@@ -80,7 +81,9 @@ class JanusTask(LightningModule, Subject):
         """
 
     def setup(self, stage: str) -> None:
+        """Check the options of the trainer; a script computes by IEEE (`training.precision`)."""
         self._stage = stage
+        prefer_ieee()
         check_trainer_options(self.trainer, self, stage)
         if stage == "fit":
             self.check_run(self.trainer, getattr(self.trainer, "datamodule", None))

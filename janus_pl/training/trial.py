@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
@@ -18,6 +17,7 @@ from torch.nn.utils import parametrize
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.training.descended import Descended
 from janus_pl.training.descending import descended_by
+from janus_pl.training.generators import kept_generators
 from janus_pl.training.held import same_weights
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.subject import NotOffered, Subject
@@ -113,7 +113,7 @@ class Trial:
         step: Callable[..., Any] = self.copy.training_step
         given = [(x, y), 0][: len(inspect.signature(step).parameters)]
         # The other kernels of attention have no second derivative.
-        with isolate_rng(), sdpa_kernel(SDPBackend.MATH):
+        with kept_generators(self.copy.device), sdpa_kernel(SDPBackend.MATH):
             try:
                 loss = step(*given)
             except Exception as error:  # somebody else's code may raise anything

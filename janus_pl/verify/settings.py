@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from janus_pl.records.families import digest_of
+from janus_pl.records.families import digest_of, numerics_of
 from janus_pl.records.run import Run
 
 TOLD_OF_TRAINER = ("trainer.max_epochs", "trainer.precision")
 DECAY = "model.weight_decay"
+NUMERICS = "numerics"
 NOT_TOLD = ("", "seed", "root", "download", "micro_batch_size", "on_divergence")
 
 
@@ -24,7 +25,7 @@ def differences(settings: Sequence[Sequence[Run]], leave: Sequence[str] = (DECAY
     """
     shared = []
     for runs in settings:
-        first, *others = ({**run.options, **_of_data(run)} for run in runs)
+        first, *others = ({**run.options, **_measured(run)} for run in runs)
         kept = {k: v for k, v in first.items() if all(o.get(k) == v for o in others)}
         shared.append({k: v for k, v in kept.items() if _tells(k) and k not in leave})
     keys = dict.fromkeys(key for options in shared for key in options)
@@ -38,11 +39,15 @@ def _same(value: Any) -> str:
     return repr(float(value) if number else value)
 
 
-def _of_data(run: Run) -> dict[str, Any]:
+def _measured(run: Run) -> dict[str, Any]:
+    """Return what no option says: the fingerprint of the data, and the numerics."""
     digest = digest_of(run)
-    return {} if digest is None else {"data.sha256": digest}
+    found = {} if digest is None else {"data.sha256": digest}
+    return {**found, NUMERICS: numerics_of(run)}
 
 
 def _tells(key: str) -> bool:
     part, _, name = key.partition(".")
-    return key in TOLD_OF_TRAINER or (part in ("model", "data") and name not in NOT_TOLD)
+    return key in (*TOLD_OF_TRAINER, NUMERICS) or (
+        part in ("model", "data") and name not in NOT_TOLD
+    )

@@ -17,7 +17,8 @@ from janus_pl.run.journal import Journal
 from janus_pl.run.lines import SEAL, SPECTRA, parse
 from janus_pl.run.record import RunRecord, write_row
 from janus_pl.run.rows import Histogram, Spectra, Value, plain_row, row_of, spectra_line
-from janus_pl.training.resume import ExactResume, generators
+from janus_pl.training.generators import generators
+from janus_pl.training.resume import ExactResume
 
 SIGMA = {"conv1": [0.75, 0.1 + 0.2, 1e-9], "fc1": [1.0]}
 OTHERS: dict[str, Value] = {

@@ -88,7 +88,7 @@ def _main(folder: str, args: list[str], moment: str | None, forget: bool, conver
     if moment is not None:
         arm(moment)
     if forget:
-        exact_resume.set_generators = lambda states: None
+        exact_resume.set_generators = lambda *_: None
     if not converts:
         exact_resume.ExactResume.setup = Callback.setup
     sys.exit(main(args))

@@ -41,7 +41,8 @@ from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord
 from janus_pl.run.rows import Histogram, plain_row
 from janus_pl.training import resume as exact_resume
-from janus_pl.training.resume import ExactResume, generators, set_generators
+from janus_pl.training.generators import generators, set_generators
+from janus_pl.training.resume import ExactResume
 
 
 class Stop(Exception):

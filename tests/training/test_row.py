@@ -17,7 +17,7 @@ import janus_pl.training.row
 from janus_pl.run.rows import Histogram
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.clock import epochs_of, is_last_epoch
-from janus_pl.training.resume import generators
+from janus_pl.training.generators import generators
 from janus_pl.training.samples import training_samples
 from janus_pl.training.subjects import subject_of
 from janus_pl.training.task import JanusTask

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from report.generic import network, regression
+from report.generic import measured, network, regression
 from scipy import stats
 
 from janus_pl.records.effects import Estimate, mean, ratio
@@ -18,6 +18,7 @@ from janus_pl.records.families import (
     is_untrained,
     is_zero_function,
     lambda_of,
+    numerics_of,
     outputs_left,
     seed_of,
 )
@@ -237,3 +238,27 @@ def test_what_differs_within_a_setting_does_not_tell_it_apart() -> None:
     both = [network(1e-3, 8), network(1e-3, 8, loss="logistic")]
     other = [network(1e-3, 16), network(1e-3, 16)]
     assert differences([both, other]) == ["batch_size 8", "batch_size 16, loss square"]
+
+
+# How float32 was computed
+
+
+def test_numerics_tell_families_apart_and_older_records_on_a_cpu_are_by_ieee() -> None:
+    old = network()
+    assert old.description.numerics is None
+    new = measured(network(seed=1), numerics="ieee")
+    assert len(families([old, new])) == 1
+    for numerics in ("tf32", "convolutions tf32, products ieee"):
+        assert len(families([old, new, measured(network(), numerics=numerics)])) == 2
+    on_gpu = measured(network(), device="NVIDIA H200")
+    assert len(families([old, on_gpu])) == 2  # nobody knows: PyTorch's own was TF32
+    assert len(families([on_gpu, measured(network(seed=1), device="NVIDIA H200")])) == 1
+    for said in (None, "tf32"):  # in float64 there is none
+        wide = measured(old, device="NVIDIA H200", precision="64-true", numerics=said)
+        assert numerics_of(wide) == "ieee"
+
+
+def test_numerics_are_told_where_they_tell_settings_apart() -> None:
+    ieee, tf32 = (measured(network(), numerics=numerics) for numerics in ("ieee", "tf32"))
+    assert differences([[ieee], [tf32]]) == ["numerics ieee", "numerics tf32"]
+    assert differences([[network()], [ieee]]) == ["", ""]
