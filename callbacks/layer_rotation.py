@@ -14,6 +14,7 @@ from callbacks._observer import LayerObserver, Mean
 from janus_pl.errors import check_integer
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.rotation import angle, effective_rate
+from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Value
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.subject import Subject
@@ -86,7 +87,7 @@ class LayerRotation(LayerObserver):
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         chosen = [k for k, name in enumerate(subject.layers()) if self.takes(name)]
         now = self._copies(subject)
-        norms = torch.stack([frobenius_norm(p.double()) for p in now.values()])
+        norms = torch.stack([frobenius_norm(wide(p)) for p in now.values()])
         rates = effective_rate(subject.learning_rates()[chosen].to(norms.device), norms)
         columns = {"weight_norm": norms, "effective_rate": rates}
         if (turned := self._turned.result()) is not None:
@@ -97,7 +98,7 @@ class LayerRotation(LayerObserver):
         return {
             f"{key}/{name}": value
             for key, column in columns.items()
-            for name, value in zip(now, column.double().tolist(), strict=True)
+            for name, value in zip(now, wide(column).tolist(), strict=True)
             if math.isfinite(value)
         }
 
@@ -115,5 +116,5 @@ class LayerRotation(LayerObserver):
 
 def _angles(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Tensor:
     """Return the angle between two p_k by layer, (L,), in float64: angles of 1e-8 are usual."""
-    pairs = [(p.to(now[layer].device).double(), now[layer].double()) for layer, p in before.items()]
+    pairs = [(wide(p.to(now[k].device)), wide(now[k])) for k, p in before.items()]
     return torch.stack([angle(a / frobenius_norm(a), b / frobenius_norm(b)) for a, b in pairs])

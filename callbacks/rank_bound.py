@@ -16,6 +16,7 @@ from torch.optim import SGD, Optimizer
 from callbacks._observer import LayerObserver
 from janus_pl.errors import TheoremError, UsageError, check_integer
 from janus_pl.observables.rank import singular_values
+from janus_pl.observables.wide import at_home, home_of, wide
 from janus_pl.run.rows import Value
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.subject import Bounded, Subject
@@ -124,7 +125,7 @@ class RankBound(LayerObserver):
             return
         self._bounded = subject_of(trainer, pl_module).bounded()
         self._rows, self._counting = [0] * len(self._bounded), False
-        device = pl_module.device  # a checkpoint's steps were loaded to the CPU
+        device = home_of(pl_module.device)  # a checkpoint's steps were loaded to the CPU
         moved = [Step(s.kept.to(device), s.norms.to(device), s.ranks) for s in self._steps]
         self._steps = deque(moved, maxlen=self.window)
         for k, bound in enumerate(self._bounded.values()):
@@ -159,14 +160,14 @@ class RankBound(LayerObserver):
         ranks = [n if step else 0 for n, step in zip(rows, steps, strict=True)]
         # Another optimizer's weights keep their gradients, for a step of their own.
         self._rows = [0 if step else n for n, step in zip(self._rows, steps, strict=True)]
-        self._steps.append(Step(kept, norms, ranks))
+        self._steps.append(Step(at_home(kept), norms, ranks))
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         values: dict[str, Value] = {}
         if not self._steps:
             return values
-        kept = torch.stack([step.kept for step in self._steps]).double().cpu().numpy()
-        norms = torch.stack([step.norms for step in self._steps]).double().cpu().numpy()
+        kept = wide(torch.stack([step.kept for step in self._steps])).cpu().numpy()
+        norms = wide(torch.stack([step.norms for step in self._steps])).cpu().numpy()
         rows = torch.tensor(
             [step.ranks for step in self._steps], device=self._steps[0].norms.device
         )
@@ -280,7 +281,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 def _norm(weight: Tensor) -> Tensor:
     """||p_k|| in float64, as the spectrum: in float32 squares are 0 from norms of 1e-23 down."""
-    rows = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    rows = torch.linalg.vector_norm(at_home(weight).flatten(1), dim=1, dtype=torch.float64)
     return torch.linalg.vector_norm(rows)
 
 
