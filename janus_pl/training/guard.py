@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from janus_pl.observables.wide import wide
+
 
 class UpdateGuard:
     """Optimizer steps until a loss, gradient or weight is not finite; then the last weights stay.
@@ -72,8 +74,8 @@ class UpdateGuard:
         self._sound_steps += ~bad
 
     def state(self) -> Tensor:
-        """Return (bad, sound steps so far), float64 on the device; shape (2,)."""
-        return torch.stack((self._bad.any().double(), self._sound_steps.double()))
+        """Return (bad, sound steps so far), in float64; shape (2,)."""
+        return wide(torch.stack((self._bad.any().long(), self._sound_steps)))
 
     def culprit(self) -> str:
         """Name the number that was not finite in the first bad step, and its layer; the host waits.
