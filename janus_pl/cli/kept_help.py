@@ -85,10 +85,10 @@ def _parts(args: Sequence[str]) -> Iterator[object]:
     for place in [BASE, PACKAGE, *_places("callbacks")]:
         for file in sorted(place.rglob("*.py")) if place.is_dir() else [place]:
             yield str(file), file.read_bytes()
-    for place in sys.path:
+    for searched in sys.path:
         with contextlib.suppress(OSError):
             # Their names have the versions in them.
-            yield place, sorted(each for each in os.listdir(place) if each.endswith("-info"))
+            yield searched, sorted(each for each in os.listdir(searched) if each.endswith("-info"))
 
 
 def _places(package: str) -> list[Path]:

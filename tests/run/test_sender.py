@@ -6,6 +6,7 @@ import copy
 import os
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -38,7 +39,7 @@ def threads() -> list[str]:
 def test_all_arrive_in_their_order_and_no_thread_is_left() -> None:
     sender, arrived = Sender(room=3), list[int]()
     for number in range(500):
-        sender.put(lambda number=number: arrived.append(number))
+        sender.put(partial(arrived.append, number))
         if number % 100 == 7:
             sender.flush()
             assert arrived == [*range(number + 1)]

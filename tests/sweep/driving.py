@@ -121,7 +121,8 @@ def _main(
     sys.argv = ["janus_pl"]
     told: Any = ahead
     if program is not None:
-        launchers.PROGRAM, told.IMPORTED, tool.PACKAGES = program, (), ()
+        told_tool: Any = tool
+        launchers.PROGRAM, told.IMPORTED, told_tool.PACKAGES = program, (), ()
     if not forks:
         told.can_fork = lambda: False
     if forget:

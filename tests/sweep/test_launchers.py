@@ -211,18 +211,20 @@ def test_the_one_that_was_begun_is_taken_if_the_threads_are_right(
     args: list[str], jobs: int, begun: list[Any]
 ) -> None:
     ahead.begin(["a.yaml", *args])
-    assert ahead.take(jobs, ["a.B"]) is begun[0]
+    taken: Any = ahead.take(jobs, ["a.B"])
+    assert taken is begun[0]
     assert begun[0].environment["OMP_NUM_THREADS"] == str(8 // jobs)
     assert begun[0].names == [*launchers.IMPORTED, "a.B"] and not begun[0].ended
 
 
 def test_another_one_is_started_if_they_are_wrong(begun: list[Any]) -> None:
     ahead.begin(["a.yaml"])
-    taken = ahead.take(1, ["a.B"])
+    taken: Any = ahead.take(1, ["a.B"])
     assert taken is begun[1] and begun[0].ended and not begun[1].ended
     assert begun[1].environment["OMP_NUM_THREADS"] == "8"
     assert begun[1].names == [*launchers.IMPORTED, "a.B"]
-    assert ahead.take(1, []) is begun[2], "it is taken once"
+    again: Any = ahead.take(1, [])
+    assert again is begun[2], "it is taken once"
 
 
 @pytest.mark.parametrize("args", [["--help"], ["-h"], ["a.yaml", "--dry-run"]])
