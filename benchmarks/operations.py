@@ -20,8 +20,8 @@ from lightning.pytorch import Callback, Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.common import images
-from callbacks import LayerVelocity, UpdateSplit
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerVelocity, UpdateSplit
 from janus_pl.data import InMemoryBatches
 
 NO_WORK = ("aten._unsafe_view", "profiler.")  # a view by another name, and marks of a profiler
