@@ -31,6 +31,7 @@ HELD = errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES  # another process has the 
 FREE = (
     *("name", "group", "tags", "project", "run_dir"),
     *("ckpt_path", "allow_config_change", "allow_data_change"),
+    *("entity", "notes", "job_type", "log_model", "save_code", "alerts"),
 )
 FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "logger+", "profiler")
 
