@@ -168,7 +168,7 @@ class LinearRegressor(Curved):
         return self.replicas.plan.done
 
     def facts(self) -> dict[str, Any]:
-        return facts_of(self.data, self._lambdas, self.replicas.eta, self.decay_convention)
+        return facts_of(self.data, self._lambdas, self.replicas, self.device)
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_run(trainer, data, self._rates)
