@@ -142,7 +142,11 @@ CASES = [
     ),
     ("fit --config class.yaml", "trainer.callbacks", "the nearest is janus_pl.callbacks.LayerRank"),
     ("fit --config bare.yaml", "trainer.callbacks", "the nearest is janus_pl.callbacks.LayerRank"),
-    ("fit --config module.yaml", "trainer.callbacks", "the nearest is janus_pl.callbacks.LayerRank"),
+    (
+        "fit --config module.yaml",
+        "trainer.callbacks",
+        "the nearest is janus_pl.callbacks.LayerRank",
+    ),
     ("fit --config callback.yaml", "trainer.callbacks.every_n_epoch", "is every_n_epochs"),
     ("fit --config init_arg.yaml", "trainer.callbacks.init_arg.every_n_epochs", "is init_args"),
     (f"{FIT} --model.optimizer torch.optim.SDG", "model.optimizer", "is torch.optim.SGD"),
