@@ -16,6 +16,7 @@ import yaml
 from conftest import ROOT
 from environments import LIMIT, closure, linked, normal, run_in
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from janus_pl.cli.main import main
 from janus_pl.errors import EXTRAS
@@ -206,6 +207,24 @@ def test_each_package_of_an_extra_is_required_by_that_extra_alone() -> None:
         assert normal(package) in extras[extra]
     # scikit-learn brings threadpoolctl; it is named all the same.
     assert not needed & {normal(package) for package in EXTRAS} - {"threadpoolctl"}
+
+
+def test_the_oldest_versions_are_those_that_the_project_allows() -> None:
+    lines = (ROOT / "requirements.lowest").read_text(encoding="utf-8").splitlines()
+    pinned = [Requirement(line.partition("#")[0]) for line in lines if line[0] != "#"]
+    lowest = {normal(each.name): str(each.specifier).removeprefix("==") for each in pinned}
+    lowest["lightning"] = lowest.pop("pytorch-lightning")  # two packages of one version
+    del lowest["pyparsing"]  # it goes with matplotlib
+    extras = PROJECT["optional-dependencies"]
+    texts = [*PROJECT["dependencies"], *extras["linear"], *extras["report"]]
+    allowed = {}
+    for each in map(Requirement, texts):
+        (bound,) = (s.version for s in each.specifier if s.operator == ">=")
+        allowed[normal(each.name)] = Version(bound)
+    of_torch = {"torch", "torchvision"}  # as pinned: 5 GB
+    assert {name: Version(text) for name, text in lowest.items()} == {
+        name: bound for name, bound in allowed.items() if name not in of_torch
+    }
 
 
 def test_a_package_without_its_configs_says_so(
