@@ -85,11 +85,11 @@ class _Reading(torch.autograd.Function):
     """Reads a number in its backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor) -> Tensor:
         return x.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return gradient * float(gradient[0, 0])
 
 
@@ -151,5 +151,7 @@ def running_statistics(device: Device, watch: Watch) -> float:
     layers = [nn.BatchNorm1d(3), nn.BatchNorm1d(3).to(NAME)]
     for layer in layers:
         layer(x.to(layer.weight.device))
-    one, other = (torch.cat([layer.running_mean, layer.running_var]).cpu() for layer in layers)
+    statistics = [dict(layer.named_buffers()) for layer in layers]
+    names = ("running_mean", "running_var")
+    one, other = (torch.cat([each[name].cpu() for name in names]) for each in statistics)
     return float((one - other).abs().max())
