@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from benchmarks import epoch, full_batch, host, linear, noise_time
+from benchmarks import epoch, full_batch, host, lean, linear, noise_time, operations
 
 epoch.main()
 full_batch.main()
 host.main()
 linear.main()
 noise_time.main()
+operations.main()
+lean.main()
