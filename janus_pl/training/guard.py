@@ -156,8 +156,8 @@ class UpdateGuard:
         """Yield each parameter; is its gradient bad, its weight before the step, and after it?"""
         for flat, (gradients, before, after) in zip(self.flats, self._by_flat(bad), strict=True):
             for k, (parameter, span) in enumerate(zip(flat.parameters, flat.spans, strict=True)):
-                flags = gradients[span].any(), before[k], after[span].any()
-                yield parameter, *map(bool, flags)
+                gradient, later = bool(gradients[span].any()), bool(after[span].any())
+                yield parameter, gradient, bool(before[k]), later
 
 
 def _row_norms(buffer: Tensor, out: Tensor) -> None:

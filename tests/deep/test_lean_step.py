@@ -307,7 +307,7 @@ def test_a_hook_on_a_gradient_is_called(
 @pytest.mark.parametrize("name", ["weight_norm", "per_layer"])
 def test_a_layer_that_no_pass_uses_keeps_no_gradient(name: str) -> None:
     torch.manual_seed(0)
-    network = DeepReLU(**SMALL)  # type: ignore[arg-type]
+    network = DeepReLU(**SMALL)
     learned = PARAMETRIZATIONS[name](network)
     (flat,) = flats_of(p for p in learned.leading() if p.requires_grad)
     norms = flat.norms(flat.values)

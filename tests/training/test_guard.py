@@ -181,7 +181,7 @@ def test_parameters_of_two_dtypes_are_guarded_together(bad: str) -> None:
         guard.begin()
         for name, weight in weights.items():
             weight.grad = torch.full_like(weight, NAN if (name, step) == (bad, 1) else 1.0)
-        guard.step(optimizer, torch.tensor(1.0))  # type: ignore[arg-type]
+        guard.step(optimizer, torch.tensor(1.0))
         guard.settle()
     assert [weight.unique().tolist() for weight in weights.values()] == [[0.75]] * 2
     assert guard.state().tolist() == [1.0, 1.0]
