@@ -418,7 +418,7 @@ class Waits(Callback):
     """A number that the host asks for within a step."""
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-        float(module.network.rho)
+        float(module.network.rho.detach())
 
 
 def test_an_operation_more_is_seen_and_a_wait() -> None:
