@@ -48,11 +48,19 @@ class Operations(TorchDispatchMode):
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """Count the operations of the block for this part."""
-        self._part.append(name)
+        self.begin(name)
         try:
             yield
         finally:
-            self._part.pop()
+            self.end()
+
+    def begin(self, name: str) -> None:
+        """Count the operations from here on for a part."""
+        self._part.append(name)
+
+    def end(self) -> None:
+        """Count the operations from here on for the part around it."""
+        self._part.pop()
 
     def by_part(self) -> dict[str, int]:
         """Return the number of operations of each part."""
@@ -73,6 +81,9 @@ class CountedStep(Callback):
         if trainer.global_step == self._step - 1:
             for owner, name, part in _parts(trainer, module):
                 _name_part(self.operations, owner, name, part)
+            optimizer = trainer.optimizers[0]
+            optimizer.register_step_pre_hook(lambda *_: self.operations.begin("optimizer"))
+            optimizer.register_step_post_hook(lambda *_: self.operations.end())
             self.operations.__enter__()
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
@@ -89,7 +100,6 @@ def _parts(trainer: Any, module: Any) -> Iterator[tuple[Any, str, str]]:
     if (once := getattr(module.parametrization, "_once", None)) is not None:
         yield once, "_forward", "normalization"
         yield once, "_backward", "normalization"
-    yield trainer.optimizers[0], "step", "optimizer"
     for callback in trainer.callbacks:
         if isinstance(callback, LayerVelocity | UpdateSplit):
             yield callback, "on_before_optimizer_step", type(callback).__name__

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from benchmarks import epoch, full_batch, host, linear, noise_time, waiting
+from benchmarks import (
+    epoch,
+    full_batch,
+    host,
+    lean,
+    linear,
+    noise_time,
+    operations,
+    waiting,
+)
 
 epoch.main()
 full_batch.main()
 host.main()
 linear.main()
 noise_time.main()
+operations.main()
+lean.main()
 waiting.main()

@@ -115,6 +115,7 @@ class Once:
 
 def _line(gradient: Tensor, weight: Tensor) -> Tensor:
     """Return a gradient as a vector, in the order of memory of its weight."""
-    if gradient.stride() != weight.stride():
+    strides = zip(gradient.shape, gradient.stride(), weight.stride(), strict=True)
+    if any(one != other for size, one, other in strides if size > 1):
         gradient = torch.empty_like(weight).copy_(gradient)
     return gradient.as_strided((gradient.numel(),), (1,))

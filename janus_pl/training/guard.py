@@ -157,8 +157,8 @@ class UpdateGuard:
         """Yield each parameter; is its gradient bad, its weight before the step, and after it?"""
         for flat, (gradients, before, after) in zip(self.flats, self._by_flat(bad), strict=True):
             for k, (parameter, span) in enumerate(zip(flat.parameters, flat.spans, strict=True)):
-                of_gradient, of_after = (bool(part[span].any()) for part in (gradients, after))
-                yield parameter, of_gradient, bool(before[k]), of_after
+                gradient, later = bool(gradients[span].any()), bool(after[span].any())
+                yield parameter, gradient, bool(before[k]), later
 
 
 def _row_norms(buffer: Tensor, out: Tensor) -> None:

@@ -271,6 +271,33 @@ def test_a_checkpoint_of_parameters_with_memory_of_their_own_goes_on_bit_for_bit
     assert not same(weights_of(half), weights_of(whole))
 
 
+class SavesWithin(Callback):
+    """Saves a checkpoint after the fourth step, the first of the second epoch."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
+        if trainer.global_step == 4:
+            trainer.save_checkpoint(self.path)
+
+
+@each_normalization
+def test_from_within_an_epoch_it_goes_on_bit_for_bit(
+    normalization: str, small_task: Any, small_loader: Any, fit: Any, tmp_path: Path
+) -> None:
+    path, options = tmp_path / "within.ckpt", {"normalization": normalization}
+    options["learning_rate"] = RATES[normalization]
+    whole, again = small_task(**options), small_task(init_seed=1, **options)
+    assert not same(weights_of(again), weights_of(whole))
+    first = fit(whole, small_loader(), 3, [SavesWithin(path), LayerVelocity()])
+    second = fit(again, small_loader(), 3, [LayerVelocity()], ckpt_path=path)
+    assert same(weights_of(again), weights_of(whole))
+    states = [[*trainer.optimizers[0].state.values()] for trainer in (first, second)]
+    momenta = [[state["momentum_buffer"] for state in some] for some in states]
+    assert len(momenta[0]) >= 6 and same(*momenta)
+
+
 class OwnMemory(Callback):
     """Gives each parameter memory of its own, as a change of device does."""
 
@@ -391,7 +418,7 @@ class Waits(Callback):
     """A number that the host asks for within a step."""
 
     def on_before_optimizer_step(self, trainer: Any, module: Any, optimizer: Any) -> None:
-        float(module.network.rho)
+        float(module.network.rho.detach())
 
 
 def test_an_operation_more_is_seen_and_a_wait() -> None:
