@@ -31,7 +31,12 @@ class SaveRunConfig(SaveConfigCallback):
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The resolved config in plain values; made once, for each checkpoint holds it."""
-        return dict(yaml.safe_load(self._text()))
+        return dict(yaml.safe_load(self._whole_text))
+
+    @cached_property
+    def _whole_text(self) -> str:
+        """The resolved config as YAML, which takes long to make."""
+        return self._text()
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         record = record_of(trainer)
@@ -54,7 +59,7 @@ class SaveRunConfig(SaveConfigCallback):
         lines = history.read(folder)
         if self.entry is not None:
             lines = history.add(folder, self.entry)
-        text = self._text(folder if record.goes_on else None)
+        text = self._text(folder) if record.goes_on else self._whole_text
         plain = yaml.safe_load(text)
         own = [each for each in trainer.loggers if isinstance(each, RunLogger)]
         if own and isinstance(plain["trainer"]["logger"], list):

@@ -173,7 +173,7 @@ def _class_paths(config: Any) -> Iterator[str]:
             yield from _class_paths(part)
 
 
-def _share(runs: Sequence[PlannedRun], per_gpu: int | None) -> tuple[list[str], int]:
+def _share(runs: Sequence[PlannedRun], per_gpu: int | None = None) -> tuple[list[str], int]:
     """Return the GPUs to hand out, and the default number of runs at a time.
 
     If a run asks for several devices, each run gets all devices, and the default is one at a time.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import glob
 import os
 import re
@@ -25,6 +26,7 @@ def begin(args: Sequence[str]) -> None:
     jobs = _jobs(own)
     if jobs is not None and can_fork() and not {"-h", "--help", "--dry-run"} & {*own}:
         _begun.append(Forks(environment_for(jobs), IMPORTED))
+        atexit.register(_end_unused)
 
 
 def take(jobs: int, names: Sequence[str]) -> Launcher:
@@ -42,6 +44,13 @@ def take(jobs: int, names: Sequence[str]) -> Launcher:
             return forks
         forks.__exit__()
     return Forks(environment, [*IMPORTED, *names]) if can_fork() else Processes()
+
+
+def _end_unused() -> None:
+    """End the forker of a sweep that has started nothing."""
+    for forks in _begun:
+        forks.__exit__()
+    _begun.clear()
 
 
 def environment_for(jobs: int) -> Mapping[str, str]:

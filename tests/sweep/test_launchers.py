@@ -227,6 +227,16 @@ def test_another_one_is_started_if_they_are_wrong(begun: list[Any]) -> None:
     assert again is begun[2], "it is taken once"
 
 
+def test_one_that_was_begun_for_nothing_ends_with_the_sweep(begun: list[Any]) -> None:
+    ahead.begin(["a.yaml"])
+    ahead._end_unused()
+    assert begun[0].ended
+    ahead.begin(["a.yaml"])
+    ahead.take(4, [])
+    ahead._end_unused()
+    assert not begun[1].ended, "its runs are the launcher's"
+
+
 @pytest.mark.parametrize("args", [["--help"], ["-h"], ["a.yaml", "--dry-run"]])
 def test_nothing_is_begun_for_a_sweep_that_starts_nothing(
     args: list[str], begun: list[Any]

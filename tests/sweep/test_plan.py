@@ -155,7 +155,7 @@ def test_a_mistake_in_one_point_is_one_line_and_nothing_is_started(
 
 
 ARGUMENTS: list[tuple[list[str], str]] = [
-    ([], "error: sweep: got '', allowed: FILE [--jobs N]"),
+    ([], "error: sweep: got '', allowed: FILE [--jobs N | --jobs-per-gpu K]"),
     (["nowhere.yaml"], "error: sweep: got 'nowhere.yaml', allowed: an existing file"),
     (["some.yaml", "more"], "error: sweep: got 'some.yaml more', allowed: FILE"),
     (["some.yaml", "--jobs", "0"], "error: --jobs: got 0, allowed: an integer from 1 up"),
