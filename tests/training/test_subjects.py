@@ -16,6 +16,7 @@ from janus_pl import LinearRegressor
 from janus_pl.callbacks._observer import Observer
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
+from janus_pl.run.columns import columns
 from janus_pl.training.samples import drawn
 from janus_pl.training.subject import NotOffered, Subject
 from janus_pl.training.subjects import prepare, subject_of
@@ -95,7 +96,7 @@ def fit_subject(fit: Any, small_task: Any, small_loader: Any) -> Callable[..., L
         torch.manual_seed(1)
         module: LightningModule
         if name in NETWORKS:
-            rate = 1e-4 if name == "lagrange" else 1e-3
+            rate = rate_of(name)
             options = {"normalization": name, "learning_rate": rate, "optimizer": plain_sgd}
             task = small_task(**options).double()
             task.parametrization.after_step()  # of unit norm in float64, too
@@ -111,6 +112,12 @@ def fit_subject(fit: Any, small_task: Any, small_loader: Any) -> Callable[..., L
         return module
 
     return run
+
+
+def rate_of(name: str) -> float:
+    """The learning rate of the fit of a subject."""
+    rates = {**dict.fromkeys(NETWORKS, 1e-3), "lagrange": 1e-4}
+    return rates.get(name, 0.05)
 
 
 class Ask(Callback):
@@ -156,6 +163,9 @@ def test_every_answer_has_the_same_layers_in_the_same_order(name: str, fit_subje
         assert list(subject.velocities()) == layers
         assert subject.velocity_norms().shape == (len(layers),)
         assert list(subject.description.layers) == layers
+        shown = columns(subject.description)
+        assert (shown["eta"], shown["dynamics"]) == (rate_of(name), "SGD")
+        assert shown["lambda"] == subject.description.lam is not None
         assert not set(subject.skipped()) & set(layers)
         missing = NOT_OFFERED[name]
         if "full_velocity_norms" not in missing:
