@@ -56,7 +56,6 @@ DESCRIBED = ("model.hold_norms",)
 # Options of the paper's network that older records lack, with the values that their runs had.
 ADDED = {"model.schedule_interval": "epoch", "model.depth": 6, "model.kernel_size": 3}
 IEEE, WIDE = "ieee", "64-true"  # values of `numerics` and of `precision`
-WITHOUT_TF32 = ("cpu", "mps")  # devices that compute float32 by IEEE
 # The trainer's options that change the numbers; others say how to compute and show them.
 TRAINER = ("trainer.max_epochs", "trainer.max_steps", "trainer.precision")
 
@@ -189,12 +188,10 @@ def _facts(run: Run, *varied: Varied) -> dict[str, Any]:
 def numerics_of(run: Run) -> str:
     """Return how a run computed float32; `ieee` also if it has no float32.
 
-    Older records do not say it. Then a run on a GPU computed as PyTorch does by itself.
+    Older records do not say it. They count as IEEE, which all of them on a CPU are.
     """
     seen = run.description
-    if seen.precision == WIDE:
-        return IEEE
-    return seen.numerics or (IEEE if seen.device in WITHOUT_TF32 else "PyTorch's own")
+    return IEEE if seen.precision == WIDE or seen.numerics is None else seen.numerics
 
 
 def families(runs: Iterable[Run], *varied: Varied) -> list[list[Run]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from run.test_rows import Logger, Numbers
 
 from janus_pl.run.folder import RunFolder
@@ -20,6 +21,7 @@ from janus_pl.run.rows import Histogram, Spectra, Value, plain_row, row_of, spec
 from janus_pl.training.generators import generators
 from janus_pl.training.resume import ExactResume
 
+ON_CPU = SimpleNamespace(root_device=torch.device("cpu"))  # a strategy
 SIGMA = {"conv1": [0.75, 0.1 + 0.2, 1e-9], "fc1": [1.0]}
 OTHERS: dict[str, Value] = {
     "rank/fc1": 1.0,
@@ -63,9 +65,8 @@ def lines_in(folder: Path, file: str = SPECTRA) -> list[dict[str, Any]]:
 def resumed(record: RunRecord, state: dict[str, Any]) -> None:
     """What `fit` does when it goes on from a checkpoint with this state."""
     exact = ExactResume(goes_on=True)
-    trainer: Any = SimpleNamespace(
-        loggers=[], is_global_zero=True, callbacks=[exact, record], fast_dev_run=True
-    )
+    here = {"callbacks": [exact, record], "strategy": ON_CPU}
+    trainer: Any = SimpleNamespace(**here, loggers=[], is_global_zero=True, fast_dev_run=True)
     held = {"generators": generators(), "ends": False, **state}
     exact.on_load_checkpoint(trainer, None, {"exact_resume": held})
     exact.on_fit_start(trainer, None)
@@ -112,7 +113,8 @@ def test_a_checkpoint_counts_them_and_a_resumed_run_keeps_as_many(
     write(record, epochs=(0, 1))
     write(record, epochs=(2,), seen=False)
     checkpoint: dict[str, Any] = {}
-    trainer: Any = SimpleNamespace(callbacks=[record], is_global_zero=True, should_stop=False)
+    here = {"callbacks": [record], "strategy": ON_CPU}
+    trainer: Any = SimpleNamespace(**here, is_global_zero=True, should_stop=False)
     ExactResume().on_save_checkpoint(trainer, None, checkpoint)
     state = checkpoint["exact_resume"]
     assert (state["rows"], state["spectra"]) == (3, 2)

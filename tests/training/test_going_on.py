@@ -44,6 +44,8 @@ from janus_pl.training import resume as exact_resume
 from janus_pl.training.generators import generators, set_generators
 from janus_pl.training.resume import ExactResume
 
+ON_CPU = SimpleNamespace(root_device=torch.device("cpu"))  # a strategy
+
 
 class Stop(Exception):
     """The end of a part."""
@@ -397,6 +399,7 @@ def test_the_rows_that_the_checkpoint_counts_are_kept_and_handed_to_wandb_again(
         is_global_zero=first,
         callbacks=[exact, record],
         fast_dev_run=True,  # the record is open
+        strategy=ON_CPU,
     )
     if counted is not None:
         state = {"generators": generators(), "ends": False, "rows": counted}
@@ -413,7 +416,8 @@ def test_a_checkpoint_counts_the_rows_of_its_own_record(
     ours: bool, expected: int, tmp_path: Path
 ) -> None:
     callbacks = [record_with(tmp_path, range(4))] if ours else []
-    trainer: Any = SimpleNamespace(callbacks=callbacks, is_global_zero=True, should_stop=False)
+    here = {"callbacks": callbacks, "strategy": ON_CPU}
+    trainer: Any = SimpleNamespace(**here, is_global_zero=True, should_stop=False)
     checkpoint: dict[str, Any] = {}
     ExactResume().on_save_checkpoint(trainer, None, checkpoint)
     assert checkpoint["exact_resume"]["rows"] == expected
