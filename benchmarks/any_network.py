@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from benchmarks.common import fit_seconds, seconds_of, side_by_side
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import Classifier
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.data import InMemoryBatches
 from janus_pl.deep import MLP, ResNet18
 

@@ -29,7 +29,7 @@ from benchmarks.common import (
     seconds_of,
     side_by_side,
 )
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.deep import DeepReLU
 from janus_pl.deep.losses import square
 

@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks import common
 from benchmarks.common import fit_seconds, seconds_of, side_by_side
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.data import InMemoryBatches
 from janus_pl.deep.losses import square
 from janus_pl.deep.normalizations import WeightNorm

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 
 from benchmarks.common import N, classifier, fit_seconds, images, memory_loader
-from callbacks import LayerRotation, LossEvents
+from janus_pl.callbacks import LayerRotation, LossEvents
 
 EVERY = 10  # epochs, as by default
 EPOCHS = 3

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback
 
 from benchmarks.common import N, classifier, fit_seconds, images, memory_loader
-from callbacks import NoiseTime
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import NoiseTime
 from janus_pl.data import DigitsPair
 
 EVERY = 100  # epochs, as by default

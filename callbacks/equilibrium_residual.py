@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks._observer import Observer
+from janus_pl.callbacks._observer import Observer
 from janus_pl.run.rows import Value
 from janus_pl.training.subject import Subject
 

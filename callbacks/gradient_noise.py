@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 from torch.nn.parameter import is_lazy
 
-from callbacks._observer import LayerObserver
+from janus_pl.callbacks._observer import LayerObserver
 from janus_pl.errors import UsageError, check_integer, check_number
 from janus_pl.observables.covariance import covariance_of
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance

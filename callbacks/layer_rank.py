@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from callbacks._observer import BINS, LayerObserver
+from janus_pl.callbacks._observer import BINS, LayerObserver
 from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.rank import (
     effective_rank,

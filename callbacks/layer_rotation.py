@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks._observer import LayerObserver, Mean
+from janus_pl.callbacks._observer import LayerObserver, Mean
 from janus_pl.errors import check_integer
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.rotation import angle, effective_rate

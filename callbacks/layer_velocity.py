@@ -8,7 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from torch.optim import Optimizer
 
-from callbacks._observer import LayerObserver, Mean
+from janus_pl.callbacks._observer import LayerObserver, Mean
 from janus_pl.errors import check_integer
 from janus_pl.run.rows import Value
 from janus_pl.training.subject import NotOffered, Subject, offers

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
-from callbacks._observer import LayerObserver
+from janus_pl.callbacks._observer import LayerObserver
 from janus_pl.errors import check_number
 from janus_pl.observables.events import THRESHOLD, Event, Events, RankLost
 from janus_pl.observables.rank import effective_rank, singular_values

@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks._observer import BINS, Observer
+from janus_pl.callbacks._observer import BINS, Observer
 from janus_pl.errors import check_integer
 from janus_pl.observables.margins import margin_histogram, margin_statistics
 from janus_pl.run.rows import Histogram, Value

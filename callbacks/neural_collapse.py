@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks._observer import Observer, check_globs, globs_of, owner_of
+from janus_pl.callbacks._observer import Observer, check_globs, globs_of, owner_of
 from janus_pl.observables.classes import ClassCollapse
 from janus_pl.observables.collapse import (
     class_distance_normalized_variance,

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
-from callbacks._observer import LayerObserver, owner_of
+from janus_pl.callbacks._observer import LayerObserver, owner_of
 from janus_pl.errors import UsageError, check_integer
 from janus_pl.observables.time_noise import Window
 from janus_pl.run.rows import Value

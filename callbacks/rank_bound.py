@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 
-from callbacks._observer import LayerObserver
+from janus_pl.callbacks._observer import LayerObserver
 from janus_pl.errors import TheoremError, UsageError, check_integer
 from janus_pl.observables.rank import singular_values
 from janus_pl.run.rows import Value

@@ -12,7 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from callbacks._observer import Observer
+from janus_pl.callbacks._observer import Observer
 from janus_pl.errors import check_integer, check_number
 from janus_pl.observables.edge import Edge, NoLimit
 from janus_pl.observables.sharpness import Eigenpair, directional_curvature, tracked_eigenvalue

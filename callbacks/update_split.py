@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks._observer import LayerObserver
+from janus_pl.callbacks._observer import LayerObserver
 from janus_pl.observables.update import PARTS
 from janus_pl.run.rows import Value
 from janus_pl.training.subject import Buffers, NotOffered, Subject

@@ -1,17 +1,38 @@
+"""The door: `python -m janus_pl`, and the command `janus-pl`."""
+
+import os
 import sys
+from typing import NoReturn
 
 from janus_pl.cli import help as texts
 from janus_pl.cli import subcommands
 from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import Exit
 
-if (text := texts.asked_for(sys.argv[1:])) is not None:
-    with lasting_streams():
-        print(text)
-    raise SystemExit(Exit.DONE)
-if sys.argv[1:2] and sys.argv[1] in subcommands.READERS:
-    raise SystemExit(subcommands.main(sys.argv[1:]))
 
-from janus_pl.cli.main import main
+def run() -> NoReturn:
+    """Run the command line; tools that only read records start without PyTorch."""
+    if (text := texts.asked_for(sys.argv[1:])) is not None:
+        with lasting_streams():
+            print(text)
+        raise SystemExit(Exit.DONE)
+    if sys.argv[1:2] and sys.argv[1] in subcommands.READERS:
+        raise SystemExit(subcommands.main(sys.argv[1:]))
 
-raise SystemExit(main())
+    from janus_pl.cli.main import main
+
+    raise SystemExit(main())
+
+
+def script() -> NoReturn:
+    """Run the command line of `janus-pl`, which finds classes where `python -m janus_pl` does.
+
+    Python looks for modules in the working directory for `python -m`, but not for a script.
+    """
+    if not sys.flags.safe_path:
+        sys.path.insert(0, os.getcwd())
+    run()
+
+
+if __name__ == "__main__":
+    run()

@@ -59,6 +59,16 @@ INTERRUPTED = (*(Exit.SIGHUP, Exit.SIGINT, Exit.SIGUSR1, Exit.SIGUSR2, Exit.SIGT
 # -notify, CPU limits of LSF and of the system.
 STOPPING = tuple(signal.Signals(code - 128) for code in INTERRUPTED)
 
+# The packages of an extra of the installation, by the names that code imports.
+EXTRAS = {
+    "numba": "linear",
+    "threadpoolctl": "linear",
+    "pandas": "report",
+    "matplotlib": "report",
+    "plotly": "report",
+    "wandb_workspaces": "workspace",
+}
+
 # Errors of the disk, which never come from a mistake in a path.
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG}
 
@@ -119,6 +129,24 @@ class StorageError(OSError):
         super().__init__(f"{path}: cannot be written: {error.strerror or error}{note}")
 
 
+def missing_extra(error: BaseException) -> UsageError | None:
+    """Return the mistake behind an import that failed, if the package is of an extra; else None.
+
+    >>> print(missing_extra(ModuleNotFoundError("No module named 'numba'", name="numba")))
+    import numba: got None, allowed: the extra linear: pip install 'janus-pl[linear]'
+    """
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
+        return None
+    return UsageError(f"import {package}", None, how_to_install(package))
+
+
+def how_to_install(package: str) -> str:
+    """Return the words that say how to install a package of an extra."""
+    extra = EXTRAS[package]
+    return f"the extra {extra}: pip install 'janus-pl[{extra}]'"
+
+
 def storage_message(error: OSError) -> str | None:
     """Return one line for an error of the disk, None for any other error.
 
@@ -136,10 +164,15 @@ def storage_message(error: OSError) -> str | None:
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the valid key nearest to an unknown one; all valid keys if none is near.
 
+    >>> nearest("batchsize", [])
+    'no key here'
+
     >>> nearest("batchsize", ["batch_size", "order"])
     'a valid key, the nearest is batch_size'
     """
     known = sorted(known)
+    if not known:
+        return "no key here"
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"a valid key, the nearest is {close[0]}" if close else f"one of {', '.join(known)}"
 

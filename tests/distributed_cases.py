@@ -28,7 +28,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import janus_pl.training.row
-from callbacks import (
+from janus_pl import Classifier, DeepReLUClassifier
+from janus_pl.callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,
@@ -41,7 +42,6 @@ from callbacks import (
     Sharpness,
     UpdateSplit,
 )
-from janus_pl import Classifier, DeepReLUClassifier
 from janus_pl.data import InMemoryBatches
 from janus_pl.deep import MLP
 from janus_pl.errors import DivergenceError, UsageError

@@ -43,10 +43,10 @@ def run_folder(base: str = "runs") -> Path:
 def callbacks(**poison: Any) -> str:
     """Looks, a checkpoint every epoch, a witness, and poison where it is given."""
     used: list[dict[str, Any]] = [
-        {"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 1}},
-        {"class_path": "callbacks.LayerVelocity"},
-        {"class_path": "callbacks.LayerRank", "init_args": {"every_n_epochs": 1}},
-        {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
+        {"class_path": "janus_pl.callbacks.MarginHistogram", "init_args": {"every_n_epochs": 1}},
+        {"class_path": "janus_pl.callbacks.LayerVelocity"},
+        {"class_path": "janus_pl.callbacks.LayerRank", "init_args": {"every_n_epochs": 1}},
+        {"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
         {"class_path": "troublemakers.Witness"},
     ]
     if poison:

@@ -37,7 +37,7 @@ TINY = (
     "--model.channels [2,3,4,4] --model.hidden 8 --trainer.max_epochs 2"
     " --trainer.enable_progress_bar false --trainer.enable_model_summary false"
 )
-OBSERVE_RHO = "--trainer.callbacks+=callbacks.EquilibriumResidual"
+OBSERVE_RHO = "--trainer.callbacks+=janus_pl.callbacks.EquilibriumResidual"
 
 
 @pytest.fixture(autouse=True)

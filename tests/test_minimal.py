@@ -15,10 +15,11 @@ import yaml
 from conftest import ROOT
 
 from janus_pl import DeepReLUClassifier, minimal
-from janus_pl.cli.config_files import CONFIGS, find_configs
+from janus_pl.cli.config_files import find_configs
 from janus_pl.cli.lightning_cli import JanusCLI
 from janus_pl.data import DigitsPair
 from janus_pl.run.logger import finish
+from janus_pl.run.shipped import CONFIGS
 
 FILE = ROOT / "janus_pl" / "minimal.py"
 PLAIN = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -12,7 +12,7 @@ import torch
 from conftest import SMALL
 from lightning.pytorch import Callback
 
-from callbacks import (
+from janus_pl.callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,

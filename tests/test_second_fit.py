@@ -19,8 +19,8 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lockstep import Lanes, LaneStrategy
 from training.test_going_on import Poison, SaveAt, Stop, observers, plain_sgd, same
 
-from callbacks import LayerVelocity, MarginHistogram, RankBound, UpdateSplit
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import LayerVelocity, MarginHistogram, RankBound, UpdateSplit
 from janus_pl.data import LinearProblem
 from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import DivergenceError, TheoremError

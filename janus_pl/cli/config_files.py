@@ -11,10 +11,11 @@ from pathlib import Path
 import yaml
 
 from janus_pl.cli.config_checks import check_arguments, check_config
+from janus_pl.cli.spelled import spell
 from janus_pl.errors import UsageError, nearest_file
 from janus_pl.run.account import begun_values
+from janus_pl.run.shipped import CONFIGS
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 HELPED = {
     "--model.help": "janus_pl.DeepReLUClassifier",
     "--data.help": "janus_pl.data.CIFAR10Pair",
@@ -27,7 +28,7 @@ def complete(args: Sequence[str]) -> list[str]:
     Raises:
         UsageError: An argument has no name or no value, or a config file cannot be used.
     """
-    args = name_helped_classes(join_negative_numbers(args))
+    args = spell(name_helped_classes(join_negative_numbers(args)))
     check_arguments(args)
     return find_configs(args)
 

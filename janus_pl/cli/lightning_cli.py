@@ -33,11 +33,12 @@ from janus_pl.cli.checks import (
     sound_checkpoint,
 )
 from janus_pl.cli.config_checks import RUN_OPTIONS
-from janus_pl.cli.config_files import CONFIGS, adds_to, begun_config, complete
+from janus_pl.cli.config_files import adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
+from janus_pl.cli.spelled import add_mode
 from janus_pl.data import Images, LinearProblem
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import DivergenceError, UsageError, is_integer
@@ -47,6 +48,7 @@ from janus_pl.run.description import KEY, read_description
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
+from janus_pl.run.shipped import base
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.lightning import set_run_id
 from janus_pl.training.resume import ExactResume
@@ -70,11 +72,11 @@ class ConfigReader(LightningCLI):
         args = complete(args)
         self._asked = args[0]
         self.resumed = Resumed()
-        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False}
+        parser_kwargs = {"exit_on_error": False, "allow_abbrev": False, "parser_mode": add_mode()}
         described = {
             name: {
                 **parser_kwargs,
-                "default_config_files": [str(CONFIGS / "base.yaml")],
+                "default_config_files": [str(base())],
                 "usage": f"{texts.PROGRAM} {name} {arguments}",
                 "description": text,
                 "epilog": texts.EXIT_CODES,

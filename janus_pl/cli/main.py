@@ -25,6 +25,7 @@ from janus_pl.errors import (
     Exit,
     TheoremError,
     UsageError,
+    missing_extra,
     nearest,
     storage_message,
 )
@@ -86,6 +87,7 @@ def _dispatch(args: list[str], signals: StopSignals) -> int:
 
 def _ending(error: BaseException) -> int | None:
     """Say in one line why a command ended, and return its exit code; None for a defect."""
+    error = missing_extra(error) or error
     if isinstance(error, UsageError | argparse.ArgumentError):
         return _fail(Exit.USAGE, explain(error, OPTIONS))
     if isinstance(error, ValueError) and usage_message(error) is not None:

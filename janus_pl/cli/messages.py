@@ -12,14 +12,14 @@ from importlib import import_module
 from lightning.pytorch import Trainer
 
 from janus_pl.cli.checks import SEEDS
-from janus_pl.errors import UsageError, nearest
+from janus_pl.errors import EXTRAS, UsageError, how_to_install, nearest
 
 NEEDS_NOTHING = (None, "auto", "cpu", "simple", "advanced", "pytorch")  # values for any machine
 # Modules whose classes an option takes, for hints at the nearest name.
 PLACES = {
     "model": ("janus_pl",),
     "data": ("janus_pl.data",),
-    "callbacks": ("lightning.pytorch.callbacks", "callbacks"),
+    "callbacks": ("lightning.pytorch.callbacks", "janus_pl.callbacks"),
     "logger": ("lightning.pytorch.loggers",),
     "optimizer": ("torch.optim",),
     "schedule": ("torch.optim.lr_scheduler",),
@@ -170,6 +170,8 @@ def _not_importable(text: str) -> str | None:
         return None
     field = ".".join(_keys(text[: reason.start()]))
     path = reason[1] or reason[5] or f"{reason[3]}.{reason[4]}"
+    if (package := re.fullmatch(r"No module named '(\w+).*'", reason[2])) and package[1] in EXTRAS:
+        return f"{field}: got {path!r}, allowed: with {how_to_install(package[1])}"
     allowed = f"a class that can be imported ({reason[2]}{_near(path, field)})"
     return f"{field}: got {path!r}, allowed: {allowed}"
 

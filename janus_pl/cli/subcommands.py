@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from janus_pl.cli.streams import lasting_streams
-from janus_pl.errors import Exit, StorageError, UsageError
+from janus_pl.errors import Exit, StorageError, UsageError, missing_extra
 
 READERS = {
     "verify": "janus_pl.cli.verify",
@@ -18,8 +18,15 @@ TOOLS = {**READERS, "sweep": "janus_pl.cli.sweep"}
 
 
 def run(args: Sequence[str]) -> int:
-    """Run a tool and return its exit code; errors pass to the caller."""
-    return int(import_module(TOOLS[args[0]]).main(args[1:]))
+    """Run a tool and return its exit code; errors pass to the caller.
+
+    Raises:
+        UsageError: A package of an extra is missing.
+    """
+    try:
+        return int(import_module(TOOLS[args[0]]).main(args[1:]))
+    except ModuleNotFoundError as error:
+        raise missing_extra(error) or error from error
 
 
 @lasting_streams()

@@ -13,11 +13,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import Exit, check_integer, is_integer
+from janus_pl.run.shipped import CONFIGS
 from janus_pl.sweep.file import SweepFile, load, points
 from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus

@@ -17,15 +17,13 @@ def main(args: Sequence[str]) -> int:
     """Save the workspace and print its address; with `--json` only print it as JSON.
 
     Raises:
-        UsageError: An option, an account or wandb-workspaces is missing, or W&B refuses.
+        UsageError: An option or an account is missing, or W&B refuses.
+        ModuleNotFoundError: wandb-workspaces is missing.
     """
     options = _parser().read(args, needed="project")
-    try:
-        import wandb_workspaces.reports.v2 as panels
-        import wandb_workspaces.workspaces as workspaces
-    except ImportError as error:
-        allowed = "only with wandb-workspaces: pip install wandb-workspaces"
-        raise UsageError("workspace", options.project, allowed) from error
+    import wandb_workspaces.reports.v2 as panels
+    import wandb_workspaces.workspaces as workspaces
+
     view = workspace.build(workspaces, panels, options.entity or "", options.project, options.name)
     if options.json:
         print(json.dumps(workspace.as_json(view), indent=2))

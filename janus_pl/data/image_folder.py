@@ -93,6 +93,8 @@ class ImageFolder(Source):
         def decode(i: int) -> str | None:
             try:
                 pixels[i] = decode_image(files[i], self.image_size)
+            except ModuleNotFoundError:
+                raise  # a package is missing, and no file is broken
             except Exception as error:  # decoders raise all sorts of errors on broken files
                 return f"{self._name(files[i])!r} ({reason(error)})"
             return None

@@ -13,7 +13,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from janus_pl.data.csv_files import as_names
 from janus_pl.data.fingerprint import DataFacts, fingerprint
@@ -212,6 +211,8 @@ class LinearProblem(LightningDataModule):
         if self.num_train <= self.dim + self.outputs:
             # What is online is never held as a whole.
             return self.stream(0, self.num_train) if self.order == "online" else self.problem[:2]
+        from threadpoolctl import threadpool_limits  # of the extra `linear`
+
         # The replicas of a file differ in W0 alone.
         different = self.replicas if self._given is None else 1
         # Matrices so narrow are factored ten times as fast by one thread as by two.

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from janus_pl.run.shipped import CONFIGS
+
 CLAIMS = Path("configs", "claims")  # below the working directory, and beside the shipped configs
-SHIPPED = Path(__file__).resolve().parents[2] / CLAIMS
+SHIPPED = CONFIGS / "claims"
 ENDING = ".yaml"
 
 

@@ -23,6 +23,7 @@ from janus_pl.run.files import write_atomically
 from janus_pl.run.lines import FILE as ROWS
 from janus_pl.run.lines import SPECTRA, count_in
 from janus_pl.run.nested import load_yaml
+from janus_pl.run.spelling import comparable
 
 LOCK, OUTCOME, CONFIG = ".lock", "outcome.json", "config.yaml"
 CHECKPOINTS, LAST = "checkpoints", "last.ckpt"
@@ -165,7 +166,7 @@ def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tupl
     return {
         key: (old.get(key, "nothing"), new.get(key, "nothing"))
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key)
+        if comparable(key, old.get(key)) != comparable(key, new.get(key))
     }
 
 
@@ -200,7 +201,8 @@ def identity(config: Mapping[str, Any]) -> str:
     >>> identity({"model": {"lr": 1}, "name": "a"}) == identity({"model": {"lr": 1}, "name": "b"})
     True
     """
-    text = json.dumps(dict(_flat(config)), sort_keys=True)
+    options = {name: comparable(name, value) for name, value in _flat(config)}
+    text = json.dumps(options, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import wandb
 from lightning.pytorch.utilities import rank_zero_warn
 
 
@@ -49,6 +48,8 @@ def check_folders() -> None:
     records them as files of the run. The service's log goes to the user's cache folder, else to a
     temporary one.
     """
+    import wandb
+
     if (error := _why_not_writable(wandb.env.get_data_dir())) is not None:
         rank_zero_warn(
             f"W&B: {wandb.env.get_data_dir()} cannot be written ({error.strerror}), so tables are"
@@ -80,6 +81,8 @@ def _says_something(entry: logging.LogRecord) -> bool:
 
 def forget_service() -> None:
     """Leave a service that has died: neither the next run nor the end of the process asks it."""
+    import wandb
+
     wandb.run = None
     with suppress(Exception, SystemExit):  # it says goodbye first, to nobody
         wandb.teardown()

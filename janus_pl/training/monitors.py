@@ -14,7 +14,7 @@ from janus_pl.run.rows import AXES
 from janus_pl.training.lightning import at_epoch_end, before_reading, read_at_epoch_end
 from janus_pl.training.subject import Subject
 
-OURS = ("callbacks", "janus_pl")
+OURS = ("janus_pl",)
 OF_VALIDATION = ("val/loss", "val/error")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks import RankBound, UpdateSplit
+from janus_pl.callbacks import RankBound, UpdateSplit
 
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "fc1", "fc2")
 KINDS = ("weight_norm", "per_layer", "lagrange")

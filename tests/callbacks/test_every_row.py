@@ -15,7 +15,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import LayerVelocity, RankBound, UpdateSplit
+from janus_pl.callbacks import LayerVelocity, RankBound, UpdateSplit
 from janus_pl.run.rows import AXES
 
 NAMES = ("first", "second", "idle")

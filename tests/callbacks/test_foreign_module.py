@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from torchvision.models import resnet18
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram, NeuralCollapse
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram, NeuralCollapse
 from janus_pl.errors import UsageError
 from janus_pl.run.logger import RunLogger
 from janus_pl.training.weights import told_of

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.gradient_noise import GradientNoise, _pick
 from janus_pl import DeepReLUClassifier, LinearRegressor
+from janus_pl.callbacks.gradient_noise import GradientNoise, _pick
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.deep.losses import LOSSES

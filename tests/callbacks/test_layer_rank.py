@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from callbacks import LayerRank
-from callbacks.layer_rank import DECADES
+from janus_pl.callbacks import LayerRank
+from janus_pl.callbacks.layer_rank import DECADES
 from janus_pl.errors import UsageError
 from janus_pl.training.any_module import AnyModule
 

@@ -14,8 +14,8 @@ from record_reader import read_rows
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import LayerRotation
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import LayerRotation
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.errors import UsageError

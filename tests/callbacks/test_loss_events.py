@@ -12,8 +12,8 @@ import torch
 from record_reader import read_rows
 from torch import Tensor
 
-from callbacks import LayerRank, LossEvents
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerRank, LossEvents
 from janus_pl.errors import UsageError
 from janus_pl.observables.events import Event
 from janus_pl.run.logger import RunLogger
@@ -82,7 +82,7 @@ def test_the_loss_is_that_of_the_row(
         add(events, epoch, loss)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("callbacks.loss_events.Events.add", hear)
+        patch.setattr("janus_pl.callbacks.loss_events.Events.add", hear)
         rows = rows_of(tmp_path, fit, small_task(), small_loader(), 3, look)
     assert seen == [row["train/loss_running"] for row in rows[1:]]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule
 
-from callbacks import MarginCSV
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import MarginCSV
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
 

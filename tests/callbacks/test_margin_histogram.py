@@ -15,7 +15,7 @@ from lightning.pytorch.plugins.precision import Precision
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import MarginHistogram
+from janus_pl.callbacks import MarginHistogram
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.epoch_rows import EpochRows
 from janus_pl.training.subject import NotOffered

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks.neural_collapse import NeuralCollapse
 from janus_pl import LinearRegressor
+from janus_pl.callbacks.neural_collapse import NeuralCollapse
 from janus_pl.data import InMemoryBatches, LinearProblem
 from janus_pl.errors import UsageError
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import LayerRank, NeuralCollapse
+from janus_pl.callbacks import LayerRank, NeuralCollapse
 from janus_pl.errors import UsageError
 
 NC2 = ("nc2_equinorm", "nc2_equiangular", "nc2_equiangular_std", "nc2_simplex")

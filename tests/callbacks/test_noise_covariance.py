@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import callbacks.gradient_noise as own
-from callbacks import GradientNoise
+import janus_pl.callbacks.gradient_noise as own
+from janus_pl.callbacks import GradientNoise
 from janus_pl.deep.losses import LOSSES, PULLS
 from janus_pl.errors import UsageError
 

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from callbacks import GradientNoise, LayerRank, Sharpness
+from janus_pl.callbacks import GradientNoise, LayerRank, Sharpness
 
 EXACT = {"tolerance": 1e-9, "products": 2000}
 

@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from callbacks import NoiseTime
-from callbacks.noise_time import looks_of
+from janus_pl.callbacks import NoiseTime
+from janus_pl.callbacks.noise_time import looks_of
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.errors import UsageError
 from janus_pl.training.samples import drawn
@@ -336,7 +336,7 @@ def test_on_the_command_line_it_is_exit_code_2_and_nothing_is_made(
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["janus_pl"])
-    given = '{"class_path": "callbacks.NoiseTime", "init_args": {"window": %d}}'
+    given = '{"class_path": "janus_pl.callbacks.NoiseTime", "init_args": {"window": %d}}'
     for window, allowed in ((7, "an integer from 8 up"), (3601, "from 8 to 3600, the steps")):
         options = ["--config=quickstart.yaml", f"--trainer.callbacks+={given % window}"]
         assert main(["fit", *options]) == 2

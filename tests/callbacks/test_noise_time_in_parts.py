@@ -12,8 +12,8 @@ from callbacks_of_time import of_noise
 from linear.test_regressor_state import SaveAt
 from training.test_going_on import Case, Stop, run, same  # noqa: F401
 
-from callbacks import NoiseTime
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import NoiseTime
 from janus_pl.data import LinearProblem
 from janus_pl.training.resume import ExactResume
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks import MarginHistogram
 from janus_pl import Classifier
+from janus_pl.callbacks import MarginHistogram
 from janus_pl.data import ImageClasses
 from janus_pl.deep import MLP
 

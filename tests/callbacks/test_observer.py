@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from callbacks._observer import Mean, Observer
+from janus_pl.callbacks._observer import Mean, Observer
 from janus_pl.observables.update import decay_of
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.epoch_rows import EpochRows

@@ -16,7 +16,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import (
+from janus_pl import LinearRegressor
+from janus_pl.callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,
@@ -31,9 +32,8 @@ from callbacks import (
     Sharpness,
     UpdateSplit,
 )
-from callbacks._observer import Mean
-from callbacks.rank_bound import Step
-from janus_pl import LinearRegressor
+from janus_pl.callbacks._observer import Mean
+from janus_pl.callbacks.rank_bound import Step
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
 from janus_pl.observables.time_noise import Window
@@ -458,7 +458,9 @@ def test_the_bar_shows_the_newest_of_every_number() -> None:
 
 def test_one_bar_is_drawn_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=100.0)
-    monkeypatch.setattr("callbacks.progress.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(
+        "janus_pl.callbacks.progress.time", SimpleNamespace(monotonic=lambda: clock.now)
+    )
     drawn: list[tuple[int, bool]] = []
     bar, task = ProgressBar(), Task(0)
     task.planned = 50

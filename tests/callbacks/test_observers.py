@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from record_reader import read_rows
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.errors import UsageError
 from janus_pl.run.logger import RunLogger
 

@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import RankBound
-from callbacks.rank_bound import rounding, tail_windows
+from janus_pl.callbacks import RankBound
+from janus_pl.callbacks.rank_bound import rounding, tail_windows
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -22,8 +22,7 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-import callbacks.rank_bound
-from callbacks import LayerRank, RankBound
+from janus_pl.callbacks import LayerRank, RankBound, rank_bound
 from janus_pl.errors import DivergenceError, TheoremError, UsageError
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
@@ -161,7 +160,7 @@ def test_the_rank_of_a_step_is_counted_and_no_more(name: str, fit: Any, rows: An
 @pytest.mark.parametrize("name", CASES)
 def test_one_row_less_breaks_the_bound(name: str, fit: Any, monkeypatch: Any) -> None:
     case = CASES[name]
-    monkeypatch.setattr(callbacks.rank_bound, "_plain_rank", lambda weight, rows: rows - 1)
+    monkeypatch.setattr(rank_bound, "_plain_rank", lambda weight, rows: rows - 1)
     with pytest.raises(TheoremError, match="tail bound is broken"):
         fit(Foreign(case.network()), case.loader(), 1, [RankBound()], **case.options)
 
@@ -351,7 +350,7 @@ def test_the_ratio_is_to_the_bound_and_its_rounding(fit: Any, rows: Any, monkeyp
             norms.append(float(pl_module.network[0].weight.detach().norm()))
 
     norms: list[float] = []
-    monkeypatch.setattr(callbacks.rank_bound, "ROUNDINGS", 2.0**48)  # so that it counts
+    monkeypatch.setattr(rank_bound, "ROUNDINGS", 2.0**48)  # so that it counts
     torch.manual_seed(0)
     groups = lambda m: [{"params": m.parameters(), "weight_decay": 5.0}]  # noqa: E731
     module = Foreign(dense(9, 8), groups)

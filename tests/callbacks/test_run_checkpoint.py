@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from callbacks import RunCheckpoint
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import RunCheckpoint
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
 

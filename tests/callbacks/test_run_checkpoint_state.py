@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
-from callbacks import RunCheckpoint
+from janus_pl.callbacks import RunCheckpoint
 from janus_pl.training.resume import ExactResume
 
 KEEP = {"enable_checkpointing": True}

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from callbacks import Sharpness
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import Sharpness
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.training import descended

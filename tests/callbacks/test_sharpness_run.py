@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor
 
-from callbacks import LayerRank, Sharpness
+from janus_pl.callbacks import LayerRank, Sharpness
 from janus_pl.cli.main import main
 from janus_pl.deep.losses import LOSSES, PULLS
 from janus_pl.errors import UsageError
@@ -185,7 +185,7 @@ def test_it_is_one_line_on_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     line = ["fit", "--config", "quickstart.yaml", "--model.loss", "hinge"]
-    assert main([*line, "--trainer.callbacks+=callbacks.Sharpness"]) == 2
+    assert main([*line, "--trainer.callbacks+=janus_pl.callbacks.Sharpness"]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 1 and "model.loss: hinge has no second derivative" in errors[0]
     assert [*tmp_path.iterdir()] == []

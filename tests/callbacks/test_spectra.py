@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from training.test_epoch_rows import Other, loader
 
-from callbacks import LayerRank, LossEvents, MarginHistogram
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import LayerRank, LossEvents, MarginHistogram
 from janus_pl.data import LinearProblem
 from janus_pl.records.archive import write_archive
 from janus_pl.records.parts import Part
@@ -142,7 +142,7 @@ def test_spikes_and_lost_ranks_computed_from_rows_are_those_recorded(network: Pa
     run = only(network)
     assert "trainer.callbacks" not in run.options, "the config of a script has none"
     own = [key for key in run.rows if key.startswith("event/")]
-    look = {"class_path": "callbacks.LossEvents", "init_args": {"threshold": THRESHOLD}}
+    look = {"class_path": "janus_pl.callbacks.LossEvents", "init_args": {"threshold": THRESHOLD}}
     config = {**run.config, "trainer": {"callbacks": [look]}}
     bare = replace(run, rows=run.rows.drop(columns=own), config=config)
     ended = [spike for spike in spikes_of(bare).events if spike.end is not None]

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import EquilibriumResidual, RankBound, UpdateSplit
-from callbacks.rank_bound import tail_windows
+from janus_pl.callbacks import EquilibriumResidual, RankBound, UpdateSplit
+from janus_pl.callbacks.rank_bound import tail_windows
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import TheoremError, UsageError

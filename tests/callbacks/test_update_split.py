@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import UpdateSplit
+from janus_pl.callbacks import UpdateSplit
 from janus_pl.training.subjects import subject_of
 
 RATE, DECAY, EPOCHS = 0.01, 0.1, 4

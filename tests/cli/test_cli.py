@@ -36,9 +36,11 @@ NO_BAR = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summ
 # A list on the command line replaces the one of base.yaml, and with it the progress bar.
 OBSERVERS = (
     "--trainer.callbacks="
-    '[{"class_path": "callbacks.MarginHistogram"}, {"class_path": "callbacks.LayerVelocity"},'
-    ' {"class_path": "callbacks.LayerRank"}, {"class_path": "callbacks.RunCheckpoint"},'
-    ' {"class_path": "callbacks.MarginCSV"}]'
+    '[{"class_path": "janus_pl.callbacks.MarginHistogram"},'
+    ' {"class_path": "janus_pl.callbacks.LayerVelocity"},'
+    ' {"class_path": "janus_pl.callbacks.LayerRank"},'
+    ' {"class_path": "janus_pl.callbacks.RunCheckpoint"},'
+    ' {"class_path": "janus_pl.callbacks.MarginCSV"}]'
 )
 FIT = ["fit", "--config", "sgd.yaml", *DIGITS, *SMALL, OBSERVERS, *NO_BAR]
 
@@ -204,7 +206,7 @@ def test_double_precision() -> None:
 def test_callbacks_can_be_appended_and_optimizers_replaced() -> None:
     """The list of base.yaml stays; the optimizer and the scheduler come from the command line."""
     Path("more.yaml").write_text(
-        "trainer:\n  callbacks+:\n    - class_path: callbacks.NeuralCollapse\n"
+        "trainer:\n  callbacks+:\n    - class_path: janus_pl.callbacks.NeuralCollapse\n"
         "      init_args: {every_n_epochs: 1}\n"
     )
     args = ["fit", "--config", "sgd.yaml", *DIGITS, *SMALL, *NO_BAR[2:], "--config", "more.yaml"]
@@ -219,9 +221,9 @@ def test_callbacks_can_be_appended_and_optimizers_replaced() -> None:
     folder = run_folder()
     config = yaml.safe_load((folder / "config.yaml").read_text())
     names = [callback["class_path"] for callback in config["trainer"]["callbacks"]]
-    assert names[0] == "callbacks.MarginHistogram"
-    assert names[-1] == "callbacks.NeuralCollapse"
-    assert names.count("callbacks.LayerRank") == 1
+    assert names[0] == "janus_pl.callbacks.MarginHistogram"
+    assert names[-1] == "janus_pl.callbacks.NeuralCollapse"
+    assert names.count("janus_pl.callbacks.LayerRank") == 1
     assert config["model"]["init_args"]["optimizer"]["init_args"]["eps"] == 1e-6
     rates = [row["learning_rate"] for row in read_rows(folder)[1:]]
     assert rates == pytest.approx([0.03, 0.003, 0.0003])

@@ -19,7 +19,7 @@ from janus_pl.report.page.columns import table
 from janus_pl.sweep.file import load, points
 from janus_pl.sweep.plan import plan
 
-LOOKS = '[{"class_path": "callbacks.LayerRotation", "init_args": {"every_n_epochs": 1}}]'
+LOOKS = '[{"class_path": "janus_pl.callbacks.LayerRotation", "init_args": {"every_n_epochs": 1}}]'
 FIT = [
     *("fit", "--config=quickstart.yaml", "--name=null", "--data.num_train=40"),
     "--trainer.max_epochs=2",

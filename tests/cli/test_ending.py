@@ -31,9 +31,9 @@ SMALL = ["--model.hidden=8", "--model.channels=[2,3,4,4]", "--data.num_train=40"
 PLAIN = ["--trainer.enable_model_summary=false", "--trainer.limit_val_batches=0"]
 BARE = "--trainer.enable_progress_bar=false"
 LOOKS = [
-    {"class_path": "callbacks.LayerRank"},  # a table at the last epoch
-    {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
-    {"class_path": "callbacks.ProgressBar"},
+    {"class_path": "janus_pl.callbacks.LayerRank"},  # a table at the last epoch
+    {"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
+    {"class_path": "janus_pl.callbacks.ProgressBar"},
 ]
 FIT = ["fit", "--config=quickstart.yaml", *SMALL, *PLAIN]
 LINEAR = ["fit", "--config=linear/a1.yaml", "--model.learning_rate=0.03", BARE, PLAIN[0]]

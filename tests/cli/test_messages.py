@@ -28,18 +28,19 @@ FILES = {
     "names": "model: part.yaml\n",
     "part": "class_path: janus_pl.DeepReLUClassifier\ninit_args:\n  loss: a\n  loss: b\n",
     "lists": "trainer:\n  callbacks:\n    - look.yaml\n",
-    "look": "class_path: callbacks.LayerRank\ninit_args:\n  layers: [a]\n  'layers': [b]\n",
+    "look": "class_path: janus_pl.callbacks.LayerRank\n"
+    "init_args:\n  layers: [a]\n  'layers': [b]\n",
     "tabs": "model:\n\tclass_path: a\n",
     "option": PART % "lerning_rate: 3",
     "optimizer": PART % "optimizer:\n      class_path: torch.optim.SDG",
     "momentum": PART % "optimizer:\n      class_path: torch.optim.SGD\n"
     "      init_args: {momentm: 1}",
     "schedule": PART % "schedule:\n      class_path: torch.optim.lr_scheduler.StepRL",
-    "class": CALLBACK % "callbacks.LayerRnk",
+    "class": CALLBACK % "janus_pl.callbacks.LayerRnk",
     "bare": CALLBACK % "LayerRnk",
     "module": CALLBACK % "callback.LayerRank",
-    "callback": CALLBACK % "callbacks.LayerRank\n      init_args: {every_n_epoch: 1}",
-    "init_arg": CALLBACK % "callbacks.LayerRank\n      init_arg: {every_n_epochs: 1}",
+    "callback": CALLBACK % "janus_pl.callbacks.LayerRank\n      init_args: {every_n_epoch: 1}",
+    "init_arg": CALLBACK % "janus_pl.callbacks.LayerRank\n      init_arg: {every_n_epochs: 1}",
     "seed": "seed_everything: false\n",
     "sweep": SWEEP + "  model.loss: {values: [square]}\n",
     "sweep_twice": SWEEP + "  a: {value: 1}\n  b: {value: 2}\n  a: {value: 3}\n",
@@ -218,7 +219,7 @@ def test_a_wrong_command_line_gets_one_line(
 
 SOUND = [
     f"{FIT} --trainer.max_epochs=3 --model.weight_decay -1e-3 --data.classes [3,8]",
-    f"{FIT} --name=007 --tags [2026] --trainer.callbacks+=callbacks.LayerRank",
+    f"{FIT} --name=007 --tags [2026] --trainer.callbacks+=janus_pl.callbacks.LayerRank",
     "fit -c quickstart.yaml --allow_data_change --seed_everything 4294967295",
     f"{IMAGES} --data.classes [3,8]",
 ]

@@ -102,10 +102,10 @@ BAD_DEEP = [
     ("--model janus_pl.DeepReLUClasifier", "model", "DeepReLUClassifier"),
     ("--model janus_pl.Classifier", "model.network", "a value"),
     ("--data janus_pl.data.CIFARPair", "data", "CIFAR10Pair"),
-    ("--trainer.callbacks callbacks.LayerRnk", "trainer.callbacks", "LayerRank"),
+    ("--trainer.callbacks janus_pl.callbacks.LayerRnk", "trainer.callbacks", "LayerRank"),
     ("--trainer.max_epochs many", "trainer.max_epochs", "int"),
     (
-        '--trainer.callbacks={"class_path":"callbacks.LayerRank","init_args":{"every_n_epochs":-1}}',
+        '--trainer.callbacks={"class_path":"janus_pl.callbacks.LayerRank","init_args":{"every_n_epochs":-1}}',
         "callbacks.LayerRank.every_n_epochs",
         "0 up",
     ),
@@ -259,12 +259,12 @@ BAD_DEEP = [
     (f"{FOLDER} good --data.image_size 100000", "data.image_size", "fits into"),
     (f"{FOLDER} good --data.classes [../train/a,b]", "data.classes", "a, b"),
     (
-        '--trainer.callbacks={"class_path":"callbacks.MarginHistogram","init_args":{"bins":0}}',
+        '--trainer.callbacks={"class_path":"janus_pl.callbacks.MarginHistogram","init_args":{"bins":0}}',
         "callbacks.MarginHistogram.bins",
         "1 to 512",
     ),
     (
-        '--trainer.callbacks={"class_path":"callbacks.RankBound"}',
+        '--trainer.callbacks={"class_path":"janus_pl.callbacks.RankBound"}',
         "model.optimizer.momentum",
         "momentum 0",
     ),
@@ -503,7 +503,7 @@ def shipped() -> dict[str, Any]:
 SHIPPED = shipped()
 ODD: list[Any] = [None, -1, 0, math.inf, math.nan, "", "nan", [], {}, True, 10**30, "string"]
 ODD += ["1e400", "../x", 1e-320, 1e20, -0.5, 1.5, [1], [None], {"a": 1}, "full", "1e20", 2**31]
-ODD += [{"class_path": "os.system"}, {"class_path": "callbacks.LayerRank"}]
+ODD += [{"class_path": "os.system"}, {"class_path": "janus_pl.callbacks.LayerRank"}]
 
 
 def places(config: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

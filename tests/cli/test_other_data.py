@@ -29,8 +29,8 @@ RUN += ["--model.image_size=16", "--model.schedule=constant"]
 RUN += ["--data.batch_size", "5", "--trainer.enable_progress_bar", "false"]
 RUN += ["--trainer.enable_model_summary", "false"]
 FIT = ["fit", *RUN, "--trainer.callbacks=callbacks.RunCheckpoint", "--trainer.max_epochs"]
-PREDICT = ["predict", *RUN, '--trainer.callbacks=[{"class_path": "callbacks.MarginCSV"}']
-PREDICT[-1] += ', {"class_path": "callbacks.RunCheckpoint"}]'
+PREDICT = ["predict", *RUN, '--trainer.callbacks=[{"class_path": "janus_pl.callbacks.MarginCSV"}']
+PREDICT[-1] += ', {"class_path": "janus_pl.callbacks.RunCheckpoint"}]'
 
 
 def write_images(root: Path) -> Path:

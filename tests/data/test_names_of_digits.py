@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from callbacks import LayerRank
+from janus_pl.callbacks import LayerRank
 from janus_pl.data import ImageFolderPair, LinearProblem
 from janus_pl.errors import UsageError
 

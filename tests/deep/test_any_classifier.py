@@ -12,7 +12,8 @@ import torch
 from conftest import SMALL
 from torch import Tensor, nn
 
-from callbacks import (
+from janus_pl import Classifier
+from janus_pl.callbacks import (
     LayerRank,
     LayerRotation,
     LayerVelocity,
@@ -21,7 +22,6 @@ from callbacks import (
     RankBound,
     UpdateSplit,
 )
-from janus_pl import Classifier
 from janus_pl.data import InMemoryBatches
 from janus_pl.deep import MLP, DeepReLU
 from janus_pl.deep.class_losses import CLASS_LOSSES

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Callback
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.deep.losses import LOSSES
 from janus_pl.errors import DivergenceError, UsageError
 

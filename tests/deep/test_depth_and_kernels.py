@@ -9,7 +9,7 @@ import oracles
 import pytest
 import torch
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.deep import DeepReLU
 from janus_pl.errors import UsageError
 

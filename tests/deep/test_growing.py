@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks import LayerRotation, RankBound, UpdateSplit
+from janus_pl.callbacks import LayerRotation, RankBound, UpdateSplit
 from janus_pl.deep import descent, growing
 from janus_pl.theory.growing import growth, shrinkage
 

@@ -13,7 +13,7 @@ from conftest import SMALL
 from lightning.pytorch import Callback
 from torch import Tensor
 
-from callbacks import LayerRotation, RankBound, UpdateSplit
+from janus_pl.callbacks import LayerRotation, RankBound, UpdateSplit
 from janus_pl.deep.losses import LOSSES
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.normalizations import WeightNorm

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-import callbacks as own
+import janus_pl.callbacks as own
 from janus_pl.data import InMemoryBatches
 from janus_pl.data.loader import Batch
 from janus_pl.deep.batches import Pairs

@@ -10,8 +10,8 @@ import pytest
 import torch
 from callbacks_of_time import expected, of_noise
 
-from callbacks import NoiseTime
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import NoiseTime
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
 from janus_pl.linear.epochs import reference_epoch

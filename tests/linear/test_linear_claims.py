@@ -13,12 +13,13 @@ import pytest
 import torch
 import yaml
 
-from janus_pl.cli.config_files import CONFIGS, find_configs
+from janus_pl.cli.config_files import find_configs
 from janus_pl.cli.lightning_cli import JanusCLI
 from janus_pl.cli.main import main
 from janus_pl.data import LinearProblem
 from janus_pl.linear.replicas import LinearTraining
 from janus_pl.run.logger import finish
+from janus_pl.run.shipped import CONFIGS
 from janus_pl.theory import gaussian_moments, gaussian_noise, stationary_covariance
 
 LINEAR = sorted(path.stem for path in (CONFIGS / "linear").glob("*.yaml") if path.stem != "base")

@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram, ProgressBar, RunCheckpoint
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram, ProgressBar, RunCheckpoint
 from janus_pl.data import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linear import log_spaced

@@ -13,8 +13,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from training.test_going_on import Stop, same
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.data import LinearProblem
 from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.linear.replicas import LinearTraining

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from lightning.pytorch import Callback
 
-from callbacks import MarginHistogram
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import MarginHistogram
 from janus_pl.data import LinearProblem
 
 

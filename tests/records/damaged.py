@@ -34,8 +34,8 @@ class Recorded(NamedTuple):
 
 def record(root: Path) -> Iterator[Recorded]:
     """Train a run, stop it by SIGTERM and go on with it an hour earlier."""
-    from callbacks import RunCheckpoint
     from janus_pl import main
+    from janus_pl.callbacks import RunCheckpoint
 
     look = RunCheckpoint.on_train_epoch_end
 

@@ -38,7 +38,9 @@ def seen(run: Run, sizes: Mapping[str, int] = SIZES) -> Run:
 
 
 def with_callbacks(run: Run, **options: Mapping[str, Any]) -> Run:
-    given = [{"class_path": f"callbacks.{k}", "init_args": dict(v)} for k, v in options.items()]
+    given = [
+        {"class_path": f"janus_pl.callbacks.{k}", "init_args": dict(v)} for k, v in options.items()
+    ]
     trainer = {**run.config["trainer"], "callbacks": given}
     return replace(run, config={**run.config, "trainer": trainer})
 

@@ -22,16 +22,16 @@ trainer:
   enable_progress_bar: false
   enable_model_summary: false
   callbacks:
-    - class_path: callbacks.MarginHistogram
-    - class_path: callbacks.LayerRank
-    - class_path: callbacks.RunCheckpoint
-    - class_path: callbacks.MarginCSV
+    - class_path: janus_pl.callbacks.MarginHistogram
+    - class_path: janus_pl.callbacks.LayerRank
+    - class_path: janus_pl.callbacks.RunCheckpoint
+    - class_path: janus_pl.callbacks.MarginCSV
 """
 SCRIPT = """
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import WandbLogger
 
-from callbacks import LayerRank, MarginHistogram, RunCheckpoint
+from janus_pl.callbacks import LayerRank, MarginHistogram, RunCheckpoint
 from janus_pl import DeepReLUClassifier
 from janus_pl.data import DigitsPair
 

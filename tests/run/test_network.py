@@ -74,7 +74,7 @@ def visit(server: Server, look: str, page: str, epoch: int) -> list[dict[str, An
     asks = {"url": server.url + page, "epoch": epoch}
     return [
         {"class_path": f"callbacks.{look}", "init_args": {"every_n_epochs": 1}},
-        {"class_path": "callbacks.RunCheckpoint"},
+        {"class_path": "janus_pl.callbacks.RunCheckpoint"},
         {"class_path": "troublemakers.Visit", "init_args": asks},
     ]
 
@@ -125,7 +125,7 @@ def test_a_run_that_is_killed_and_resumed_is_one_run_to_the_server(server: Serve
     """Killed in its 8th step of 12, the 2nd of an epoch."""
     kill = {"signal_name": "SIGKILL", "hook": "on_train_batch_start", "calls": 7}
     used = [
-        {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
+        {"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}},
         {"class_path": "troublemakers.SendSignal", "init_args": kill},
     ]
     args = ["--trainer.max_epochs=4", "--ckpt_path=last"]

@@ -12,13 +12,13 @@ import pytest
 import torch
 from run.small_runs import fit_args, only_run, rows_of
 
-import callbacks.run_checkpoint
+from janus_pl.callbacks import run_checkpoint
 from janus_pl.cli.main import main
 from janus_pl.run.record import is_in
 
 LENGTH = ["--trainer.max_epochs", "6"]
 KEEP = (
-    "--trainer.callbacks=[{class_path: callbacks.RunCheckpoint, init_args:"
+    "--trainer.callbacks=[{class_path: janus_pl.callbacks.RunCheckpoint, init_args:"
     " {every_n_epochs: 1, monitor: rho, mode: MODE}}]"
 )
 
@@ -32,14 +32,14 @@ def stopped(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         patch.chdir(place)
         patch.setenv("WANDB_MODE", "offline")
         assert main(fit_args(*more, "--run_dir", "whole")) == 0
-        save = callbacks.run_checkpoint.RunCheckpoint.on_train_epoch_end
+        save = run_checkpoint.RunCheckpoint.on_train_epoch_end
 
         def stop(self: Any, trainer: Any, module: Any) -> None:
             save(self, trainer, module)
             if trainer.current_epoch == 3:
                 raise KeyboardInterrupt
 
-        patch.setattr(callbacks.run_checkpoint.RunCheckpoint, "on_train_epoch_end", stop)
+        patch.setattr(run_checkpoint.RunCheckpoint, "on_train_epoch_end", stop)
         main(fit_args(*more))
     (only_run(str(place / "runs/janus_pl")) / "outcome.json").unlink()
     return place, more
@@ -110,9 +110,7 @@ def test_the_control_a_run_that_forgets_its_best_ends_with_another(
 ) -> None:
     if best_of(only_run("whole/janus_pl"))[0] > 12:
         pytest.skip("the best of the whole run comes after the stop")
-    monkeypatch.setattr(
-        callbacks.run_checkpoint.RunCheckpoint, "load_state_dict", lambda self, state: None
-    )
+    monkeypatch.setattr(run_checkpoint.RunCheckpoint, "load_state_dict", lambda self, state: None)
     with pytest.raises(AssertionError):
         goes_on(here)
 

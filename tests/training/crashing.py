@@ -19,7 +19,7 @@ import torch
 from lightning.pytorch import Callback
 
 CONTEXT = multiprocessing.get_context("forkserver")
-PRELOADED = ["janus_pl.cli.main", "callbacks", "sklearn.datasets", "wandb.apis.public"]
+PRELOADED = ["janus_pl.cli.main", "janus_pl.callbacks", "sklearn.datasets", "wandb.apis.public"]
 CONTEXT.set_forkserver_preload(PRELOADED)
 LIMIT = 120  # seconds
 
@@ -98,8 +98,8 @@ def arm(moment: str) -> None:
     """Let this process kill itself at a moment of its training."""
     import janus_pl.linear.regressor
     import janus_pl.training.task
-    from callbacks import RunCheckpoint
     from janus_pl import LinearRegressor
+    from janus_pl.callbacks import RunCheckpoint
     from janus_pl.deep.trains import Trains
     from janus_pl.run.journal import Journal
 
@@ -167,7 +167,7 @@ def _kill_in_half_a_checkpoint(count: int) -> None:
 
 
 def _say_when_training_starts(file: Path) -> None:
-    from callbacks import RunCheckpoint
+    from janus_pl.callbacks import RunCheckpoint
 
     started = RunCheckpoint.on_train_start
 

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Callback
 from torch.nn import functional as F
 
-from callbacks import EquilibriumResidual, LayerRank, MarginHistogram
+from janus_pl.callbacks import EquilibriumResidual, LayerRank, MarginHistogram
 from janus_pl.data import InMemoryBatches
 
 STRIDES = (2, 1, 1, 1)

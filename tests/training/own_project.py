@@ -99,11 +99,11 @@ trainer:
   logger:
     class_path: janus_pl.run.logger.RunLogger
   callbacks:
-    - class_path: callbacks.MarginHistogram
-    - class_path: callbacks.LayerRank
-    - class_path: callbacks.LayerVelocity
-    - class_path: callbacks.NeuralCollapse
-    - class_path: callbacks.RunCheckpoint
+    - class_path: janus_pl.callbacks.MarginHistogram
+    - class_path: janus_pl.callbacks.LayerRank
+    - class_path: janus_pl.callbacks.LayerVelocity
+    - class_path: janus_pl.callbacks.NeuralCollapse
+    - class_path: janus_pl.callbacks.RunCheckpoint
 """,
     "by_hand.yaml": """
 trainer:
@@ -114,9 +114,9 @@ trainer:
   logger:
     class_path: janus_pl.run.logger.RunLogger
   callbacks:
-    - class_path: callbacks.GradientNoise
-    - class_path: callbacks.LayerVelocity
-    - class_path: callbacks.LayerRank
+    - class_path: janus_pl.callbacks.GradientNoise
+    - class_path: janus_pl.callbacks.LayerVelocity
+    - class_path: janus_pl.callbacks.LayerRank
 """,
 }
 

@@ -23,7 +23,7 @@ from training.foreign import Samples
 from training.one_set import HOOKS, Changes, Tries, loaders, looks, weights_of, wrong
 
 import janus_pl.training.row
-from callbacks import LayerRank
+from janus_pl.callbacks import LayerRank
 from janus_pl.errors import UsageError
 from janus_pl.training.held import HeldWeights
 

@@ -21,8 +21,8 @@ from training.callbacks_table import Run
 from training.foreign import Samples
 
 import janus_pl.training.row
-from callbacks import LayerRank
 from janus_pl import LinearRegressor
+from janus_pl.callbacks import LayerRank
 from janus_pl.cli.main import main
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError

@@ -20,7 +20,7 @@ import wandb
 from record_reader import exit_code, read_rows
 from storage import REFUSED, cut, fill, flip, read_only, small_disk
 
-from callbacks import RunCheckpoint
+from janus_pl.callbacks import RunCheckpoint
 from janus_pl.cli import lightning_cli
 from janus_pl.cli import main as cli
 from janus_pl.cli.main import main
@@ -30,11 +30,16 @@ MODEL = ["--model.strides", "[2, 2, 2, 2]", "--model.channels", "[2, 3, 4, 4]"]
 MODEL += ["--model.init_scale", "1"]  # so that the loss moves
 BARE = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 RUN = ["--config", "sgd.yaml", "--data", "janus_pl.data.DigitsPair", *MODEL, *BARE]
-KEEP = '--trainer.callbacks=[{"class_path": "callbacks.RunCheckpoint", "init_args": '
+KEEP = '--trainer.callbacks=[{"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": '
 FIT = ["fit", *RUN, "--model.hidden", "8", KEEP + '{"every_n_epochs": 2}}]']
 FIT += ["--trainer.max_epochs", "6"]
-READ = [*RUN, "--model.hidden", "8", '--trainer.callbacks=[{"class_path": "callbacks.MarginCSV"}']
-READ[-1] += ', {"class_path": "callbacks.RunCheckpoint"}]'
+READ = [
+    *RUN,
+    "--model.hidden",
+    "8",
+    '--trainer.callbacks=[{"class_path": "janus_pl.callbacks.MarginCSV"}',
+]
+READ[-1] += ', {"class_path": "janus_pl.callbacks.RunCheckpoint"}]'
 LINEAR = ["fit", "--config", "linear/a1.yaml", *BARE[:2], "--trainer.max_epochs", "200"]
 LINEAR += ["--model.learning_rate", "0.03"]
 

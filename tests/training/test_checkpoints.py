@@ -27,8 +27,8 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 from storage import REFUSED, cut, fill, flip, read_only, small_disk
 from torch.optim.lr_scheduler import OneCycleLR
 
-from callbacks import RunCheckpoint
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import RunCheckpoint
 from janus_pl.errors import StorageError, UsageError
 from janus_pl.training.checkpoints import (
     VerifiedCheckpointIO,

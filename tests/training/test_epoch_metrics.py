@@ -13,8 +13,8 @@ from lightning.pytorch.loggers import CSVLogger
 from training.callbacks_table import KINDS, Backed
 from training.foreign import Samples
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier, LinearRegressor
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.cli.main import main
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError
@@ -136,7 +136,7 @@ def test_one_that_is_there_twice_is_refused_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    again = '{"class_path": "callbacks.LayerRank", "init_args": {"every_n_epochs": 3}}'
+    again = '{"class_path": "janus_pl.callbacks.LayerRank", "init_args": {"every_n_epochs": 3}}'
     args = ["--config=quickstart.yaml", "--data.num_train=40", f"--trainer.callbacks+={again}"]
     assert main(["fit", *args, "--trainer.enable_progress_bar=false"]) == 2
     (line,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from training.test_going_on import SaveAt, Stop
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram, UpdateSplit
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram, UpdateSplit
 from janus_pl.data import InMemoryBatches
 from janus_pl.run.logger import RunLogger
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from training.test_subjects import plain_sgd
 
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.deep import PARAMETRIZATIONS
 
 LAYERS = ["conv1", "conv2", "conv3", "conv4", "fc1", "fc2"]

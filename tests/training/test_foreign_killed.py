@@ -28,7 +28,7 @@ def config(folder: Path) -> str:
     """The options of the trainer, for both command lines."""
     callbacks: list[Any] = [{"class_path": f"callbacks.{name}"} for name in LOOKS]
     saves = {"every_n_epochs": 2}
-    callbacks.append({"class_path": "callbacks.RunCheckpoint", "init_args": saves})
+    callbacks.append({"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": saves})
     often = {"max_epochs": EPOCHS, "check_val_every_n_epoch": 1}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
     path = folder / "trainer.yaml"

@@ -21,7 +21,8 @@ from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
 from lightning.pytorch.loggers import CSVLogger
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, OneCycleLR
 
-from callbacks import (
+from janus_pl import SequentialLR
+from janus_pl.callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,
@@ -34,7 +35,6 @@ from callbacks import (
     Sharpness,
     UpdateSplit,
 )
-from janus_pl import SequentialLR
 from janus_pl.errors import DivergenceError
 from janus_pl.run.journal import Journal
 from janus_pl.run.logger import RunLogger

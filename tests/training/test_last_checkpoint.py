@@ -14,7 +14,10 @@ import torch
 from janus_pl.cli.main import main
 
 QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-LOOKS = [{"class_path": "callbacks.LayerRank"}, {"class_path": "callbacks.RunCheckpoint"}]
+LOOKS = [
+    {"class_path": "janus_pl.callbacks.LayerRank"},
+    {"class_path": "janus_pl.callbacks.RunCheckpoint"},
+]
 MLP = ["--config=low_rank/digits.yaml", "--data.num_train=100", "--trainer.max_epochs=15"]
 RESNET = ["--config=low_rank/resnet18.yaml", "--data=janus_pl.data.DigitsPair"]
 RESNET += ["--data.num_train=8", "--data.batch_size=4", "--data.micro_batch_size=4"]

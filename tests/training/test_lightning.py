@@ -18,7 +18,7 @@ from lightning.pytorch.profilers import Profiler, XLAProfiler
 from lightning.pytorch.strategies import SingleDeviceStrategy, Strategy
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 
-from callbacks import Observer, ProgressBar, RunCheckpoint
+from janus_pl.callbacks import Observer, ProgressBar, RunCheckpoint
 from janus_pl.cli.lightning_cli import ConfigReader, JanusCLI
 from janus_pl.run.logger import RunLogger
 from janus_pl.training import lightning

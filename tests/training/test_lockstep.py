@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lockstep import Lanes, LaneStrategy, Unequal
 
 import janus_pl.training.row
-from callbacks import MarginCSV, RankBound
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import MarginCSV, RankBound
 from janus_pl.data import InMemoryBatches
 from janus_pl.errors import DivergenceError
 from janus_pl.training.ranks import Ranks

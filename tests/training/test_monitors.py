@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from training.callbacks_table import Backed
 from training.foreign import Samples
 
-from callbacks import (
+from janus_pl import LinearRegressor
+from janus_pl.callbacks import (
     EquilibriumResidual,
     GradientNoise,
     LayerRank,
@@ -28,7 +29,6 @@ from callbacks import (
     Sharpness,
     UpdateSplit,
 )
-from janus_pl import LinearRegressor
 from janus_pl.cli.main import main
 from janus_pl.data import LinearProblem
 from janus_pl.errors import UsageError

@@ -21,8 +21,8 @@ from lightning.pytorch.loggers import CSVLogger
 from training.one_set import HOOKS, Changes, Tries, loaders, looks, truth, weights_of, wrong
 
 import janus_pl.training.row
-from callbacks import LayerRank, MarginHistogram, RunCheckpoint
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerRank, MarginHistogram, RunCheckpoint
 from janus_pl.errors import UsageError
 
 

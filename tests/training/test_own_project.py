@@ -79,7 +79,7 @@ def test_configs_are_those_of_the_command_line(runs: list[Path]) -> None:
     assert own["model"] == {"class_path": "clusters.net.Net", "init_args": whole["model"]}
     assert own["data"] == {"class_path": "clusters.data.Clusters", "init_args": whole["data"]}
     assert whole["data"] == {"batch_size": 16} and whole["model"]["weight_decay"] == 0.01
-    assert whole["trainer"]["callbacks"][0]["class_path"] == "callbacks.MarginHistogram"
+    assert whole["trainer"]["callbacks"][0]["class_path"] == "janus_pl.callbacks.MarginHistogram"
     assert not (runs[-1].parents[1] / "config.yaml").exists(), "it would stop a second run"
 
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 import wandb
 
-from callbacks import LayerRank, RunCheckpoint
+from janus_pl.callbacks import LayerRank, RunCheckpoint
 from janus_pl.run import files
 from janus_pl.run import logger as wandb_run
 from janus_pl.run.journal import Journal

@@ -21,7 +21,7 @@ LOOKS = [
     {"class_path": f"callbacks.{name}"}
     for name in ("MarginHistogram", "LayerVelocity", "LayerRank", "NeuralCollapse")
 ]
-KEEP = {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}
+KEEP = {"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}
 ROWS = "runs/*/*/rows.jsonl"
 
 

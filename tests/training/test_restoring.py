@@ -19,8 +19,8 @@ from janus_pl.cli.main import main
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
 
-LOOKS = '[{"class_path": "callbacks.MarginHistogram"}, '
-LOOKS += '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}]'
+LOOKS = '[{"class_path": "janus_pl.callbacks.MarginHistogram"}, '
+LOOKS += '{"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}]'
 FIT = [
     *("fit", "--config=quickstart.yaml", "--data.num_train=100", "--trainer.max_epochs=2"),
     *("--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"),

@@ -28,7 +28,7 @@ from janus_pl.deep import MLP, ResNet18
 from janus_pl.run import logger
 from janus_pl.training.restoring import Restoring
 
-KEEP = {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}
+KEEP = {"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}
 PROBE = {"class_path": "training.restoring_table.Probe"}
 COMMON = [
     *("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),

@@ -23,23 +23,27 @@ CLASSIFIER = [
     *("--data.batch_size=32", "--model.schedule=cosine", "--model.weight_decay=4e-3"),
     "--trainer.check_val_every_n_epoch=2",
     "--trainer.callbacks=["
-    '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
-    '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
-    '{"class_path": "callbacks.UpdateSplit"}, {"class_path": "callbacks.GradientNoise"},'
-    '{"class_path": "callbacks.LayerRotation", "init_args": {"every_n_epochs": 3}},'
-    '{"class_path": "callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
-    '{"class_path": "callbacks.NoiseTime", "init_args": {"every_n_epochs": 8, "window": 8}},'
-    '{"class_path": "callbacks.Sharpness", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "janus_pl.callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "janus_pl.callbacks.LayerVelocity"},'
+    '{"class_path": "janus_pl.callbacks.LayerRank"},'
+    '{"class_path": "janus_pl.callbacks.UpdateSplit"},'
+    '{"class_path": "janus_pl.callbacks.GradientNoise"},'
+    '{"class_path": "janus_pl.callbacks.LayerRotation", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "janus_pl.callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
+    '{"class_path": "janus_pl.callbacks.NoiseTime",'
+    ' "init_args": {"every_n_epochs": 8, "window": 8}},'
+    '{"class_path": "janus_pl.callbacks.Sharpness", "init_args": {"every_n_epochs": 3}},'
     '{"class_path": "training.crashing.Jitter"},'
-    '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
+    '{"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
 REGRESSOR = [
     *("fit", "--config", "linear/a2.yaml", *QUIET, "--trainer.max_epochs", "3000"),
     *("--data.order", "shuffle", "--model.learning_rate", "0.05", "--model.schedule", "cosine"),
     "--trainer.callbacks=["
-    '{"class_path": "callbacks.MarginHistogram"}, {"class_path": "callbacks.LayerVelocity"},'
-    '{"class_path": "callbacks.LayerRank"},'
-    '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
+    '{"class_path": "janus_pl.callbacks.MarginHistogram"},'
+    '{"class_path": "janus_pl.callbacks.LayerVelocity"},'
+    '{"class_path": "janus_pl.callbacks.LayerRank"},'
+    '{"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
 NETWORK = [
     *("fit", "--config", "low_rank/mlp_wn.yaml", *QUIET, "--data.num_train", "100"),
@@ -47,11 +51,12 @@ NETWORK = [
     *("--model.optimizer", "torch.optim.SGD", "--model.optimizer.init_args.momentum", "0.9"),
     "--trainer.check_val_every_n_epoch=2",
     "--trainer.callbacks=["
-    '{"class_path": "callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
-    '{"class_path": "callbacks.LayerVelocity"}, {"class_path": "callbacks.LayerRank"},'
-    '{"class_path": "callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
+    '{"class_path": "janus_pl.callbacks.MarginHistogram", "init_args": {"every_n_epochs": 3}},'
+    '{"class_path": "janus_pl.callbacks.LayerVelocity"},'
+    '{"class_path": "janus_pl.callbacks.LayerRank"},'
+    '{"class_path": "janus_pl.callbacks.LossEvents", "init_args": {"threshold": 0.9}},'
     '{"class_path": "training.crashing.Jitter"},'
-    '{"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
+    '{"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 2}}]',
 ]
 TASKS = {"classifier": CLASSIFIER, "regressor": REGRESSOR}
 RESUME = ["--ckpt_path", "last"]
@@ -258,7 +263,7 @@ OTHERS = {
     "tail bound": [
         "--model.optimizer.init_args.momentum",
         "0",
-        "--trainer.callbacks+=callbacks.RankBound",
+        "--trainer.callbacks+=janus_pl.callbacks.RankBound",
     ],
     "batch norm": ["--model.network.batch_norm", "true"],
     "any network": ["--model.network.bias", "true"],

@@ -11,8 +11,8 @@ import pytest
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR
 from training.rates import Rates
 
-from callbacks import LayerRank
 from janus_pl import SequentialLR
+from janus_pl.callbacks import LayerRank
 from janus_pl.cli.main import main
 from janus_pl.errors import UsageError
 

@@ -46,9 +46,9 @@ def run_folder() -> Path:
 
 
 def callbacks(*extra: dict[str, Any]) -> str:
-    every = {"class_path": "callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}
+    every = {"class_path": "janus_pl.callbacks.RunCheckpoint", "init_args": {"every_n_epochs": 1}}
     return "--trainer.callbacks=" + json.dumps(
-        [{"class_path": "callbacks.LayerRank"}, every, *extra]
+        [{"class_path": "janus_pl.callbacks.LayerRank"}, every, *extra]
     )
 
 

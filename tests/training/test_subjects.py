@@ -12,8 +12,8 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks._observer import Observer
 from janus_pl import LinearRegressor
+from janus_pl.callbacks._observer import Observer
 from janus_pl.data import LinearProblem
 from janus_pl.deep import PARAMETRIZATIONS
 from janus_pl.training.samples import drawn

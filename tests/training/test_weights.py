@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 from torch.nn.utils import weight_norm as old_weight_norm
 
-from callbacks import LayerRank
+from janus_pl.callbacks import LayerRank
 from janus_pl.errors import UsageError
 from janus_pl.observables.velocity import weight_velocity
 from janus_pl.training.any_module import AnyModule

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from training import foreign
 
-from callbacks import LayerVelocity
 from janus_pl import DeepReLUClassifier, LinearRegressor
+from janus_pl.callbacks import LayerVelocity
 from janus_pl.data import InMemoryBatches, LinearProblem
 
 SMALL: dict[str, Any] = {"strides": (2, 1, 1, 1), "channels": (3, 4, 5, 4), "hidden": 7}

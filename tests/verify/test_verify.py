@@ -28,7 +28,7 @@ DIGITS += [
     "--data.batch_size",
 ]
 MOMENTUM_FREE = ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.momentum", "0"]
-BOUND = ["--trainer.callbacks+=callbacks.RankBound", *MOMENTUM_FREE, "--name", "bound"]
+BOUND = ["--trainer.callbacks+=janus_pl.callbacks.RankBound", *MOMENTUM_FREE, "--name", "bound"]
 
 
 @pytest.fixture(scope="module")

@@ -11,6 +11,7 @@ from janus_pl.records.run import Run, natural
 from janus_pl.report.figures import style
 from janus_pl.report.figures.series import Unavailable, batch_of
 from janus_pl.report.figures.study import names_of, others
+from janus_pl.run.spelling import OLDER, older
 
 
 def pair_of(
@@ -74,7 +75,7 @@ def option_of(run: Run, callback: str, name: str) -> float | None:
     given = run.options.get("trainer.callbacks")
     for each in given if isinstance(given, list) else ():
         path = each.get("class_path") if isinstance(each, dict) else None
-        if path == f"callbacks.{callback}":
+        if path is not None and older(path) == f"{OLDER}{callback}":
             options = each.get("init_args")
             value = options.get(name) if isinstance(options, dict) else None
             return float(value) if isinstance(value, int | float) else None
