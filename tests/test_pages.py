@@ -192,11 +192,13 @@ def test_the_commands_of_the_readme_lead_to_a_figure_of_a_sweep(place: Path) -> 
     commands = [c for box in boxes("README.md") if box.needs is None for c in box.commands]
     assert sum(" sweep " in command for command in commands) == 1
     for command in commands:
-        if " sweep " in command:  # control: before it there is no figure over lambda
+        if " sweep " in command:  # control: before it nothing is over lambda
             assert main(["report", "runs/janus_pl", "--out", "before"]) == 0
         run(command)
-    assert "fig1a.png" not in {path.name for path in place.glob("before/*.png")}
-    assert {path.name for path in place.glob("report/*.png")} >= {"fig1a.png", "fig2a.png"}
+    assert not (place / "before" / "claims.png").exists()
+    assert "lam0.004" not in (place / "before" / "fig1a.csv").read_text()
+    assert {path.name for path in place.glob("report/*.png")} >= {"claims.png", "fig2a.png"}
+    assert "lam0.004" in (place / "report" / "fig1a.csv").read_text()
     assert (place / "report" / "index.html").stat().st_size > 1_000_000
 
 

@@ -45,9 +45,9 @@ class BaseValuesParser(LightningArgumentParser):
             self._kept = _values_to_keep(config, Path(self.default_config_files[0]))
         return super().parse_args(args, namespace, *more, **options) if self._kept else config
 
-    def format_help(self) -> str:
+    def format_help(self, *more: Any, **options: Any) -> str:
         """Return the help; that of `fit` begins with the options that people use."""
-        text = super().format_help()
+        text = super().format_help(*more, **options)
         fit = (self.usage or "").startswith(f"{PROGRAM} fit ")
         return with_the_used_first(text) if fit else text
 
