@@ -14,6 +14,7 @@ STARTERS = {
     *("Trainer", "main", "JanusCLI", "ConfigReader", "Resolver", "train"),  # a fit, a command line
     *("subprocess", "Popen", "multiprocessing", "fork", "kill", "fork_test"),  # a process
     *("Forks", "Processes"),  # of a sweep
+    *("NotebookClient",),  # a process, too
     *("sync_playwright", "chromium", "new_page"),  # a browser
     *("init",),  # wandb.init: a process of W&B's
     *("counted",),  # a fit of benchmarks.operations

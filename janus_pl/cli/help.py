@@ -56,7 +56,7 @@ USED = {
     "--trainer.max_epochs N": "length of the run",
     "--trainer.accelerator NAME": "cpu, gpu, mps, auto",
     "--trainer.devices N": "with --trainer.strategy ddp: several processes",
-    "--trainer.callbacks+=CLASS": "one more, such as callbacks.Sharpness",
+    "--trainer.callbacks+=CLASS": "one more, such as janus_pl.callbacks.Sharpness",
 }
 HELP = cleandoc(
     f"""

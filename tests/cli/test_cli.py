@@ -304,7 +304,7 @@ def test_the_help_of_fit_begins_with_options_that_exist(capsys: pytest.CaptureFi
         "--model.schedule": "constant",
         "--model.normalization": "none",
         "--trainer.accelerator": "cpu",
-        "--trainer.callbacks+": "callbacks.Sharpness",
+        "--trainer.callbacks+": "janus_pl.callbacks.Sharpness",
     }
     line = ["fit"]
     for option in usage.USED:
@@ -315,7 +315,7 @@ def test_the_help_of_fit_begins_with_options_that_exist(capsys: pytest.CaptureFi
     config = yaml.safe_load(capsys.readouterr().out)
     assert config["data"]["init_args"]["batch_size"] == "full"
     assert config["model"]["init_args"]["normalization"] == "none"
-    assert config["trainer"]["callbacks"][-1]["class_path"] == "callbacks.Sharpness"
+    assert config["trainer"]["callbacks"][-1]["class_path"] == "janus_pl.callbacks.Sharpness"
     assert "the options that people use" not in help_of("test", capsys)
 
 

@@ -1,0 +1,70 @@
+"""The notebooks of docs/notebooks: each is executed as it is, and its record shows what it says."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import nbclient
+import nbformat
+import pytest
+from conftest import ROOT
+
+from janus_pl.records.read import read
+
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+def executed(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A notebook, executed in a folder of its own by a fresh process."""
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    book = nbformat.read(ROOT / "docs" / "notebooks" / f"{name}.ipynb", as_version=4)
+    where = {"metadata": {"path": str(place)}}
+    nbclient.NotebookClient(book, timeout=600, kernel_name="python3", resources=where).execute()
+    return book
+
+
+def images_of(book: Any) -> int:
+    outputs = [output for cell in book.cells for output in cell.get("outputs", [])]
+    return sum("image/png" in output.get("data", {}) for output in outputs)
+
+
+def test_sgd_against_gd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise and low rank under SGD, neither under GD."""
+    book = executed("sgd_against_gd", tmp_path, monkeypatch)
+    assert images_of(book) == 1
+    found = {run.name: run.rows for run in read([tmp_path / "runs"]).runs}
+    assert {*found} == {"sgd", "gd"}
+    ends = {name: rows.set_index("epoch").loc[30] for name, rows in found.items()}
+    starts = {name: rows.set_index("epoch").loc[0] for name, rows in found.items()}
+    key = "effective_rank/fc1"
+    assert starts["sgd"][key] == starts["gd"][key]  # from the same weights
+    assert ends["sgd"][key] < 0.8 * starts["sgd"][key]
+    assert ends["gd"][key] > 0.99 * starts["gd"][key]
+    assert ends["sgd"]["velocity/fc1"] > 3 * ends["gd"]["velocity/fc1"]
+
+
+def test_your_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    book = executed("your_network", tmp_path, monkeypatch)
+    assert images_of(book) == 1
+    (run,) = read([tmp_path / "mine"]).runs
+    assert list(run.rows["epoch"]) == list(range(11))
+    layers = {key.split("/")[1] for key in run.rows if key.startswith("effective_rank/")}
+    assert layers == {"network_0", "network_3", "network_5"}
+    assert run.rows["margin_raw/mean"].iloc[-1] > run.rows["margin_raw/mean"].iloc[0]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_holds_its_outputs_and_nothing_of_a_machine(path: Path) -> None:
+    book = nbformat.read(path, as_version=4)
+    assert images_of(book) == 1
+    code = [cell for cell in book.cells if cell.cell_type == "code"]
+    assert all(cell["outputs"] for cell in code[-2:])
+    text = nbformat.writes(book)
+    assert not re.search(r"/home/|/root/|/work/|/tmp/|https?://", text)
+
+
+def test_there_are_two_notebooks() -> None:
+    assert [path.stem for path in NOTEBOOKS] == ["sgd_against_gd", "your_network"]
