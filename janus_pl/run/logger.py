@@ -280,27 +280,6 @@ def sending_by(logger: Logger) -> AbstractContextManager[None]:
     return logger.sending() if isinstance(logger, RunLogger) else nullcontext()
 
 
-def known_as(loggers: Sequence[Logger], description: Description) -> dict[str, str | None]:
-    """Return the name and the group of a run: those of its first W&B logger, where it has them."""
-    name = group = None
-    for logger in loggers:
-        if isinstance(logger, WandbLogger) and not isinstance(logger.experiment, NoRun):
-            made = isinstance(logger, RunLogger) and not logger.named
-            name, group = None if made else logger.experiment.name, logger.experiment.group
-            break
-    return {"name": name or run_name(description), "group": group or None}
-
-
-def record_description(loggers: Sequence[Logger], description: Description) -> None:
-    """Put a description into W&B by each of its loggers; the first process alone calls it."""
-    for logger in loggers:
-        if isinstance(logger, RunLogger):
-            logger.describe(description)
-        elif isinstance(logger, WandbLogger):
-            config = logger.experiment.config
-            config.update(described(description, config), allow_val_change=True)
-
-
 @rank_zero_only
 def finish(exit_code: int = Exit.DONE) -> None:
     """End the run of this process, if there is one; W&B reads every exit code but 0 as failed.

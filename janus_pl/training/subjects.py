@@ -11,7 +11,8 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from janus_pl.data.fingerprint import SHOWN
 from janus_pl.run.description import CHANGES, KEY
-from janus_pl.run.logger import RunLogger, known_as, record_description
+from janus_pl.run.logger import RunLogger
+from janus_pl.run.loggers import known_as, record_description
 from janus_pl.run.record import RunRecord, record_of
 from janus_pl.training.any_module import AnyModule
 from janus_pl.training.callback_checks import check_callbacks
