@@ -19,6 +19,8 @@ import pytest
 import yaml
 from golden import record, runs
 
+from janus_pl.run.spelling import older
+
 BASE = Path(__file__).resolve().parent.parent / "configs" / "base.yaml"
 GIVEN = {"run_dir", "trainer.precision"}  # on the command line, by runs.train
 Trained = Callable[[str, str], runs.Run]
@@ -106,9 +108,11 @@ def options(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         if isinstance(value, dict):
             yield from options(value, f"{name}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            yield name, [part["class_path"] for part in value]
+            yield name, [older(part["class_path"]) for part in value]
             for part in value:
-                yield from options(part.get("init_args", {}), f"{name}.{part['class_path']}.")
+                yield from options(
+                    part.get("init_args", {}), f"{name}.{older(part['class_path'])}."
+                )
         else:
             yield name, value
 

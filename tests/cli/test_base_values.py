@@ -155,7 +155,7 @@ def test_base_yaml_says_of_its_own_classes_what_they_say_themselves(
     plain = printed(capsys, "fit")
     classes = {part: {"class_path": plain[part]["class_path"], "init_args": {}} for part in PAPERS}
     write("base.yaml", **classes)
-    monkeypatch.setattr(lightning_cli, "CONFIGS", Path())
+    monkeypatch.setattr(lightning_cli, "base", lambda: Path("base.yaml"))
     own = printed(capsys, "fit")
     assert [own[part] for part in PAPERS] == [plain[part] for part in PAPERS]
     assert own["trainer"] != plain["trainer"]  # base.yaml was not read
