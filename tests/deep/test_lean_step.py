@@ -286,8 +286,8 @@ class SavesWithin(Callback):
 def test_from_within_an_epoch_it_goes_on_bit_for_bit(
     normalization: str, small_task: Any, small_loader: Any, fit: Any, tmp_path: Path
 ) -> None:
-    path, options = tmp_path / "within.ckpt", {"normalization": normalization}
-    options["learning_rate"] = RATES[normalization]
+    path = tmp_path / "within.ckpt"
+    options = {"normalization": normalization, "learning_rate": RATES[normalization]}
     whole, again = small_task(**options), small_task(init_seed=1, **options)
     assert not same(weights_of(again), weights_of(whole))
     first = fit(whole, small_loader(), 3, [SavesWithin(path), LayerVelocity()])
