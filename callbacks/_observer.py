@@ -35,7 +35,7 @@ class Mean:
 
     def add(self, value: Tensor) -> None:
         """One more step."""
-        self.total = value if self.total is None else self.total.to(value.device) + value
+        self.total = value if self.total is None else beside(self.total, value) + value
         self.steps += 1
 
     def result(self) -> Tensor | None:
@@ -49,6 +49,14 @@ class Mean:
     def load(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint."""
         self.total, self.steps = state["total"], state["steps"]
+
+
+def beside(total: Tensor, value: Tensor) -> Tensor:
+    """Return a sum, which a checkpoint has brought to the host, on the device of a step's value.
+
+    A step must not wait for the device. Apple's would read what the host may have overwritten.
+    """
+    return total.to(value.device, non_blocking=value.device.type != "mps")
 
 
 class Observer(Callback, ABC):

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from janus_pl.callbacks._observer import Observer
+from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Value
 from janus_pl.training.subject import Subject
 
@@ -40,5 +41,5 @@ class EquilibriumResidual(Observer):
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         numbers = subject.equilibrium()
-        values = torch.stack([value.double() for value in numbers.values()]).tolist()
+        values = torch.stack([wide(value) for value in numbers.values()]).tolist()
         return {f"equilibrium/{k}": v for k, v in zip(numbers, values, strict=True)}

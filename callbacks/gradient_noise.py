@@ -19,6 +19,7 @@ from janus_pl.observables.covariance import covariance_of
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.sharpness import largest_eigenvalue
+from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Value
 from janus_pl.training.descended import Descended, pick
 from janus_pl.training.descending import curved
@@ -216,7 +217,7 @@ class GradientNoise(LayerObserver):
         trace = sample_variance(found.trace, size, count, replacement)
         values = {
             "trace": float(found.trace),
-            "scale": float(noise_scale(trace, full.double().square().sum())),
+            "scale": float(noise_scale(trace, wide(full).square().sum())),
             "top": float(found.top),
             "effective_rank": float(found.effective_rank),
         }
@@ -245,7 +246,7 @@ class GradientNoise(LayerObserver):
         if not float(pair.value):  # the Hessian is 0: it has no first eigenvector
             return {}
         return {
-            "alignment": float(torch.dot(pair.vector.double(), vector.double()).abs()),
+            "alignment": float(torch.dot(wide(pair.vector), wide(vector)).abs()),
             "residual": float(pair.residual / pair.value.abs()),
         }
 
@@ -303,4 +304,4 @@ def _pick(samples: Pairs, index: Tensor) -> Pairs:
 
 def _squared_norms(velocities: Mapping[str, Tensor]) -> Tensor:
     """Shape (L,), float64."""
-    return torch.stack([frobenius_norm(v).double().square() for v in velocities.values()])
+    return wide(torch.stack([frobenius_norm(v) for v in velocities.values()])).square()

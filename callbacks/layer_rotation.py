@@ -14,6 +14,7 @@ from janus_pl.callbacks._observer import LayerObserver, Mean
 from janus_pl.errors import check_integer
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.rotation import angle, effective_rate
+from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Value
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.subject import Subject
@@ -86,13 +87,13 @@ class LayerRotation(LayerObserver):
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         chosen = [k for k, name in enumerate(subject.layers()) if self.takes(name)]
         now = self._copies(subject)
-        columns = {"weight_norm": torch.stack([frobenius_norm(p.double()) for p in now.values()])}
+        columns = {"weight_norm": torch.stack([frobenius_norm(wide(p)) for p in now.values()])}
         if (turned := self._turned.result()) is not None:
             columns["rotation"] = turned
         if self._seen:
             columns["rotation_since"] = _angles(self._seen, now)
         self._seen = now
-        rows = torch.stack([column.double() for column in columns.values()]).cpu()  # the one wait
+        rows = torch.stack([wide(column) for column in columns.values()]).cpu()  # the one wait
         columns = dict(zip(columns, rows, strict=True))
         rates = subject.learning_rates()[chosen].cpu()
         columns["effective_rate"] = effective_rate(rates, columns["weight_norm"])
@@ -117,5 +118,5 @@ class LayerRotation(LayerObserver):
 
 def _angles(before: Mapping[str, Tensor], now: Mapping[str, Tensor]) -> Tensor:
     """Return the angle between two p_k by layer, (L,), in float64: angles of 1e-8 are usual."""
-    pairs = [(p.to(now[layer].device).double(), now[layer].double()) for layer, p in before.items()]
+    pairs = [(wide(p.to(now[k].device)), wide(now[k])) for k, p in before.items()]
     return torch.stack([angle(a / frobenius_norm(a), b / frobenius_norm(b)) for a, b in pairs])

@@ -12,6 +12,7 @@ from torch import Tensor
 from janus_pl.callbacks._observer import BINS, Observer
 from janus_pl.errors import check_integer
 from janus_pl.observables.margins import margin_histogram, margin_statistics
+from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Histogram, Value
 from janus_pl.training.subject import NotOffered, Subject
 
@@ -55,7 +56,7 @@ class MarginHistogram(Observer):
         self.bins = bins
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
-        margins = subject.margins().double().cpu()  # the one wait for the device
+        margins = wide(subject.margins()).cpu()  # the one wait for the device
         if not len(margins):
             raise NotOffered("no sample has a margin, for every y is 0")
         if not np.isfinite(margins.numpy()).all():

@@ -16,6 +16,7 @@ from torch.optim import SGD, Optimizer
 from janus_pl.callbacks._observer import LayerObserver
 from janus_pl.errors import TheoremError, UsageError, check_integer
 from janus_pl.observables.rank import singular_values
+from janus_pl.observables.wide import at_home, home_of, wide
 from janus_pl.run.rows import Value
 from janus_pl.training.ranks import Ranks
 from janus_pl.training.subject import Bounded, Subject
@@ -124,7 +125,7 @@ class RankBound(LayerObserver):
             return
         self._bounded = subject_of(trainer, pl_module).bounded()
         self._rows, self._counting = [0] * len(self._bounded), False
-        device = pl_module.device  # a checkpoint's steps were loaded to the CPU
+        device = home_of(pl_module.device)  # a checkpoint's steps were loaded to the CPU
         moved = [Step(s.kept.to(device), s.norms.to(device), s.ranks) for s in self._steps]
         self._steps = deque(moved, maxlen=self.window)
         for k, bound in enumerate(self._bounded.values()):
@@ -159,7 +160,7 @@ class RankBound(LayerObserver):
         ranks = [n if step else 0 for n, step in zip(rows, steps, strict=True)]
         # Another optimizer's weights keep their gradients, for a step of their own.
         self._rows = [0 if step else n for n, step in zip(self._rows, steps, strict=True)]
-        self._steps.append(Step(kept, norms, ranks))
+        self._steps.append(Step(at_home(kept), norms, ranks))
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         values: dict[str, Value] = {}
@@ -190,7 +191,7 @@ class RankBound(LayerObserver):
 
     def _on_host(self, weights: Sequence[Tensor]) -> tuple[Any, Any, list[Any]]:
         """Return a_t and norms, (T, L) each, and the spectra of weights; one transfer for all."""
-        steps = [torch.stack((step.kept.double(), step.norms)) for step in self._steps]
+        steps = [torch.stack((wide(step.kept), step.norms)) for step in self._steps]
         of_steps = torch.stack(steps, 1)  # (2, T, L)
         spectra = [_spectrum(weight) for weight in weights]
         sizes = [of_steps.numel(), *map(len, spectra)]
@@ -292,7 +293,7 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 def _norm(weight: Tensor) -> Tensor:
     """||p_k|| in float64, as the spectrum: in float32 squares are 0 from norms of 1e-23 down."""
-    rows = torch.linalg.vector_norm(weight.flatten(1), dim=1, dtype=torch.float64)
+    rows = torch.linalg.vector_norm(at_home(weight).flatten(1), dim=1, dtype=torch.float64)
     return torch.linalg.vector_norm(rows)
 
 

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from janus_pl.callbacks._observer import LayerObserver
+from janus_pl.callbacks._observer import LayerObserver, beside
 from janus_pl.observables.update import PARTS
 from janus_pl.run.rows import Value
 from janus_pl.training.subject import Buffers, NotOffered, Subject
@@ -81,8 +81,8 @@ class UpdateSplit(LayerObserver):
         if self._total is None or self._steps is None:
             self._total, self._steps = shares.nan_to_num(0.0), (~shares.isnan()).int()
             return
-        self._total = self._total.to(shares.device) + shares.nan_to_num(0.0)
-        self._steps = self._steps.to(shares.device) + (~shares.isnan()).int()
+        self._total = beside(self._total, shares) + shares.nan_to_num(0.0)
+        self._steps = beside(self._steps, shares) + (~shares.isnan()).int()
 
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
         if self._total is None or self._steps is None:

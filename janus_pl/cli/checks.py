@@ -15,6 +15,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from janus_pl.data import Images, LinearProblem
 from janus_pl.errors import UsageError, is_integer
 from janus_pl.linear.regressor import LinearRegressor
+from janus_pl.observables.wide import has_float64
 from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.callback_checks import check_callbacks, refuse_class
 from janus_pl.training.checkpoints import (
@@ -29,6 +30,7 @@ from janus_pl.training.precision import Numerics, check_numerics
 from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
 
+WIDE = "64-true"
 SEEDS = "an integer from 0 to 4294967295"
 
 
@@ -214,7 +216,7 @@ def check_run_dir(path: str) -> None:
 
 
 def check_device(trainer: Trainer, model: LightningModule, numerics: Numerics) -> None:
-    """Refuse numerics that the device of the run does not have.
+    """Refuse a precision that the device of the run does not have.
 
     Args:
         trainer: The trainer before it has started.
@@ -222,10 +224,13 @@ def check_device(trainer: Trainer, model: LightningModule, numerics: Numerics) -
         numerics: The option.
 
     Raises:
-        UsageError: They would change nothing.
+        UsageError: The device has no float64, or numerics would change nothing.
     """
-    wide = trainer.precision == "64-true" or isinstance(model, LinearRegressor)
-    check_numerics(numerics, trainer.strategy.root_device, wide)
+    device = trainer.strategy.root_device
+    wide = trainer.precision == WIDE
+    if wide and not has_float64(device.type):
+        raise UsageError("trainer.precision", WIDE, f"32-true: {device.type} has no float64")
+    check_numerics(numerics, device, wide or isinstance(model, LinearRegressor))
 
 
 def check_parts(

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 
+from janus_pl.observables.wide import wide
 from janus_pl.training.held import HeldWeights
 from janus_pl.training.ranks import Ranks
 
@@ -106,8 +107,8 @@ class Epoch:
         outputs, losses, y = self.together()
         values = losses, (margins(outputs, y) <= 0).to(losses)
         if ranks.size == 1:
-            return torch.stack([value.mean() for value in values]).double()
+            return wide(torch.stack([value.mean() for value in values]))
         count = torch.full_like(values[0].sum(), len(y))
-        sums = torch.stack((*(value.sum() for value in values), count)).double()
+        sums = wide(torch.stack((*(value.sum() for value in values), count)))
         ranks.add_up([sums])
         return sums[:2] / sums[2]

@@ -8,6 +8,7 @@ from janus_pl.deep.epoch import TrainingPass
 from janus_pl.deep.losses import PULLS
 from janus_pl.deep.parametrization import Decay, Parametrization
 from janus_pl.observables.margins import equilibrium_residual, margin_statistics
+from janus_pl.observables.wide import at_home, wide
 from janus_pl.theory.deep import lagrange_multiplier
 
 
@@ -29,7 +30,7 @@ def residual(seen: TrainingPass, lambda_rho: float) -> dict[str, Tensor]:
     statistics = margin_statistics(seen.margins * (seen.rho / learned))
     mu, second_moment = statistics.mean, statistics.second_moment
     return {
-        "residual": equilibrium_residual(mu, second_moment, learned, lambda_rho),
+        "residual": equilibrium_residual(mu, second_moment, at_home(learned), lambda_rho),
         "common_mode": seen.common_mode / learned,
     }
 
@@ -39,8 +40,8 @@ def multiplier(seen: TrainingPass, loss: str) -> Tensor:
 
     The square loss of two outputs adds its common mode.
     """
-    nu = lagrange_multiplier(seen.margins.double(), seen.rho.double(), PULLS[loss])
-    return nu - seen.common_mode if loss == "square" else nu
+    nu = lagrange_multiplier(wide(seen.margins), wide(seen.rho), PULLS[loss])
+    return nu - at_home(seen.common_mode) if loss == "square" else nu
 
 
 def flow(nu: Tensor, learned: Tensor, weight_decay: float) -> Tensor:
@@ -54,7 +55,7 @@ def flow(nu: Tensor, learned: Tensor, weight_decay: float) -> Tensor:
         learned: The factor or factors, shape () or (L,).
         weight_decay: PyTorch's `weight_decay` of the factor.
     """
-    size = learned.abs()
+    size = at_home(learned.abs())
     return 2 * nu / size - weight_decay * size
 
 

@@ -15,6 +15,7 @@ from janus_pl.deep.checks import batches_of
 from janus_pl.deep.epoch import Epoch, TrainingPass
 from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError
+from janus_pl.observables.wide import wide
 from janus_pl.training.clock import epochs_reached, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, diverged
 from janus_pl.training.flat import flats_of
@@ -219,7 +220,7 @@ class Trains(Answers):
             numbers |= self.residuals(seen)
             self.row.put({"measured_step": self.trainer.global_step})
         # One transfer, since each makes the host wait.
-        values = torch.stack([value.double() for value in numbers.values()]).tolist()
+        values = torch.stack([wide(value) for value in numbers.values()]).tolist()
         self.row.put(dict(zip(numbers, values, strict=True)))
         self.row.complete(self.trainer, self._axes(epoch))
 

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from janus_pl.data.regression import LinearProblem
 from janus_pl.errors import UsageError, check_name, is_number
 from janus_pl.linear.replicas import LinearTraining, check_left, check_plan, check_state
+from janus_pl.observables.wide import has_float64
 from janus_pl.theory import stability_limit
 from janus_pl.training.callback_checks import refuse
 from janus_pl.training.lightning import detects_anomalies
@@ -77,9 +78,7 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
         given = "none" if data is None else f"janus_pl.data.{type(data).__name__}"
         raise UsageError("data", given, "janus_pl.data.LinearProblem, for a LinearRegressor")
     refuse(trainer, REFUSED)
-    if trainer.world_size > 1:
-        allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
-        raise UsageError("trainer.devices", trainer.world_size, allowed)
+    _check_devices(trainer)
     if detects_anomalies(trainer):
         allowed = "false: compiled code trains a LinearRegressor, without a backward pass"
         raise UsageError("trainer.detect_anomaly", True, allowed)
@@ -97,6 +96,16 @@ def check_run(trainer: Trainer, data: object, rates: Sequence[object]) -> None:
             raise UsageError(f"trainer.{name}", given, allowed)
     if trainer.max_epochs is None or trainer.max_epochs < 1:
         raise UsageError("trainer.max_epochs", trainer.max_epochs, "an integer from 1 up")
+
+
+def _check_devices(trainer: Trainer) -> None:
+    """Refuse several processes, and a device without float64."""
+    if not has_float64(device := trainer.strategy.root_device.type):
+        allowed = f"cpu, for a LinearRegressor: {device} has no float64"
+        raise UsageError("trainer.accelerator", device, allowed)
+    if trainer.world_size > 1:
+        allowed = "1 process in all, for a LinearRegressor: its compiled epochs are not shared"
+        raise UsageError("trainer.devices", trainer.world_size, allowed)
 
 
 def check_restored(

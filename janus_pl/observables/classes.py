@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from janus_pl.observables.collapse import ROUNDING
+from janus_pl.observables.wide import at_home, wide
 
 SMALLEST = 1e-7  # of the largest singular value of the means: below it they have no direction
 AT_ONCE = 2**22  # entries that are held in float64
@@ -101,7 +102,7 @@ class ClassCollapse:
             self._squares += self._members(y).T @ deviation.square().sum(1)
             self._whitened += (deviation @ self._inverse).square().sum()
             nearest = ((h - offset) @ self.centred.T - half).argmax(1)
-            differs = (nearest != decision).double()
+            differs = wide(nearest != decision)
             self._disagreeing += torch.where(decision < 0, torch.nan, differs).sum()
 
     @torch.no_grad()
@@ -114,7 +115,7 @@ class ClassCollapse:
         total = self.counts.sum().to(self._whitened)
         found = {"nc1": self._whitened / (total * self.classes), **_simplex(self.centred)}
         if weight is not None:
-            w = weight.double() - weight.double().mean(0)
+            w = wide(weight) - wide(weight).mean(0)
             found["nc3"] = torch.linalg.matrix_norm(_unit(w) - _unit(self.centred))
         found["nc4"] = self._disagreeing / total
         variances = self._squares / self.counts.to(self._squares)
@@ -124,7 +125,7 @@ class ClassCollapse:
 
     def _members(self, labels: Tensor) -> Tensor:
         """Return 1 where a sample is of a class, else 0; (n, K)."""
-        return torch.nn.functional.one_hot(labels, self.classes).double()
+        return wide(torch.nn.functional.one_hot(labels, self.classes))
 
 
 def _root_of_inverse(means: Tensor, counts: Tensor) -> Tensor:
@@ -171,4 +172,4 @@ def _rows(features: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Yield some rows at a time, the features in float64."""
     size = max(1, AT_ONCE // features.shape[1])
     for h, *rest in zip(*(part.split(size) for part in (features, *others)), strict=True):
-        yield h.double(), *rest
+        yield wide(h), *map(at_home, rest)

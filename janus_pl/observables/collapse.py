@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from janus_pl.observables.wide import at_home, wide
+
 ROUNDING = 1e-14  # of float64 means over thousands of samples, relative to their size
 
 
@@ -38,7 +40,7 @@ def two_classes(features: Tensor, positive: Tensor) -> Classes:
 
     Variances are of the centred features, so a large common offset costs no digits but its own.
     """
-    parts = [features[~positive].double(), features[positive].double()]
+    parts = [wide(features[~positive]), wide(features[positive])]
     means = torch.stack([h.mean(0) for h in parts])
     delta = means[1] - means[0]
     distance = torch.linalg.vector_norm(delta)
@@ -47,7 +49,7 @@ def two_classes(features: Tensor, positive: Tensor) -> Classes:
     centred = [h - mean for h, mean in zip(parts, means, strict=True)]
     variances = torch.stack([h.square().sum(1).mean() for h in centred])
     along = torch.stack([(h @ (delta / distance)).square().mean() for h in centred])
-    shares = torch.stack([(~positive).double().mean(), positive.double().mean()])
+    shares = torch.stack([wide(~positive).mean(), wide(positive).mean()])
     values = (shares, means, variances, along)
     return Classes(*(torch.where(sound, value, torch.nan) for value in values))
 
@@ -85,7 +87,7 @@ def self_duality(classes: Classes, weight: Tensor) -> Tensor:
     >>> float(self_duality(classes, torch.tensor([[0.0, -1.0], [0.0, 5.0]])))
     0.0
     """
-    w, delta = difference(weight.double().T), _delta(classes)
+    w, delta = difference(wide(weight).T), _delta(classes)
     return torch.linalg.vector_norm(w / w.norm() - delta / delta.norm())
 
 
@@ -96,9 +98,10 @@ def nearest_mean_disagreement(classes: Classes, features: Tensor, scores: Tensor
     where <h_n - (mu_0 + mu_1)/2, delta> is. Ties are class 0. Shapes: features (N, d), scores
     (N,); returns (), NaN where a score is not finite.
     """
-    side = (features.double() - classes.means.mean(0)) @ _delta(classes)
+    scores = at_home(scores)
+    side = (wide(features) - classes.means.mean(0)) @ _delta(classes)
     sound = torch.isfinite(side).all() & torch.isfinite(scores).all()
-    return torch.where(sound, ((side > 0) != (scores > 0)).double().mean(), torch.nan)
+    return torch.where(sound, wide((side > 0) != (scores > 0)).mean(), torch.nan)
 
 
 def class_distance_normalized_variance(classes: Classes) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from janus_pl.observables.rank import effective_rank
+from janus_pl.observables.wide import wide
 
 AT_ONCE = 2**20  # columns that are held in float64
 
@@ -50,12 +51,12 @@ def covariance_of(gradients: Tensor) -> Covariance:
     count = len(gradients)
     if count < 2:
         raise ValueError(f"{count} gradients have no covariance: at least 2")
-    gram = gradients.new_zeros((count, count), dtype=torch.float64)
+    gram = wide(gradients.new_zeros((count, count)))
     for columns in gradients.split(AT_ONCE, dim=1):
-        deviations = columns.double()
+        deviations = wide(columns)
         deviations -= deviations.mean(0)
         gram += deviations @ deviations.T
-        columns.copy_(deviations)
+        columns.copy_(deviations.to(columns.dtype))
     gram /= count - 1
     if not bool(gram.isfinite().all()):
         undefined = gram.new_full((), torch.nan)

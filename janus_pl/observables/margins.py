@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from janus_pl.observables.wide import wide
+
 
 class MarginStatistics(NamedTuple):
     """Mean mu, standard deviation sigma, minimum and second moment M of margins; shapes ()."""
@@ -54,7 +56,7 @@ def margin_statistics(margins: Tensor) -> MarginStatistics:
     >>> float(s.mean), float(s.std), float(s.min), float(s.second_moment)
     (2.0, 1.0, 1.0, 5.0)
     """
-    margins = margins.double()
+    margins = wide(margins)
     mean = margins.mean()
     std = (margins - mean).square().mean().sqrt()
     return MarginStatistics(mean, std, margins.min(), margins.square().mean())
@@ -67,7 +69,7 @@ def margin_histogram(
 
     The margins must be finite.
     """
-    values = margins.double().cpu().numpy()
+    values = wide(margins).cpu().numpy()
     low, high = float(values.min()), float(values.max())
     if not high - low > 1e-9 * max(abs(low), abs(high)):
         # numpy needs a range that float64 can divide into bins; one value gets a bin of its own.

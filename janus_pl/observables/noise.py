@@ -16,6 +16,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from janus_pl.observables.wide import wide
+
 
 class NoiseEstimate(NamedTuple):
     """What K minibatches say; the shape is that of what it was made of, float64.
@@ -52,7 +54,7 @@ def noise_estimate(resultant: Tensor, squares: Tensor, batches: int) -> NoiseEst
     """
     if batches < 2:
         raise ValueError(f"{batches} minibatches have no variance: at least 2")
-    resultant, squares = resultant.double(), squares.double()
+    resultant, squares = wide(resultant), wide(squares)
     variance = ((squares - resultant.square() / batches) / (batches - 1)).clamp(min=0)
     return NoiseEstimate(resultant / batches, (variance / batches).sqrt(), variance)
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from janus_pl.observables.wide import at_home, wide
+
 
 def singular_values(matrix: Tensor) -> Tensor:
     r"""The singular values (min(m, n),) of a matrix (m, n), in float64, largest first.
@@ -20,7 +22,7 @@ def singular_values(matrix: Tensor) -> Tensor:
     >>> singular_values(torch.diag(torch.tensor([3.0, 4.0])))
     tensor([4., 3.], dtype=torch.float64)
     """
-    matrix = matrix.double()
+    matrix = wide(matrix)
     if matrix.shape[0] > matrix.shape[1]:
         matrix = matrix.T
     finite = torch.isfinite(matrix).all()
@@ -38,8 +40,9 @@ def numerical_rank(values: Tensor, tolerance: float, relative: bool = True) -> T
     >>> float(numerical_rank(torch.tensor([1.0, 0.5, 1e-4]), 1e-3))
     2.0
     """
+    values = at_home(values)
     threshold = tolerance * values[0] if relative else tolerance
-    return _defined((values > threshold).sum().double(), values)
+    return _defined(wide((values > threshold).sum()), values)
 
 
 def stable_rank(values: Tensor) -> Tensor:

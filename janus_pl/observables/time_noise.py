@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from janus_pl.observables.wide import at_home, home_of, wide
+
 PIECE = 65_536  # values at a time
 
 
@@ -48,15 +50,15 @@ class Window:
 
     def add(self, values: Tensor) -> None:
         """Take the values of the next step; any shape, the same at each step."""
-        flat = values.detach().reshape(-1)
+        flat = at_home(values.detach().reshape(-1))
         if self.steps == 0:
             self._shape, self._first = values.shape, flat.clone()
-            self._sum = torch.zeros_like(flat, dtype=torch.float64)
+            self._sum = wide(torch.zeros_like(flat))
             self._weighted = torch.zeros_like(self._sum)
             self._squares = self._sum.new_zeros(())
         arrays = flat, self._first, self._sum, self._weighted
         for now, first, total, weighted in zip(*(a.split(PIECE) for a in arrays), strict=True):
-            difference = now.double() - first
+            difference = wide(now) - first
             total += difference
             weighted.add_(difference, alpha=self.steps)
             self._squares += difference.dot(difference)
@@ -93,5 +95,6 @@ class Window:
 
     def move_to(self, device: torch.device) -> None:
         """Move the sums to the device of the values to come."""
-        arrays = (a.to(device) for a in (self._first, self._sum, self._weighted, self._squares))
+        home = home_of(device)
+        arrays = (a.to(home) for a in (self._first, self._sum, self._weighted, self._squares))
         self._first, self._sum, self._weighted, self._squares = arrays

@@ -16,6 +16,7 @@ from janus_pl.observables.margins import class_margins
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.update import NoSplit, decay_of, split_step
 from janus_pl.observables.velocity import weight_velocity
+from janus_pl.observables.wide import home_of
 from janus_pl.training.clock import epochs_of
 from janus_pl.training.features import features_of, forwards_of, named_parts
 from janus_pl.training.optimizers import decays_of, initial_rate_of, learning_rate_of
@@ -215,7 +216,7 @@ class AnyModule(Tries):
             if bound.parameter.grad is not None:  # SGD decays what a backward pass has reached
                 decay = decay_of(optimizer, bound.parameter)[1]
             kept.append(1 - float(rate) * float(decay))
-        return torch.tensor(kept, dtype=torch.float64, device=self.module.device)
+        return torch.tensor(kept, dtype=torch.float64, device=home_of(self.module.device))
 
     def completed(self) -> int:
         return epochs_of(self.trainer)

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 
+from janus_pl.observables.wide import wide
 from janus_pl.training.flat import Flat, flats_of
 
 
@@ -111,8 +112,8 @@ class UpdateGuard:
         self._sound_steps += self._sound
 
     def state(self) -> Tensor:
-        """Return (bad, sound steps so far), float64 on the device; shape (2,)."""
-        return torch.stack(((~self._sound).double(), self._sound_steps.double()))
+        """Return (bad, sound steps so far), in float64; shape (2,)."""
+        return wide(torch.stack(((~self._sound).long(), self._sound_steps)))
 
     def culprit(self) -> str:
         """Name the number that was not finite in the first bad step, and its layer; the host waits.

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from janus_pl.observables.norms import frobenius_norm
 from janus_pl.observables.update import PARTS
+from janus_pl.observables.wide import wide
 from janus_pl.run.description import Description, MarginKind
 from janus_pl.run.rows import Value
 from janus_pl.training.descended import Descended
@@ -273,7 +274,7 @@ class Subject(ABC):
         for layer in self.split_layers():
             if layer in parts:
                 norms = torch.stack([frobenius_norm(parts[layer][name]) for name in PARTS])
-                columns.append((norms / norms.sum()).double().cpu())
+                columns.append(wide(norms / norms.sum()).cpu())
             else:
                 columns.append(torch.full((3,), torch.nan, dtype=torch.float64))
         return torch.stack(columns, dim=1)

@@ -228,7 +228,7 @@ bool begins(const string& name, std::initializer_list<const char*> with) {
 }
 
 struct Arguments {
-  bool device = false, host = false;
+  bool device = false, host = false, mask = false;
 
   void see(const Tensor& tensor) {
     if (!tensor.defined()) return;
@@ -242,7 +242,10 @@ struct Arguments {
         for (const Tensor& each : value.toTensorList()) see(each);
       else if (value.isOptionalTensorList())
         for (std::optional<Tensor> each : value.toOptionalTensorList())
-          if (each) see(*each);
+          if (each) {
+            see(*each);
+            mask = mask || each->scalar_type() == at::kBool;
+          }
     }
   }
 };
@@ -253,7 +256,8 @@ void check_call(const string& name, const Arguments& given) {
               "Expected all tensors to be on the same device, but ", name,
               " was given tensors of the pretended device and of the host");
   // The host has to know how large the result is, or whether a solver has found one.
-  if (begins(name, {"nonzero", "masked_select", "_unique", "unique", "equal",
+  if ((given.mask && begins(name, {"index_put", "_index_put"})) ||
+      begins(name, {"nonzero", "masked_select", "_unique", "unique", "equal",
                                   "repeat_interleave.Tensor", "bincount"}))
     wait("size of a result");
   if (begins(name, {"_linalg_eigh", "_linalg_svd", "linalg_cholesky", "linalg_inv", "_linalg_eig",

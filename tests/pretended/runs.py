@@ -10,9 +10,12 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from pretended.device import NAME, Device
@@ -20,7 +23,7 @@ from pretended.watch import Watch
 from training.crashing import CONTEXT, code_of
 
 ON_DEVICE = (f"--trainer.accelerator={NAME}", f"--trainer.strategy={NAME}")
-ON_CPU = ("--trainer.accelerator=cpu",)
+WAITING = "called a synchronizing CUDA operation"  # PyTorch's words
 ROWS = "runs/*/*/rows.jsonl"
 
 
@@ -49,13 +52,15 @@ class Request(NamedTuple):
         library: The library of the device; None runs on the CPU.
         float64: Whether the device has float64.
         before: Called in the process before the command; plants faults.
+        accelerator: Lightning's name of a device that is none of the pretended ones.
     """
 
     folder: Path
     args: Sequence[str]
-    library: Path | None
+    library: Path | None = None
     float64: bool = True
     before: Callable[[], None] | None = None
+    accelerator: str = "cpu"
 
 
 def run(request: Request) -> Report:
@@ -70,6 +75,30 @@ def run(request: Request) -> Report:
     lines = [x for file in request.folder.glob(ROWS) for x in file.read_text("utf-8").splitlines()]
     rows = [{k: v for k, v in json.loads(line).items() if k != "_seal"} for line in lines]
     return Report(code, rows, watch, error)
+
+
+@contextmanager
+def cuda_waits(
+    watch: Watch, mode: Callable[[str], Any] = torch.cuda.set_sync_debug_mode
+) -> Iterator[None]:
+    """Note every wait for a CUDA device within the block, of which PyTorch warns.
+
+    Args:
+        watch: Notes them.
+        mode: Turns PyTorch's warnings on and off.
+    """
+
+    def hear(message: Any, *args: Any, **options: Any) -> None:
+        if WAITING in str(message):
+            watch.note("wait")
+
+    with warnings.catch_warnings(), mock.patch.object(warnings, "showwarning", hear):
+        warnings.filterwarnings("always", message=f".*{WAITING}")
+        mode("warn")
+        try:
+            yield
+        finally:
+            mode("default")
 
 
 def ask(library: Path, folder: Path, question: Callable[[Device, Watch], Any]) -> Any:
@@ -102,7 +131,7 @@ def _main(request: Request, left: Path) -> None:
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     sys.argv = ["janus_pl"]
     torch.set_num_threads(1)
-    args, watch = [*request.args, *ON_CPU], Watch()
+    args, watch = [*request.args, f"--trainer.accelerator={request.accelerator}"], Watch()
     if request.library is not None:
         device = Device(request.library)
         device.has_float64(request.float64)
@@ -111,8 +140,9 @@ def _main(request: Request, left: Path) -> None:
     if request.before is not None:
         request.before()
     code, error = 1, ""
+    told = cuda_waits(watch) if request.accelerator == "gpu" else nullcontext()
     try:
-        with watch.watching():
+        with watch.watching(), told:
             code = main(args)
     except BaseException:
         error = traceback.format_exc()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from pretended import checks
 from pretended.runs import Report, Request, run
+from training.crashing import arm
 
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 SMALL = ("--model.hidden=7", "--model.channels=[3,4,5,4]", "--data.num_train=20")
@@ -117,3 +120,33 @@ def started(case: Case, folder: Path, library: Path | None) -> Report:
     assert report.error == ""
     assert report.code == 0
     return report
+
+
+LINEAR = ("fit", "--config=linear/a2.yaml", *QUIET, "--model.learning_rate=0.01")
+
+
+def test_linear_regression_in_batches_is_the_compiled_one(library: Path, tmp_path: Path) -> None:
+    args = (*LINEAR, "--trainer.max_epochs=20", "--data.order=shuffle")
+    right = started(Case(args, 20, ()), tmp_path / "cpu", None)
+    found = started(Case(args, 20, ()), tmp_path / "device", library)
+    assert len(found.rows) == len(right.rows) > 5
+    assert checks.not_numbers(found.rows) == []
+    assert checks.differences(found.rows, right.rows, 1e-9) == [], "two engines, to their rounding"
+    waits = checks.waits_within_steps(found.watch)
+    assert len(waits) <= checks.LINEAR_WAITS * len(found.watch.steps), waits
+    assert sum(step.total() for step in found.watch.steps) > 20 * 10 * 4, "ten steps an epoch"
+
+
+def test_stopped_by_sigterm_and_resumed_it_is_the_same_run(library: Path, tmp_path: Path) -> None:
+    args = [*QUICKSTART, *QUIET, "--trainer.max_epochs=3"]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    whole.mkdir()
+    cut.mkdir()
+    right = run(Request(whole, args, library))
+    stopped = run(Request(cut, args, library, before=partial(arm, "term:5")))
+    assert (right.code, stopped.code) == (0, 128 + signal.SIGTERM)
+    assert len(stopped.rows) < len(right.rows)
+    resumed = run(Request(cut, [*args, "--ckpt_path=last"], library))
+    assert (resumed.code, resumed.error) == (0, "")
+    assert resumed.rows == right.rows
+    assert checks.waits_within_steps(resumed.watch) == []
