@@ -9,13 +9,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import logging
 import subprocess
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback
@@ -102,8 +103,8 @@ class Bench:
         network = DeepReLU(**self.sizes.network)
         for layer in network.layers:
             if hasattr(layer, "weight"):
-                weight_norm(layer, dim=None)
-        network.to(self.device, memory_format=torch.channels_last)
+                weight_norm(layer, dim=-1)  # one norm for the whole weight
+        network.to(self.device)
         trained = [p for p in network.parameters() if p.requires_grad]
         optimizer = torch.optim.SGD(trained, 0.03, momentum=0.9, weight_decay=1e-3, fused=True)
         x, y = self.x[: self.sizes.batch], self.y[: self.sizes.batch]
@@ -213,7 +214,7 @@ def numerics(bench: Bench) -> Iterator[str]:
     errors: dict[str, float] = {}
     variants: dict[str, Callable[[], float]] = {}
     for name in ("ieee", "tf32"):
-        use_numerics(name)  # type: ignore[arg-type]
+        use_numerics(name)
         with torch.no_grad():
             errors[name] = float(((network(x) - right).abs() / right.abs()).median())
         variants[name] = _under(name, lambda: bench.loop(step))
@@ -317,19 +318,26 @@ def side_by_side(bench: Bench, count: int) -> list[float]:
     """Return the steps a second of each of several processes, which start together."""
     quick = bench.sizes is QUICK
     code = f"from benchmarks.gpu import one_run; one_run({bench.device.type!r}, {quick})"
-    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    runs = [subprocess.Popen([sys.executable, "-c", code], **pipes) for _ in range(count)]
+    runs = [_started(code) for _ in range(count)]
     try:
-        for run in runs:
-            run.stdout.readline()  # it is ready
-        for run in runs:
-            run.stdin.write("go\n")
-            run.stdin.flush()
-        return [float(json.loads(run.stdout.readline())) for run in runs]
+        for _, _, said in runs:
+            said.readline()  # it is ready
+        for _, tell, _ in runs:
+            tell.write("go\n")
+            tell.flush()
+        return [float(json.loads(said.readline())) for _, _, said in runs]
     finally:
-        for run in runs:
+        for run, _, _ in runs:
             run.kill()
             run.communicate()
+
+
+def _started(code: str) -> tuple[subprocess.Popen[str], IO[str], IO[str]]:
+    """Start a process of Python; return it, what it reads and what it says."""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    run = subprocess.Popen([sys.executable, "-c", code], **pipes)
+    assert run.stdin is not None and run.stdout is not None
+    return run, run.stdin, run.stdout
 
 
 def one_run(device: str, quick: bool) -> None:
@@ -383,6 +391,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return Exit.USAGE
     warnings.simplefilter("ignore")
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     bench = Bench(options.device, QUICK if options.quick else PAPER)
     name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, N = {bench.sizes.samples}, B = {bench.sizes.batch}")

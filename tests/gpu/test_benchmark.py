@@ -19,7 +19,7 @@ def test_without_a_gpu_it_is_refused_in_one_line(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == Exit.USAGE
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --device: got cuda, allowed: a machine with a CUDA device")
+    assert line.startswith("error: --device: got 'cuda', allowed: a machine with a CUDA device")
 
 
 def test_every_part_runs_on_a_cpu(capsys: pytest.CaptureFixture) -> None:

@@ -33,7 +33,7 @@ def host_tensor_in_the_guard() -> None:
 
     def init(self: UpdateGuard, *args: Any) -> None:
         made(self, *args)
-        self._noted = self._noted.cpu()
+        self._bad = self._bad.cpu()
 
     into: Any = UpdateGuard
     into.__init__ = init
@@ -151,5 +151,7 @@ def running_statistics(device: Device, watch: Watch) -> float:
     layers = [nn.BatchNorm1d(3), nn.BatchNorm1d(3).to(NAME)]
     for layer in layers:
         layer(x.to(layer.weight.device))
-    one, other = (torch.cat([*layer.buffers()][:2]).cpu() for layer in layers)
+    statistics = [dict(layer.named_buffers()) for layer in layers]
+    names = ("running_mean", "running_var")
+    one, other = (torch.cat([each[name].cpu() for name in names]) for each in statistics)
     return float((one - other).abs().max())

@@ -24,6 +24,7 @@ from training.crashing import CONTEXT, code_of
 
 ON_DEVICE = (f"--trainer.accelerator={NAME}", f"--trainer.strategy={NAME}")
 WAITING = "called a synchronizing CUDA operation"  # PyTorch's words
+SAID = "stderr"
 ROWS = "runs/*/*/rows.jsonl"
 
 
@@ -35,12 +36,14 @@ class Report(NamedTuple):
         rows: The rows of its record, without their seals.
         watch: What it asked of the device.
         error: The traceback of an exception that the command let through; else empty.
+        said: What it wrote to stderr.
     """
 
     code: int
     rows: list[dict[str, Any]]
     watch: Watch
     error: str
+    said: str
 
 
 class Request(NamedTuple):
@@ -74,7 +77,7 @@ def run(request: Request) -> Report:
     watch, error = pickle.loads(left.read_bytes())
     lines = [x for file in request.folder.glob(ROWS) for x in file.read_text("utf-8").splitlines()]
     rows = [{k: v for k, v in json.loads(line).items() if k != "_seal"} for line in lines]
-    return Report(code, rows, watch, error)
+    return Report(code, rows, watch, error, (request.folder / SAID).read_text("utf-8"))
 
 
 @contextmanager
@@ -127,6 +130,8 @@ def _main(request: Request, left: Path) -> None:
     from janus_pl.cli.main import main
 
     os.chdir(request.folder)
+    with open(SAID, "wb") as said:
+        os.dup2(said.fileno(), 2)
     os.environ.pop("WANDB_SERVICE", None)  # of the tests' own process, which would outlive this one
     os.environ |= {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
     sys.argv = ["janus_pl"]

@@ -13,6 +13,8 @@ from pretended import checks
 from pretended.runs import Report, Request, run
 from training.crashing import arm
 
+from janus_pl.errors import Exit
+
 QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 SMALL = ("--model.hidden=7", "--model.channels=[3,4,5,4]", "--data.num_train=20")
 QUICKSTART = ("fit", "--config=quickstart.yaml", *SMALL, "--trainer.check_val_every_n_epoch=1")
@@ -150,3 +152,26 @@ def test_stopped_by_sigterm_and_resumed_it_is_the_same_run(library: Path, tmp_pa
     assert (resumed.code, resumed.error) == (0, "")
     assert resumed.rows == right.rows
     assert checks.waits_within_steps(resumed.watch) == []
+
+
+@pytest.mark.parametrize("name", ["quickstart", "all callbacks"])
+def test_a_device_without_float64_has_the_numbers_too(
+    name: str, library: Path, tmp_path: Path
+) -> None:
+    reports = []
+    for place, folder in ((None, tmp_path / "cpu"), (library, tmp_path / "device")):
+        folder.mkdir()
+        reports.append(run(Request(folder, CASES[name].args, place, float64=False)))
+        assert (reports[-1].code, reports[-1].error) == (0, "")
+    right, found = reports
+    assert checks.not_numbers(found.rows) == []
+    assert checks.differences(found.rows, right.rows, 1e-6) == []
+
+
+def test_linear_regression_without_float64_is_refused_in_one_line(
+    library: Path, tmp_path: Path
+) -> None:
+    report = run(Request(tmp_path, [*LINEAR, "--trainer.max_epochs=2"], library, float64=False))
+    assert (report.code, report.rows) == (Exit.USAGE, [])
+    (line,) = [x for x in report.said.splitlines() if x.startswith("error:")]
+    assert "pretended has no float64" in line
