@@ -19,7 +19,9 @@ from callbacks import Observer
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / folder) for folder in ("janus_pl", "callbacks", "tests"))
-WATCHERS = tuple(str(ROOT / "tests" / "pretended" / f"{name}.py") for name in ("watch", "device"))
+WATCHERS = tuple(
+    str(ROOT / "tests" / "pretended" / f"{name}.py") for name in ("watch", "device", "runs")
+)
 
 
 class Wait(NamedTuple):
