@@ -4,12 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Several processes of one thread each; the tests that are of threads set their own number.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 
 DATA ?=
 REPRODUCE := $(BIN)/python -m janus_pl.cli.reproduce $(if $(DATA),--data $(DATA))
 
-.PHONY: help install quickstart reproduce reproduce-fast nightly results calibration check test soak mutants lint audit bench site
+.PHONY: help install quickstart reproduce reproduce-fast nightly seeds package wheel alone lowest results calibration check test soak mutants lint audit bench site
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
@@ -24,8 +25,41 @@ $(INSTALLED): requirements.lock pyproject.toml
 quickstart: $(INSTALLED)  ## train SGD and GD on embedded data and compare them
 	$(BIN)/python -m janus_pl.cli.quickstart
 
-nightly: $(INSTALLED)  ## the same with seeds 0 to 4, for the ratios of each
+nightly: seeds wheel alone lowest  ## seeds 0 to 4, and the tests on the wheel and on other versions
+
+seeds: $(INSTALLED)  ## the quickstart with seeds 0 to 4, for the ratios of each
 	for seed in 0 1 2 3 4; do echo "seed $$seed"; $(BIN)/python -m janus_pl.cli.quickstart --seed_everything $$seed --trainer.enable_progress_bar false || exit; done
+
+package: $(INSTALLED)  ## the wheel, in dist/
+	rm -rf build dist
+	$(PIP) wheel --no-deps --no-build-isolation --wheel-dir dist .
+
+# An environment in a folder: its own packages first, then the pinned ones; nothing of the checkout.
+define environment
+rm -rf $(1)
+$(BIN)/python -m venv --without-pip $(1)
+$(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))" > $$(echo $(1)/lib/python*/site-packages)/pinned.pth
+endef
+
+# Without the repository on the path: -P leaves out the working directory.
+ELSEWHERE := PYTHONSAFEPATH=1 OMP_NUM_THREADS=1
+TESTS ?= tests
+wheel: package  ## the tests on the installed wheel, without the repository on the path; TESTS=tests/cli
+	$(call environment,.wheel)
+	$(PIP) --python .wheel install --no-deps --no-index --ignore-installed dist/*.whl
+	$(ELSEWHERE) .wheel/bin/python -c "import janus_pl; assert '/.wheel/' in janus_pl.__file__, janus_pl"
+	$(ELSEWHERE) .wheel/bin/python -m pytest -q -o pythonpath=tests --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
+
+alone: package  ## three callbacks in an environment with torch, lightning and numpy alone
+	rm -rf .alone && $(BIN)/python -m venv .alone
+	$(PIP) --python .alone install --constraint requirements.lock torch lightning numpy
+	$(PIP) --python .alone install --no-deps --no-index dist/*.whl
+	cd $$(mktemp -d) && $(CURDIR)/.alone/bin/python -P $(CURDIR)/tests/somebodys_project.py > /dev/null
+
+lowest: $(INSTALLED)  ## the tests on the oldest versions that are allowed: requirements.lowest
+	$(call environment,.lowest)
+	$(PIP) --python .lowest install --no-deps --ignore-installed --requirement requirements.lowest
+	PYTHONPATH=$(CURDIR) OMP_NUM_THREADS=1 .lowest/bin/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal -k "not float32" $(TESTS)
 
 reproduce: $(INSTALLED)  ## every figure from real runs, for hours; DATA=DIR takes a folder of images
 	$(REPRODUCE)

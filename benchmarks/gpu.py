@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from benchmarks.common import fit_seconds
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.data import InMemoryBatches
 from janus_pl.deep import DeepReLU
 from janus_pl.deep.losses import square

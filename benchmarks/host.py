@@ -1,9 +1,7 @@
-"""Host time: a step of a ten-parameter model, a checkpoint, and the start of the program."""
+"""Host time: a step of a ten-parameter model, and a checkpoint."""
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from functools import partial
 from pathlib import Path
@@ -117,7 +115,6 @@ def main(rounds: int = 5) -> None:
         print(f"  {name:<16} {1e6 * value / STEPS:6.0f} us a step")
     print(f"  ratio {seconds['fit'] / seconds['default Trainer']:.3f}  (at most 0.50)")
     checkpoint_time(2 * rounds + 1)
-    help_time(rounds)
 
 
 def checkpoint_time(rounds: int) -> None:
@@ -150,21 +147,6 @@ def checkpoint_time(rounds: int) -> None:
             ratio = seconds["ours"] / seconds["Lightning's"]
             times = ", ".join(f"{k} {1e3 * v:.0f} ms" for k, v in seconds.items())
             print(f"A checkpoint {name}: {times}, ratio {ratio:.2f}")
-
-
-def help_time(rounds: int) -> None:
-    def process(*args: str) -> float:
-        return seconds_of(lambda: subprocess.run([sys.executable, *args], capture_output=True))
-
-    seconds = side_by_side(
-        {
-            "fit --help": lambda: process("-m", "janus_pl", "fit", "--help"),
-            "import lightning": lambda: process("-c", "import lightning.pytorch"),
-        },
-        rounds,
-    )
-    ratio = seconds["fit --help"] / seconds["import lightning"]
-    print(f"python -m janus_pl fit --help / importing lightning: {ratio:.3f}  (at most 1.30)")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 
 from benchmarks.common import B, images
-from callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl import DeepReLUClassifier
+from janus_pl.callbacks import LayerRank, LayerVelocity, MarginHistogram
 from janus_pl.data import InMemoryBatches
 from janus_pl.deep import DeepReLU
 

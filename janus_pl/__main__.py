@@ -5,27 +5,29 @@ import sys
 from typing import NoReturn
 
 from janus_pl.cli import help as texts
-from janus_pl.cli import subcommands
+from janus_pl.cli import kept_help, subcommands
 from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import Exit
 
 
 def run() -> NoReturn:
     """Run the command line; tools that only read records start without PyTorch."""
-    if (text := texts.asked_for(sys.argv[1:])) is not None:
+    asked = sys.argv[1:]
+    if (text := texts.asked_for(asked)) is not None or (text := kept_help.read(asked)) is not None:
         with lasting_streams():
-            print(text)
+            print(text.removesuffix("\n"))
         raise SystemExit(Exit.DONE)
-    if sys.argv[1:2] and sys.argv[1] in subcommands.READERS:
-        raise SystemExit(subcommands.main(sys.argv[1:]))
-    if sys.argv[1:2] == ["sweep"]:
+    if asked[:1] and asked[0] in subcommands.READERS:
+        raise SystemExit(subcommands.main(asked))
+    if asked[:1] == ["sweep"]:
         from janus_pl.sweep import ahead
 
-        ahead.begin(sys.argv[2:])
+        ahead.begin(asked[1:])
 
-    from janus_pl.cli.main import main
+    with kept_help.keeping(asked):
+        from janus_pl.cli.main import main
 
-    raise SystemExit(main())
+        raise SystemExit(main())
 
 
 def script() -> NoReturn:

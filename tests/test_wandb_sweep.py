@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
+from record_reader import read_records
 from wandb_server import SweepServer
 
 from janus_pl.cli.config_files import CONFIGS
@@ -65,6 +66,33 @@ def wandb(env: dict[str, str], *args: str) -> str:
     return done.stdout + done.stderr
 
 
+def config_of(folder: Path) -> dict[str, Any]:
+    """What W&B's own file of a run has as its config, in the end."""
+    config: dict[str, Any] = {}
+    for record in read_records(folder):
+        if (kind := record["type"]) in ("run", "config"):
+            config |= (record[kind].get("config", record[kind]) or {}).get("update", {})
+    return {key: value for key, value in config.items() if key not in ("_wandb", "description")}
+
+
+def flat(config: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in config.items():
+        found += flat(value, f"{prefix}{key}.") if isinstance(value, dict) else [prefix + key]
+    return found
+
+
+def check_columns(name: str) -> None:
+    """No option is there twice, and the flat columns say what the point says."""
+    config = config_of(Path("runs/janus_pl") / name)
+    names = [key.replace("init_args.", "") for key in flat(config)]
+    assert sorted(names) == sorted({*names})
+    lam = POINTS[name]["model.weight_decay"]
+    assert config["model.weight_decay"] == config["lambda"] == lam
+    assert (config["dynamics"], config["normalization"], config["seed"]) == ("GD", "weight_norm", 0)
+    assert config["B"] == config["N"] == 285
+
+
 def test_a_shipped_sweep_runs_under_the_real_agent(environment: dict[str, str]) -> None:
     spec = yaml.safe_load((CONFIGS / "sweeps" / "fig1.yaml").read_text())
     spec["parameters"] |= MORE
@@ -98,6 +126,8 @@ def test_a_shipped_sweep_runs_under_the_real_agent(environment: dict[str, str]) 
         assert run.name == f"gd-lam{POINTS[run.id]['model.weight_decay']:g}-seed0"
         assert run.config["tags"] == ["fig1"]
         assert len(run.rows) == 3
+    for name in ("good", "zero"):
+        check_columns(name)
     (head,) = re.findall(
         r"config-good.json", " ".join(p.name for p in Path("wandb").rglob("*.json"))
     )

@@ -13,6 +13,7 @@ HERE = Path(__file__).resolve().parent
 STARTERS = {
     *("Trainer", "main", "JanusCLI", "ConfigReader", "Resolver", "train"),  # a fit, a command line
     *("subprocess", "Popen", "multiprocessing", "fork", "kill", "fork_test"),  # a process
+    *("Forks", "Processes"),  # of a sweep
     *("sync_playwright", "chromium", "new_page"),  # a browser
     *("init",),  # wandb.init: a process of W&B's
     *("counted",),  # a fit of benchmarks.operations

@@ -11,6 +11,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
+from janus_pl.cli.help import PROGRAM, with_the_used_first
 from janus_pl.data import ImagePair
 from janus_pl.deep.classifier import DeepReLUClassifier
 
@@ -43,6 +44,12 @@ class BaseValuesParser(LightningArgumentParser):
         if self.default_config_files:  # else the parser of the program, or of one class
             self._kept = _values_to_keep(config, Path(self.default_config_files[0]))
         return super().parse_args(args, namespace, *more, **options) if self._kept else config
+
+    def format_help(self, *more: Any, **options: Any) -> str:
+        """Return the help; that of `fit` begins with the options that people use."""
+        text = super().format_help(*more, **options)
+        fit = (self.usage or "").startswith(f"{PROGRAM} fit ")
+        return with_the_used_first(text) if fit else text
 
     def get_defaults(self, *more: Any, **options: Any) -> Namespace:
         """Return the defaults; of a part with another class, only the values that this one keeps.

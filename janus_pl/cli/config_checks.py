@@ -11,11 +11,14 @@ from janus_pl.errors import UsageError
 from janus_pl.run.nested import RepeatedKey, load_yaml, read_mapping
 
 RUN_OPTIONS = ("project", "name", "group", "tags", "run_dir")
-FLAGS = ("allow_config_change", "allow_data_change")
+EXTRA_TEXTS = ("entity", "notes", "job_type")
+EXTRA_FLAGS = ("log_model", "save_code", "alerts")
+FLAGS = ("allow_config_change", "allow_data_change", *EXTRA_FLAGS)
 OPTIONS = (
     *("model", "data", "trainer", "config", "seed_everything", "ckpt_path", "numerics"),
     *FLAGS,
     *RUN_OPTIONS,
+    *EXTRA_TEXTS,
 )
 ENDINGS = (".yaml", ".yml", ".json")  # of files that a value may name
 

@@ -35,6 +35,29 @@ TRAINING = {
         "The margin of every sample at a checkpoint, as a CSV file in the run's folder.",
     ),
 }
+# The options that people use, at the top of the help of `fit`.
+USED = {
+    "--config FILE": "an experiment; of several the later ones win",
+    "--name NAME": "of the run; default as sgd-B128-lam0.001-seed0",
+    "--project PROJECT": "runs that belong together",
+    "--seed_everything SEED": "of the initial weights, the subset and the order",
+    "--ckpt_path last": "go on with this config's interrupted run",
+    "--run_dir DIR": "where runs lie",
+    "--data CLASS": "as janus_pl.data.ImageFolderPair, --data.root DIR",
+    "--data.num_train N": "a balanced subset of the training samples",
+    "--data.batch_size B": "samples a step; full is GD",
+    "--data.micro_batch_size N": "samples that go through the network at a time",
+    "--model CLASS": "such as janus_pl.LinearRegressor",
+    "--model.loss LOSS": "square, logistic, exponential, cross_entropy",
+    "--model.learning_rate ETA": "at the start",
+    "--model.schedule NAME": "cosine, constant, inverse_sqrt, ...",
+    "--model.weight_decay LAMBDA": "the paper's lambda",
+    "--model.normalization NAME": "weight_norm, per_layer, lagrange, none",
+    "--trainer.max_epochs N": "length of the run",
+    "--trainer.accelerator NAME": "cpu, gpu, mps, auto",
+    "--trainer.devices N": "with --trainer.strategy ddp: several processes",
+    "--trainer.callbacks+=CLASS": "one more, such as callbacks.Sharpness",
+}
 HELP = cleandoc(
     f"""
     usage: {PROGRAM} SUBCOMMAND [ARGUMENTS]
@@ -65,3 +88,11 @@ def asked_for(args: list[str]) -> str | None:
     if args[:1] in (["-h"], ["--help"]):
         return HELP
     return f"janus_pl {__version__}" if args[:1] == ["--version"] else None
+
+
+def with_the_used_first(text: str) -> str:
+    """Put the options that people use before all others in the help of `fit`."""
+    lines = [f"  {option:<28} {meaning}" for option, meaning in USED.items()]
+    used = "\n".join(["the options that people use:", *lines, ""])
+    opening, line, rest = text.partition("\ndefault config file locations")
+    return f"{opening}\n{used}{line}{rest}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +34,17 @@ from janus_pl.cli.checks import (
     is_ours,
     sound_checkpoint,
 )
-from janus_pl.cli.config_checks import RUN_OPTIONS
 from janus_pl.cli.config_files import adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
 from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
+from janus_pl.cli.run_options import add_run_options, fill, logger_of
 from janus_pl.cli.spelled import add_mode
 from janus_pl.data import Images, LinearProblem
 from janus_pl.data.fingerprint import DataFacts
-from janus_pl.errors import DivergenceError, UsageError, is_integer
+from janus_pl.errors import DivergenceError, UsageError
 from janus_pl.run import history
-from janus_pl.run.account import with_environment
 from janus_pl.run.description import KEY, read_description
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
@@ -58,8 +58,6 @@ from janus_pl.training.room import check_room_for_checkpoint
 from janus_pl.training.same_data import check_data
 from janus_pl.training.signals import StopBetweenSteps, StopSignals
 from janus_pl.training.subjects import Describes
-
-NAME = str | int | None
 
 
 class ConfigReader(LightningCLI):
@@ -150,13 +148,7 @@ class ConfigReader(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         name_missing_packages()
-        parser.add_argument("--name", type=NAME, default=None, help="Name of the W&B run.")
-        parser.add_argument("--project", type=NAME, default=None, help="W&B project.")
-        parser.add_argument("--group", type=NAME, default=None, help="W&B group.")
-        parser.add_argument("--tags", type=list[str | int], default=[], help="W&B tags.")
-        parser.add_argument(
-            "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
-        )
+        add_run_options(parser)
         parser.add_argument(
             "--numerics",
             type=Numerics,
@@ -196,11 +188,7 @@ class ConfigReader(LightningCLI):
         config = self.config[self.subcommand]
         if not config.run_dir:
             raise UsageError("--run_dir", config.run_dir, "a folder")
-        config.tags = [str(tag) for tag in config.tags or []]
-        names = ("project", "name", "group", "tags")
-        given = {key: _as_text(config.get(key)) for key in names}
-        for name, value in with_environment(given).items():
-            config[name] = value
+        fill(config)
 
     def _seed_data(self) -> None:
         """Give `seed_everything` to a data module of ours, or a subclass, if its seed is null."""
@@ -221,8 +209,8 @@ class ConfigReader(LightningCLI):
 
     def _logger(self, run_id: str | None = None) -> RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
-        options = {k: self._get(self.config_init, k) for k in RUN_OPTIONS}
-        return RunLogger(**options, resumed=self.resumed.folder, run_id=run_id)
+        get = partial(self._get, self.config_init)
+        return logger_of(get, self.resumed.folder, run_id)
 
 
 class JanusCLI(ConfigReader):
@@ -311,6 +299,8 @@ class JanusCLI(ConfigReader):
             set_run_id(logger, own.run_id)
         if given in (None, True) or self._adds_logger:
             options.logger = [own, *listed]
+        else:
+            own.extras.check_unused(listed[0] if listed else None)
         if not own.resumed:
             check_new(own.folder)
         return RunRecord(own.folder, own.resumed)
@@ -398,11 +388,6 @@ class JanusCLI(ConfigReader):
         if isinstance(logger, RunLogger) and not logger.experiment.disabled:
             print(f"Look at it: wandb leet {logger.wandb_folder}")
         print(f"Figures:    python -m janus_pl report {record.folder} --out report")
-
-
-def _as_text(value: Any) -> Any:
-    """Return a name of digits, which YAML reads as a number, as text."""
-    return str(value) if is_integer(value) else value
 
 
 def _quiet_lightning() -> None:

@@ -16,7 +16,7 @@ from rich.table import Table
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
 from janus_pl.data.fingerprint import DataFacts
-from janus_pl.errors import Exit, check_integer, is_integer
+from janus_pl.errors import Exit, UsageError, check_integer, is_integer
 from janus_pl.run.folder import CONFIG
 from janus_pl.run.shipped import CONFIGS
 from janus_pl.sweep import ahead
@@ -29,8 +29,8 @@ from janus_pl.sweep.states import Entry, State, exit_code, look
 from janus_pl.sweep.view import View, epoch_text, state_text, table_of
 
 USAGE = (
-    "FILE [--jobs N] [--dry-run] [--run_dir DIR] [--count N] [--seed N] [--allow_data_change]"
-    " [-- OPTION...]"
+    "FILE [--jobs N | --jobs-per-gpu K] [--dry-run] [--run_dir DIR] [--count N] [--seed N]"
+    " [--allow_data_change] [-- OPTION...]"
 )
 # Options of the data that decide which samples are in a batch, and when.
 OF_ORDER = ("batch_size", "micro_batch_size", "order", "seed")
@@ -59,7 +59,7 @@ def main(args: Sequence[str]) -> int:
     if len(runs) < len(values):
         _say(console, f"{len(values) - len(runs)} of {len(values)} runs have another's numbers.")
     entries = [look(run) for run in runs]
-    devices, jobs = _share(runs)
+    devices, jobs = _share(runs, options.jobs_per_gpu)
     # Count finished runs too: jobs decide the threads of a run, and threads decide its numbers.
     jobs = min(options.jobs or jobs, len(runs))
     if options.dry_run:
@@ -173,16 +173,22 @@ def _class_paths(config: Any) -> Iterator[str]:
             yield from _class_paths(part)
 
 
-def _share(runs: Sequence[PlannedRun]) -> tuple[list[str], int]:
+def _share(runs: Sequence[PlannedRun], per_gpu: int | None) -> tuple[list[str], int]:
     """Return the GPUs to hand out, and the default number of runs at a time.
 
     If a run asks for several devices, each run gets all devices, and the default is one at a time.
+
+    Raises:
+        UsageError: Several runs are to share a GPU, and none is handed out.
     """
     options = [run.config["trainer"] for run in runs]
-    if any(trainer["devices"] not in ("auto", "1", 1) for trainer in options):
-        return [], 1
-    devices = gpus() if any(trainer["accelerator"] != "cpu" for trainer in options) else []
-    return devices, default_jobs(len(devices), cores())
+    several = any(trainer["devices"] not in ("auto", "1", 1) for trainer in options)
+    wanted = not several and any(trainer["accelerator"] != "cpu" for trainer in options)
+    devices = gpus() if wanted else []
+    if per_gpu is not None and not devices:
+        why = "the runs have several devices each" if several else "the runs have no GPU here"
+        raise UsageError("--jobs-per-gpu", per_gpu, f"--jobs N, for {why}")
+    return devices, 1 if several else default_jobs(len(devices), cores(), per_gpu or 1)
 
 
 def _start_text(entries: Sequence[Entry], jobs: int, devices: Sequence[str]) -> str:
@@ -190,7 +196,9 @@ def _start_text(entries: Sequence[Entry], jobs: int, devices: Sequence[str]) -> 
     threads = told.get("OMP_NUM_THREADS", "as OMP_NUM_THREADS has it")
     each = f"threads each: {threads}"
     if len(devices) > 1:
-        each += f"; GPUs: {', '.join(devices)}, one each"
+        shared = -(-jobs // len(devices))
+        number = "one each" if shared == 1 else f"up to {shared} runs on each"
+        each += f"; GPUs: {', '.join(devices)}, {number}"
     before = Counter(
         state_text(e) for e in entries if e.before or e.resumed or e.state is State.ELSEWHERE
     )
@@ -256,9 +264,12 @@ def _say(console: Console, text: str) -> None:
 
 def _options(args: Sequence[str]) -> Any:
     options = _parser().read(args, needed="sweep")
-    for name in ("jobs", "count"):
+    for name in ("jobs", "jobs_per_gpu", "count"):
         if (value := getattr(options, name)) is not None:
-            check_integer(f"--{name}", value, 1)
+            check_integer(f"--{name.replace('_', '-')}", value, 1)
+    if options.jobs is not None and options.jobs_per_gpu is not None:
+        given = options.jobs_per_gpu
+        raise UsageError("--jobs-per-gpu", given, "one of --jobs, for all runs, and --jobs-per-gpu")
     check_integer("--seed", options.seed, 0)
     return options
 
@@ -286,6 +297,13 @@ def _parser() -> ToolParser:
         type=int,
         metavar="N",
         help="runs side by side, which share the cores; default: one a GPU, or one for two cores",
+    )
+    parser.add_argument(
+        "--jobs-per-gpu",
+        type=int,
+        metavar="K",
+        help="runs side by side on each GPU, in place of one; small networks leave room for more,"
+        " and CUDA's MPS (nvidia-cuda-mps-control -d) lets them calculate at the same time",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print the runs and their states, start nothing"

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor
 
 from janus_pl.data.regression import LinearProblem
-from janus_pl.linear.epochs import LAMBDA_FACTOR, DecayConvention
+from janus_pl.linear.epochs import LAMBDA_FACTOR
 from janus_pl.linear.landscape import noise
 from janus_pl.linear.replicas import LinearTraining, Snapshot, Window, pooled
 from janus_pl.run.files import save_arrays
@@ -185,8 +185,7 @@ def save_result(folder: Path, run: LinearTraining) -> None:
 def facts_of(
     data: LinearProblem,
     lambdas: Sequence[float],
-    rates: Sequence[float],
-    convention: DecayConvention,
+    replicas: LinearTraining,
     device: torch.device,
 ) -> dict[str, Any]:
     """Return the fields of a run's description: the steps of compiled code are those of SGD.
@@ -194,12 +193,12 @@ def facts_of(
     Args:
         data: The problem.
         lambdas: The paper's lambda of each replica.
-        rates: The learning rates of the replicas at the start, each once.
-        convention: The decay of W in a step.
+        replicas: The training, with its learning rates at the start and the decay in a step.
         device: The device of W.
     """
     # PyTorch's weight decay: W <- W - eta (gradient + 2 lambda W).
-    decays = [2 * LAMBDA_FACTOR[convention] * lam for lam in lambdas]
+    decays = [2 * LAMBDA_FACTOR[replicas.decay_convention] * lam for lam in lambdas]
+    rates = replicas.eta.unique().tolist()
     one = len(lambdas) == 1
     decay = {
         "kind": "coupled" if any(decays) else "none",
@@ -211,7 +210,7 @@ def facts_of(
         "optimizer": "SGD",
         "momentum": 0.0,
         "weight_decay": lambdas[0] if one else list(lambdas),
-        "eta": rates[0] if len(rates) == 1 else list(rates),
+        "eta": rates[0] if len(rates) == 1 else rates,
         "decay": "all",
         "decays": {"fc1": decay},
         "whole": data.whole,

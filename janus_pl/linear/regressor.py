@@ -168,8 +168,7 @@ class LinearRegressor(Curved):
         return self.replicas.plan.done
 
     def facts(self) -> dict[str, Any]:
-        rates = self.replicas.eta.unique().tolist()
-        return facts_of(self.data, self._lambdas, rates, self.decay_convention, self.device)
+        return facts_of(self.data, self._lambdas, self.replicas, self.device)
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_run(trainer, data, self._rates)

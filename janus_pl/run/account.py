@@ -114,16 +114,17 @@ def given_id() -> str | None:
     return begun.id if begun is not None else os.environ.get("WANDB_RUN_ID") or None
 
 
-def job_type() -> str:
-    """Return the job type of a run: WANDB_JOB_TYPE, or else `train`.
+def job_type(given: str | None = None) -> str:
+    """Return the job type of a run: the given one, or WANDB_JOB_TYPE, or else `train`.
 
     Raises:
         UsageError: It is `report`, by which the readers of records know figures.
     """
-    given = os.environ.get("WANDB_JOB_TYPE") or "train"
-    if given == "report":
-        raise UsageError("WANDB_JOB_TYPE", given, "another one than that of figures, as train")
-    return given
+    field = "--job_type" if given else "WANDB_JOB_TYPE"
+    found = given or os.environ.get("WANDB_JOB_TYPE") or "train"
+    if found == "report":
+        raise UsageError(field, found, "another one than that of figures, as train")
+    return found
 
 
 def with_environment(options: Mapping[str, Any]) -> dict[str, Any]:

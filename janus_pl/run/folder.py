@@ -32,6 +32,7 @@ HELD = errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES  # another process has the 
 FREE = (
     *("name", "group", "tags", "project", "run_dir"),
     *("ckpt_path", "allow_config_change", "allow_data_change"),
+    *("entity", "notes", "job_type", "log_model", "save_code", "alerts"),
 )
 # Records of before lack this option, and their runs on a CPU had this value.
 ADDED = {"numerics": "ieee"}

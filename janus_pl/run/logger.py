@@ -21,11 +21,11 @@ from janus_pl.run.account import (
     check_names,
     given_id,
     has_account,
-    job_type,
     new_id,
 )
 from janus_pl.run.columns import described
 from janus_pl.run.description import Description
+from janus_pl.run.extras import Extras
 from janus_pl.run.files import settle
 from janus_pl.run.folder import ROWS, RunFolder
 from janus_pl.run.name import run_name, run_tags
@@ -65,11 +65,13 @@ class RunLogger(WandbLogger):
         resumed: The folder of a run to go on with; the run keeps its id.
         run_id: The id of a new run; if it is None, that of a run that `wandb.init()` has begun in
             this process, or else WANDB_RUN_ID, or else a random one.
+        extras: What W&B gets beside the record; nothing if it is None.
 
     Attributes:
         resumed: Whether this goes on with a run.
         run_id: The id of the run.
         named: Whether the run was given a name.
+        extras: What W&B gets beside the record.
         sent_steps: The optimizer steps up to which W&B has the rows of a resumed online run.
         epoch_end: Takes Lightning's own metrics in place of W&B and returns whether it did; None
             if W&B gets them as they come.
@@ -87,6 +89,7 @@ class RunLogger(WandbLogger):
         run_dir: str | Path = "runs",
         resumed: Path | None = None,
         run_id: str | None = None,
+        extras: Extras | None = None,
     ) -> None:
         run_id = resumed.resolve().name if resumed else run_id or given_id() or new_id()
         tags = tags or ()
@@ -98,15 +101,17 @@ class RunLogger(WandbLogger):
         self._sender, self._lacks_rows = Sender(), False
         self.named = name is not None
         self.folder = resumed or Path(run_dir) / project / run_id
+        self.extras = extras or Extras()
+        self._saved: dict[int, Any] = {}  # callbacks that have saved a checkpoint
         super().__init__(
             project=project,
             name=name,
             save_dir=str(run_dir),
             id=run_id,
             group=group,
-            job_type=job_type(),
             tags=list(tags),
             config={},
+            **self.extras.for_init(),
         )
         # WandbLogger passes it on even if it is not set, and W&B then warns.
         del self._wandb_init["anonymous"]
@@ -127,6 +132,7 @@ class RunLogger(WandbLogger):
                 take(self.folder, self.resumed)
                 self.named = self.named or begun.name is not None
                 self._experiment = begun
+                self.extras.begin(begun)
                 return begun
             if os.environ.get("WANDB_MODE") == "online" and not has_account():
                 # W&B would ask for a key and wait.
@@ -144,6 +150,8 @@ class RunLogger(WandbLogger):
             if getattr(run, "resumed", False):
                 # Rows after the checkpoint were sent before the interruption, and are the same.
                 self.sent_steps = int(run.summary.get("trainer/global_step", -1))
+            with self.sending():
+                self.extras.begin(run)
         return self._experiment
 
     def _start(self) -> Any:
@@ -189,6 +197,15 @@ class RunLogger(WandbLogger):
         with self.sending():
             super().log_metrics(dict(metrics), step)
 
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        self._saved[id(checkpoint_callback)] = checkpoint_callback
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self._experiment is not None:
+            with self.sending():
+                self.extras.end(self._experiment, status, self._saved.values())
+
     @contextmanager
     def sending(self) -> Iterator[None]:
         """Hand something to W&B's run; if its service has died, say so and go on without it.
@@ -214,10 +231,6 @@ class RunLogger(WandbLogger):
         """Wait until W&B's run has all that was sent."""
         self._sender.flush()
         self._say_errors()
-
-    def finalize(self, status: str) -> None:
-        self.flush()
-        super().finalize(status)
 
     def _say_errors(self) -> None:
         """Say in one line what went wrong on the way to W&B; the run goes on."""

@@ -27,11 +27,7 @@ PROGRAM = "janus_pl"  # the module that a run is: `python -m janus_pl`
 LAUNCHER = Path(__file__).with_name("launch.py")
 FORKER = "janus_pl.sweep.forking"
 SHOWN = {"PYTHONUNBUFFERED": "1"}  # the output of a run can be followed
-# What every run imports, some of it only as it starts: W&B, the names of its queue for one.
-IMPORTED: tuple[str, ...] = (
-    "janus_pl.cli.main",
-    "wandb.sdk.launch.inputs.internal",
-)
+IMPORTED: tuple[str, ...] = ("janus_pl.cli.main",)  # by every run
 
 
 class Running(Protocol):

@@ -30,16 +30,16 @@ def gpus(environment: Mapping[str, str] = os.environ) -> list[str]:
     return [str(index) for index in range(count)]
 
 
-def default_jobs(gpu_count: int, core_count: int) -> int:
-    """Return the default number of runs at a time: one a GPU; without GPUs, one for two cores.
+def default_jobs(gpu_count: int, core_count: int, per_gpu: int = 1) -> int:
+    """Return the number of runs at a time: so many a GPU; without GPUs, one for two cores.
 
     Runs side by side use cores better than threads within one run, because small layers and the
     steps of SGD leave little to share. Two cores each leave room for W&B's process and the memory.
 
-    >>> default_jobs(4, 32), default_jobs(0, 32), default_jobs(0, 1)
-    (4, 16, 1)
+    >>> default_jobs(4, 32), default_jobs(4, 32, 3), default_jobs(0, 32), default_jobs(0, 1)
+    (4, 12, 16, 1)
     """
-    return gpu_count or max(1, core_count // 2)
+    return gpu_count * per_gpu or max(1, core_count // 2)
 
 
 def environment_of(
@@ -50,7 +50,7 @@ def environment_of(
     Args:
         slot: The index of the run among those side by side, from 0 to jobs - 1.
         jobs: The number of runs side by side.
-        devices: The GPUs; if there are several, each run gets one.
+        devices: The GPUs; if there are several, each run gets one, in turn.
         environment: The environment of this process.
     """
     threads = str(max(1, cores() // jobs))

@@ -138,7 +138,10 @@ class Scheduler:
 
     def _start(self, run: PlannedRun, slot: int) -> Running:
         text = json.dumps(dict(run.values), indent=1).encode()
-        write_atomically(run.values_file, lambda file: file.write(text))
+        # Under a name of its own first: another sweep may be starting the same run.
+        file = run.values_file.with_name(f"{run.id}.{os.getpid()}.json")
+        write_atomically(file, lambda opened: opened.write(text))
+        os.replace(file, run.values_file)
         own = environment_of(slot, self._jobs, self._devices)
         return self._launcher.start(
             run.args, {**os.environ, **own, **SHOWN, "WANDB_RUN_ID": run.id}, run.log

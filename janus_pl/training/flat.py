@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-ROW = 512  # entries that one sum adds up: in float32 a longer one loses digits
+ROW = 1024  # entries that one sum adds up; in float32 a longer sum loses digits
 
 
 class Flat:

@@ -96,6 +96,7 @@ class UpdateGuard:
     def settle(self) -> None:
         """Keep the weights of this step or, from the first bad step on, the last sound ones."""
         for flat, (_, _, after) in zip(self.flats, self._parts, strict=True):
+            flat.take_in()  # a callback may have given a parameter other memory
             _row_norms(flat.values, after)
         if self._ranks > 1:
             # One reduction a step is enough: a loss or gradient that was bad on one rank came to

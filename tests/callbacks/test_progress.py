@@ -21,9 +21,9 @@ from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from run.small_runs import fit_args
 
-import callbacks.progress as bar_of
-from callbacks import ProgressBar
-from callbacks.progress import line
+import janus_pl.callbacks.progress as bar_of
+from janus_pl.callbacks import ProgressBar
+from janus_pl.callbacks.progress import line
 from janus_pl.cli.main import main
 
 NUMBERS = {"loss": 0.123456, "error": 0.0123, "margin": "4.5e-08", "null": "1.0e-03"}

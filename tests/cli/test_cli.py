@@ -286,6 +286,45 @@ def test_every_subcommand_says_what_it_does(capsys: pytest.CaptureFixture) -> No
         assert paragraph.rstrip().endswith("."), "a sentence"
 
 
+def test_the_help_of_fit_begins_with_options_that_exist(capsys: pytest.CaptureFixture) -> None:
+    with suppress(SystemExit):
+        main(["fit", "--help"])
+    text = capsys.readouterr().out
+    used = text[: text.index("\noptions:")]
+    assert len(usage.USED) == 20 and len(used.splitlines()) < 40
+    assert [line for line in used.splitlines() if len(line) > 80] == []
+    assert all(re.search(rf"^  {re.escape(option)} ", used, re.M) for option in usage.USED)
+    values = {
+        **{"FILE": "quickstart.yaml", "CLASS": "janus_pl.DeepReLUClassifier", "NAME": "a"},
+        **{"PROJECT": "p", "SEED": "1", "DIR": "d", "N": "4", "B": "full", "LOSS": "logistic"},
+        **{"ETA": "0.1", "LAMBDA": "0.1", "last": "last"},
+    }
+    own = {
+        "--data": "janus_pl.data.DigitsPair",
+        "--model.schedule": "constant",
+        "--model.normalization": "none",
+        "--trainer.accelerator": "cpu",
+        "--trainer.callbacks+": "callbacks.Sharpness",
+    }
+    line = ["fit"]
+    for option in usage.USED:
+        name, value = option.replace("=", " ").split()
+        line.append(f"{name}={own.get(name, values[value])}")
+    with suppress(SystemExit):
+        main([*line, "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["data"]["init_args"]["batch_size"] == "full"
+    assert config["model"]["init_args"]["normalization"] == "none"
+    assert config["trainer"]["callbacks"][-1]["class_path"] == "callbacks.Sharpness"
+    assert "the options that people use" not in help_of("test", capsys)
+
+
+def help_of(name: str, capsys: pytest.CaptureFixture) -> str:
+    with suppress(SystemExit):
+        main([name, "--help"])
+    return capsys.readouterr().out
+
+
 # What bad input gets: see test_mistakes.py too
 
 

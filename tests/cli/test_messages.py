@@ -81,6 +81,7 @@ CASES = [
             *("model.weight_decay", "model.optimizer.momentum", "model", "data", "trainer"),
             *("data.batch_size", "trainer.max_epochs", "trainer.callbacks", "trainer.callbacks+"),
             *("seed_everything", "ckpt_path", "name", "tags", "run_dir"),
+            *("entity", "notes", "job_type"),
         )
         for more in ("", " --group a")
     ),

@@ -15,7 +15,7 @@ from lightning.pytorch import Callback
 from torch import Tensor
 
 from benchmarks.operations import Operations, counted
-from callbacks import LayerVelocity, UpdateSplit
+from janus_pl.callbacks import LayerVelocity, UpdateSplit
 from janus_pl.deep.losses import LOSSES
 from janus_pl.deep.network import DeepReLU
 from janus_pl.deep.normalizations import PARAMETRIZATIONS

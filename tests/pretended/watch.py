@@ -15,7 +15,7 @@ from unittest import mock
 
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
-from callbacks import Observer
+from janus_pl.callbacks import Observer
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = tuple(str(ROOT / folder) for folder in ("janus_pl", "callbacks", "tests"))

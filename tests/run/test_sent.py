@@ -13,6 +13,7 @@ import yaml
 from record_reader import inspect
 from run.small_runs import only_run
 from test_golden import frozen
+from wandb.sdk.wandb_config import Config
 
 from janus_pl.cli.main import main
 from janus_pl.records.wandb_file import read_wandb_file
@@ -125,14 +126,25 @@ def test_what_is_not_of_the_sweep_is_sent_whole() -> None:
     assert received({**CONFIG, **later})["model"] == CONFIG["model"]
 
 
-def test_a_key_that_the_agent_holds_is_not_sent_at_all(
+def test_wandb_does_not_warn_of_a_key_that_the_agent_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """W&B would warn that it was locked, and ignore it."""
+    """W&B's own config, locked as under an agent; an offline run says nothing of it by itself."""
     file = tmp_path / "config.yaml"
-    file.write_text(yaml.safe_dump({"wandb_version": 1, "tags": {"value": ["other"]}}))
+    file.write_text(yaml.safe_dump({key: {"value": value} for key, value in OF_SWEEP.items()}))
     monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(file))
-    assert sent(CONFIG, {"tags": ["other"]}) == {k: v for k, v in CONFIG.items() if k != "tags"}
+    warned: list[str] = []
+    monkeypatch.setattr(wandb, "termwarn", warned.append)
+    config = Config()
+    config.update_locked(OF_SWEEP, user="sweep")
+    more = {**CONFIG, "tags": ["fig1", "later"]}
+    for _ in range(2):  # a run that goes on
+        config.update(sent(more, config), allow_val_change=True)
+        config.update(described(SGD, config), allow_val_change=True)
+    assert warned == [] and config["tags"] == ["fig1"]
+    assert received(dict(config)) == {**CONFIG, "description": SGD.to_plain()}
+    config.update(more, allow_val_change=True)  # the negative control
+    assert warned == ["Config item 'tags' was locked by 'sweep' (ignored update)."]
 
 
 # The record of W&B

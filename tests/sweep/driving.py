@@ -120,10 +120,9 @@ def _main(
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = ["janus_pl"]
     told: Any = ahead
-    tools: Any = tool
     if program is not None:
-        launchers.PROGRAM, told.IMPORTED = program, ()
-        tools.PACKAGES = ()
+        told_tool: Any = tool
+        launchers.PROGRAM, told.IMPORTED, told_tool.PACKAGES = program, (), ()
     if not forks:
         told.can_fork = lambda: False
     if forget:

@@ -53,6 +53,10 @@ def train(folder: Path, run_id: str, told: dict) -> int:
         if epoch == told.get("at", 3) and "code" in told:
             print(told.get("says", "error: trouble"))
             return told["code"]
+        if epoch == told.get("at", 3) and "leaves" in told:
+            os._exit(told["leaves"])
+        if epoch == told.get("at", 3) and "imports" in told:
+            __import__(told["imports"])
         time.sleep(told.get("pace", 0.02))
         with (folder / "rows.jsonl").open("a" if epoch > 1 else "w") as rows:
             rows.write(json.dumps({"epoch": epoch, "train/loss": 1 / epoch}) + "\n")

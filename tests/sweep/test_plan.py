@@ -160,6 +160,11 @@ ARGUMENTS: list[tuple[list[str], str]] = [
     (["some.yaml", "more"], "error: sweep: got 'some.yaml more', allowed: FILE"),
     (["some.yaml", "--jobs", "0"], "error: --jobs: got 0, allowed: an integer from 1 up"),
     (["some.yaml", "--jobs", "many"], "error: --jobs: got 'many'"),
+    (["some.yaml", "--jobs-per-gpu", "0"], "error: --jobs-per-gpu: got 0, allowed: an integer"),
+    (
+        ["some.yaml", "--jobs-per-gpu", "2", "--jobs", "4"],
+        "error: --jobs-per-gpu: got 2, allowed: one of --jobs",
+    ),
     (["some.yaml", "--count", "-1"], "error: --count: got -1"),
     (["some.yaml", "--seed", "-1"], "error: --seed: got -1"),
     (["some.yaml", "--run_dir", ""], "error: --run_dir: got ''"),
@@ -180,7 +185,16 @@ def test_help_reads_well(capsys: pytest.CaptureFixture) -> None:
     assert main(["sweep", "--help"]) == 0
     text = capsys.readouterr().out
     assert all(
-        word in text for word in ("--jobs", "--dry-run", "--run_dir", "--count", "Exit codes")
+        word in text
+        for word in (
+            "--jobs",
+            "--jobs-per-gpu",
+            "MPS",
+            "--dry-run",
+            "--run_dir",
+            "--count",
+            "Exit codes",
+        )
     )
 
 

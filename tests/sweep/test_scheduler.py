@@ -113,6 +113,22 @@ def test_stopped_in_the_middle_and_started_again(signum: int, code: int, folder:
     assert_each_once(folder)
 
 
+@pytest.mark.soak
+def test_ten_interruptions_in_a_row_lose_nothing(folder: Path) -> None:
+    """At every second epoch of 24, by each signal in turn."""
+    signals = [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)]
+    for number in range(10):
+        epochs = 2 * (number + 1)
+        signum, code = signals[number % 3]
+        behave(folder, **{f"s{seed}": {"until_told": epochs} for seed in SEEDS})
+        sweep = Sweep(folder, "--jobs", "2")
+        sweep.kill_when(lambda: len(ledger(folder)) >= epochs, signum)  # noqa: B023
+        assert sweep.end() == code, sweep.text
+    behave(folder)
+    assert Sweep(folder, "--jobs", "2").end() == 0
+    assert_each_once(folder)
+
+
 def test_the_processes_end_with_a_sweep_that_is_killed(folder: Path) -> None:
     """So that nobody writes to a folder that the next sweep takes for its own."""
     waiting = {"together": 4, "until_told": 4}
@@ -148,23 +164,26 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "s4": ({"code": 2, "says": "error: x: got 1"}, "failed: seed=4: error: x: got 1"),
     "s5": ({"code": 143}, "seed=5: interrupted (epoch 2/150"),
     "s6": ({"signal": 9}, "failed: seed=6: killed by SIGKILL; the last line of its output:"),
+    "s9": ({"signal": 11}, "failed: seed=9: killed by SIGSEGV; the last line of its output:"),
+    "s10": ({"leaves": 7}, "failed: seed=10: exit code 7"),
+    "s11": ({"imports": "nowhere"}, "seed=11: ModuleNotFoundError: No module named 'nowhere'"),
 }
 
 
 def test_it_goes_on_past_bad_runs_and_the_worst_is_the_exit_code(folder: Path) -> None:
-    write_sweep(folder, **{"data.seed": [1, 2, 3, 4, 5, 6, 7, 8]})
+    write_sweep(folder, **{"data.seed": [*range(1, 12)]})
     behave(folder, **{seed: how for seed, (how, _) in BAD.items()})
     sweep = Sweep(folder, "--jobs", "2")
     assert sweep.end() == 1
     for _, says in BAD.values():
         assert says in sweep.text
-    assert "2 done, 1 diverged, 1 theorem broken, 3 failed, 1 interrupted. Runs lie" in sweep.text
+    assert "2 done, 1 diverged, 1 theorem broken, 6 failed, 1 interrupted. Runs lie" in sweep.text
     assert len(ledger(folder, "end")) == 2
     behave(folder)
     again = Sweep(folder, "--jobs", "2")
     assert again.end() == 5
-    assert again.text.count(": running, resumed;") == 4, "failed runs are tried again"
-    assert "6 done, 1 diverged, 1 theorem broken. Runs lie" in again.text
+    assert again.text.count(": running, resumed;") == 7, "failed runs are tried again"
+    assert "9 done, 1 diverged, 1 theorem broken. Runs lie" in again.text
 
 
 def test_a_diverged_run_among_good_ones_is_exit_code_3(folder: Path) -> None:

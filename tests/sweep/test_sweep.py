@@ -50,21 +50,32 @@ def assert_same_sweep(resumed: Path, whole: Path) -> None:
         assert all(run.rows["epoch"].is_unique for run in runs)
 
 
+# Ten in a row: the signal, and the exit code of the sweep.
+STOPS = [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
 @pytest.mark.soak
-def test_killed_and_started_again_it_is_the_same_sweep(tmp_path: Path) -> None:
+def test_interrupted_ten_times_in_a_row_it_is_the_same_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole one is made by processes with imports of their own, the other one is forked."""
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     for folder in (whole, resumed):
         folder.mkdir()
         write_sweep(folder, **GRID)
-    first = Sweep(whole, "--jobs", "2", program=None)
-    assert first.end() == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(Sweep, "forks", False)
+        first = Sweep(whole, "--jobs", "2", program=None)
+        assert first.end() == 3
     assert ENDS in first.text
     assert "num_train=60 learning_rate=1e+30: diverged" in first.text
 
-    for signum, epochs, code in ((signal.SIGKILL, 40, -9), (signal.SIGINT, 120, 130)):
+    for number in range(10):
+        signum, code = STOPS[number % 4]
+        epochs = 40 * (number + 1)
         sweep = Sweep(resumed, "--jobs", "2", program=None)
         sweep.kill_when(lambda: epochs_made(resumed) >= epochs, signum)  # noqa: B023
-        assert sweep.end() == code
+        assert sweep.end() == code, sweep.text
     last = Sweep(resumed, "--jobs", "2", program=None)
     assert last.end() == 3
     assert ENDS in last.text

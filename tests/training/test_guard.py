@@ -172,6 +172,22 @@ def test_a_new_guard_knows_nothing_of_an_earlier_one() -> None:
     assert again.state().tolist() == [0.0, 5.0]
 
 
+@pytest.mark.parametrize("bad", ["fc1", "rho"])
+def test_parameters_of_two_dtypes_are_guarded_together(bad: str) -> None:
+    weights = {"fc1": nn.Parameter(torch.ones(2)), "rho": nn.Parameter(torch.ones(()).double())}
+    guard = UpdateGuard(weights)
+    optimizer = Stepper(torch.optim.SGD([*weights.values()], 0.25))
+    for step in range(3):
+        guard.begin()
+        for name, weight in weights.items():
+            weight.grad = torch.full_like(weight, NAN if (name, step) == (bad, 1) else 1.0)
+        guard.step(optimizer, torch.tensor(1.0))
+        guard.settle()
+    assert [weight.unique().tolist() for weight in weights.values()] == [[0.75]] * 2
+    assert guard.state().tolist() == [1.0, 1.0]
+    assert guard.culprit() == f"gradient of {bad}"
+
+
 @pytest.mark.parametrize("rank", [0, 1, 2])
 @pytest.mark.parametrize("what", ["loss", "update"])
 def test_all_ranks_keep_the_weights_before_a_step_that_is_bad_on_one(what: str, rank: int) -> None:

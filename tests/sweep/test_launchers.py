@@ -1,0 +1,280 @@
+"""The forker, without training: what a forked run is, and what becomes of it without a forker."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep.driving import wait_for
+
+from janus_pl.cli import sweep as tool
+from janus_pl.errors import UsageError
+from janus_pl.sweep import ahead, launchers
+from janus_pl.sweep.launchers import Forks, Processes, Running
+from janus_pl.sweep.resources import THREADS
+
+# A program that says what it is; its module is found in the working directory.
+PROGRAM = """
+import json, os, signal, sys, tempfile, threading, __main__
+if sys.argv[1:2] == ["wait"]:
+    open("waits", "w").close()
+    signal.pause()
+print(json.dumps({
+    "argv": sys.argv[1:], "program": os.path.basename(sys.argv[0]), "name": __name__,
+    "main": __main__.__spec__.name, "own": os.environ.get("OWN"), "home": os.environ.get("HOME"),
+    "session": os.getsid(0) == os.getpid() == os.getpgrp(), "parent": os.getppid(),
+    "folder": os.getcwd(), "path": sys.path[0], "threads": threading.active_count(),
+    "stdin": sys.stdin.read(), "mask": [int(each) for each in signal.pthread_sigmask(0, [])],
+    "int": signal.getsignal(signal.SIGINT) is signal.default_int_handler,
+    "term": signal.getsignal(signal.SIGTERM) == signal.SIG_DFL,
+    "open": sorted(os.listdir("/proc/self/fd"))[:3] + [len(os.listdir("/proc/self/fd"))],
+    "made": MADE.name if (MADE := getattr(sys.modules.get("making"), "FOLDER", None)) else None,
+    "there": bool(MADE) and os.path.isdir(MADE.name),
+}))
+print("on the other stream", file=sys.stderr)
+sys.exit(7 if sys.argv[1:2] == ["fails"] else 0)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "making.py").write_text("import tempfile\nFOLDER = tempfile.TemporaryDirectory()\n")
+    (tmp_path / "spinning.py").write_text(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    )
+    (tmp_path / "leaving.py").write_text("import os\nos._exit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(launchers, "PROGRAM", "program")
+    return tmp_path
+
+
+def ready(launcher: Any) -> Any:
+    wait_for(launcher.is_ready)
+    return launcher
+
+
+def code_of(run: Running) -> int:
+    wait_for(lambda: run.poll() is not None)
+    code = run.poll()
+    assert code is not None
+    return code
+
+
+def said(folder: Path, launcher: Any, *args: str, name: str = "log") -> dict[str, Any]:
+    """What a run says of itself."""
+    run = launcher.start(args, {**os.environ, "OWN": name}, folder / name)
+    assert code_of(run) == (7 if args[:1] == ("fails",) else 0), (folder / name).read_text()
+    first, second = (folder / name).read_text().splitlines()
+    assert second == "on the other stream"
+    return dict(json.loads(first))
+
+
+def test_a_forked_run_is_as_one_with_imports_of_its_own(folder: Path) -> None:
+    with ready(Forks(os.environ, ["json"])) as forks:
+        forked = said(folder, forks, "fails", "--a=1", name="forked")
+    apart = said(folder, Processes(), "fails", "--a=1", name="apart")
+    assert apart["session"] and apart["int"] and apart["term"] and apart["threads"] == 1
+    assert apart["parent"] == os.getpid(), "the sweep is the parent of both"
+    assert (forked.pop("own"), apart.pop("own")) == ("forked", "apart")
+    assert forked == apart
+
+
+def test_output_is_appended_and_variables_of_one_run_are_not_the_next_ones(folder: Path) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        for value in ("1", None):
+            environment = {"PATH": os.environ["PATH"], **({"OWN": value} if value else {})}
+            assert code_of(forks.start([], environment, folder / "log")) == 0
+    first, _, second, _ = (folder / "log").read_text().splitlines()
+    assert (json.loads(first)["own"], json.loads(second)["own"]) == ("1", None)
+    assert json.loads(second)["home"] is None
+
+
+def test_each_run_has_a_temporary_folder_of_its_own_and_the_first_to_end_takes_none_away(
+    folder: Path,
+) -> None:
+    with ready(Forks(os.environ, ["making"])) as forks:
+        made = [said(folder, forks, name=name) for name in ("one", "two")]
+    assert [each["there"] for each in made] == [True, True]
+    assert made[0]["made"] != made[1]["made"]
+    assert not any(os.path.exists(each["made"]) for each in made), "and it is removed at the end"
+
+
+@pytest.mark.parametrize("name", ["spinning", "leaving"])
+def test_an_import_that_forbids_a_fork_leaves_processes(name: str, folder: Path) -> None:
+    """One has started a thread; one has ended the forker."""
+    with ready(Forks(os.environ, [name])) as forks:
+        assert said(folder, forks)["argv"] == []
+        other = forks.start([], os.environ, folder / "other")
+        assert isinstance(other, launchers.subprocess.Popen)
+        assert code_of(other) == 0
+
+
+def test_an_import_that_fails_is_the_business_of_the_run_that_needs_it(folder: Path) -> None:
+    with ready(Forks(os.environ, ["nowhere.Nothing", "json.nothing", "1 / 0"])) as forks:
+        said(folder, forks)
+        other = forks.start([], os.environ, folder / "other")
+        assert isinstance(other, launchers.Fork)
+        assert code_of(other) == 0
+
+
+def test_a_forker_that_is_killed_takes_no_run_with_it_and_the_next_one_is_a_process(
+    folder: Path,
+) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        run = forks.start(["wait"], os.environ, folder / "log")
+        wait_for((folder / "waits").exists)
+        os.kill(forks._process.pid, signal.SIGKILL)
+        forks._process.wait()
+        assert run.poll() is None
+        assert said(folder, forks, name="other")["parent"] == os.getpid()
+        run.send_signal(signal.SIGTERM)
+        assert code_of(run) == -signal.SIGTERM
+        run.send_signal(signal.SIGTERM)  # it has ended, and its id may be somebody else's
+
+
+def test_the_end_of_the_launcher_is_not_that_of_its_runs(folder: Path) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        run = forks.start(["wait"], os.environ, folder / "log")
+    wait_for((folder / "waits").exists)
+    assert forks._process.poll() is not None
+    assert run.poll() is None
+    os.killpg(run.pid, signal.SIGKILL)
+    assert code_of(run) == -signal.SIGKILL
+
+
+def test_whoever_has_waited_for_the_run_is_no_harm(folder: Path) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        run = forks.start([], os.environ, folder / "log")
+        os.waitpid(run.pid, 0)
+        assert run.poll() == 1, "its folder says how it ended"
+
+
+def test_a_log_that_cannot_be_written_is_said_before_the_run(folder: Path) -> None:
+    with ready(Forks(os.environ, [])) as forks, pytest.raises(OSError):
+        forks.start([], os.environ, folder / "nowhere" / "log")
+
+
+@pytest.mark.parametrize("subreaper", [False, True])
+def test_this_process_is_left_as_it_was(subreaper: bool, folder: Path) -> None:
+    from janus_pl.sweep.launch import is_subreaper, make_subreaper
+
+    make_subreaper(subreaper)
+    try:
+        with ready(Forks(os.environ, [])) as forks:
+            said(folder, forks)
+            assert is_subreaper() is subreaper
+    finally:
+        make_subreaper(False)
+
+
+# Ahead of the sweep
+
+
+@pytest.fixture
+def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """The forkers, in the order in which they were started; no real one is."""
+    made: list[Any] = []
+
+    class Double:
+        def __init__(self, environment: Any, names: Any) -> None:
+            self.environment, self.names, self.ended = environment, [*names], False
+            made.append(self)
+
+        def import_more(self, names: Any) -> None:
+            self.names += names
+
+        def __exit__(self, *_: object) -> None:
+            self.ended = True
+
+    for name in THREADS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ahead, "Forks", Double)
+    monkeypatch.setattr(ahead, "can_fork", lambda: True)
+    monkeypatch.setattr(ahead, "cores", lambda: 8)
+    monkeypatch.setattr(ahead.glob, "glob", lambda pattern: [])
+    monkeypatch.setattr("janus_pl.sweep.resources.cores", lambda: 8)
+    yield made
+    ahead._begun.clear()
+
+
+@pytest.mark.parametrize(
+    ("args", "jobs"), [([], 4), (["--jobs", "2"], 2), (["--jobs=8"], 8), (["--", "--jobs=8"], 4)]
+)
+def test_the_one_that_was_begun_is_taken_if_the_threads_are_right(
+    args: list[str], jobs: int, begun: list[Any]
+) -> None:
+    ahead.begin(["a.yaml", *args])
+    taken: Any = ahead.take(jobs, ["a.B"])
+    assert taken is begun[0]
+    assert begun[0].environment["OMP_NUM_THREADS"] == str(8 // jobs)
+    assert begun[0].names == [*launchers.IMPORTED, "a.B"] and not begun[0].ended
+
+
+def test_another_one_is_started_if_they_are_wrong(begun: list[Any]) -> None:
+    ahead.begin(["a.yaml"])
+    taken: Any = ahead.take(1, ["a.B"])
+    assert taken is begun[1] and begun[0].ended and not begun[1].ended
+    assert begun[1].environment["OMP_NUM_THREADS"] == "8"
+    assert begun[1].names == [*launchers.IMPORTED, "a.B"]
+    again: Any = ahead.take(1, [])
+    assert again is begun[2], "it is taken once"
+
+
+@pytest.mark.parametrize("args", [["--help"], ["-h"], ["a.yaml", "--dry-run"]])
+def test_nothing_is_begun_for_a_sweep_that_starts_nothing(
+    args: list[str], begun: list[Any]
+) -> None:
+    ahead.begin(args)
+    assert begun == []
+
+
+def test_with_gpus_the_sweep_looks_first(begun: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead.glob, "glob", lambda pattern: ["/dev/nvidia0"])
+    ahead.begin(["a.yaml"])
+    assert begun == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    ahead.begin(["a.yaml"])
+    assert len(begun) == 1
+
+
+def test_elsewhere_each_run_is_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for system in ("darwin", "win32"):
+        monkeypatch.setattr(sys, "platform", system)
+        ahead.begin(["a.yaml"])
+        assert isinstance(ahead.take(1, []), Processes)
+    assert ahead._begun == []
+
+
+# Several runs on a GPU
+
+
+def planned(**trainer: Any) -> Any:
+    from types import SimpleNamespace
+
+    options = {"devices": "auto", "accelerator": "auto", **trainer}
+    return [SimpleNamespace(config={"trainer": options})]
+
+
+def test_so_many_runs_on_each_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tool, "gpus", lambda: ["3", "5"])
+    assert tool._share(planned(), None) == (["3", "5"], 2)
+    assert tool._share(planned(), 3) == (["3", "5"], 6)
+    places = [tool.environment_of(slot, 6, ["3", "5"])["CUDA_VISIBLE_DEVICES"] for slot in range(6)]
+    assert places == ["3", "5"] * 3
+
+
+@pytest.mark.parametrize("trainer", [{"accelerator": "cpu"}, {"devices": 2}, {}])
+def test_without_a_gpu_for_each_run_it_is_refused(
+    trainer: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool, "gpus", lambda: ["0"] if trainer else [])
+    with pytest.raises(UsageError, match=r"--jobs-per-gpu: got 2, allowed: --jobs N, for"):
+        tool._share(planned(**trainer), 2)
+    tool._share(planned(**trainer), None)
