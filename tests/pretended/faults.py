@@ -33,7 +33,7 @@ def host_tensor_in_the_guard() -> None:
 
     def init(self: UpdateGuard, *args: Any) -> None:
         made(self, *args)
-        self._noted = self._noted.cpu()
+        self._bad = self._bad.cpu()
 
     into: Any = UpdateGuard
     into.__init__ = init
