@@ -14,7 +14,6 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from janus_pl.data import Images, LinearProblem
 from janus_pl.errors import UsageError, is_integer
-from janus_pl.linear.regressor import LinearRegressor
 from janus_pl.observables.wide import has_float64
 from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.callback_checks import check_callbacks, refuse_class
@@ -228,9 +227,10 @@ def check_device(trainer: Trainer, model: LightningModule, numerics: Numerics) -
     """
     device = trainer.strategy.root_device
     wide = trainer.precision == WIDE
+    always = isinstance(model, JanusTask) and model.in_float64
     if wide and not has_float64(device.type):
         raise UsageError("trainer.precision", WIDE, f"32-true: {device.type} has no float64")
-    check_numerics(numerics, device, wide or isinstance(model, LinearRegressor))
+    check_numerics(numerics, device, wide or always)
 
 
 def check_parts(

@@ -23,8 +23,16 @@ KEYS = ("class_path", "callbacks", "callbacks+", OPTION, f"{OPTION}+", f"{OPTION
 
 def add_mode() -> str:
     """Add the mode in which the parser reads both spellings, and return its name."""
-    set_loader(MODE, lambda text: in_package(get_loader("yaml")(text)), (YAMLError,))
+    set_loader(MODE, _load, (YAMLError,))
     return MODE
+
+
+def _load(text: str) -> Any:
+    value = get_loader("yaml")(text)
+    try:
+        return in_package(value)
+    except RecursionError:  # it contains itself, which no option's type takes
+        return value
 
 
 def in_package(value: Any) -> Any:

@@ -80,7 +80,7 @@ class LinearRegressor(Curved):
     """
 
     keys = KEYS
-    splits_epochs = False  # an epoch of the trainer takes a few seconds
+    splits_epochs, in_float64 = False, True  # an epoch of the trainer takes a few seconds
 
     def __init__(
         self,

@@ -33,11 +33,13 @@ class JanusTask(LightningModule, Subject):
     Attributes:
         splits_epochs: Whether a checkpoint within an epoch of the trainer holds all that the rest
             of the epoch needs. If not, a run stops only at an epoch's end.
+        in_float64: Whether it computes in float64, whatever the trainer's precision.
         ranks: The processes that share the samples.
     """
 
     margin: MarginKind = "normalized"
     splits_epochs: bool = True
+    in_float64: bool = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -75,15 +75,15 @@ def test_without_a_cache_folder_it_is_made_each_time(
 @pytest.fixture
 def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package and a base.yaml in place of ours, a folder of packages, a working directory."""
-    for name in ("package", "packages", "here"):
+    for name in ("package", "callbacks", "packages", "here"):
         (tmp_path / name).mkdir()
     (tmp_path / "package" / "a.py").write_text("A = 1\n")
     (tmp_path / "base.yaml").write_text("seed_everything: 0\n")
     (tmp_path / "packages" / "lightning-2.6.0.dist-info").mkdir()
     monkeypatch.setattr(kept_help, "PACKAGE", tmp_path / "package")
+    monkeypatch.setattr(kept_help, "CALLBACKS", tmp_path / "callbacks")
     monkeypatch.setattr(kept_help, "BASE", tmp_path / "base.yaml")
     monkeypatch.setattr(sys, "path", [str(tmp_path / "here"), str(tmp_path / "packages")])
-    monkeypatch.delitem(sys.modules, "callbacks", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     return tmp_path
 
@@ -95,7 +95,7 @@ CHANGES = {
     "a version": lambda root: (root / "packages" / "lightning-2.6.0.dist-info").rename(
         root / "packages" / "lightning-2.6.1.dist-info"
     ),
-    "a file named callbacks": lambda root: (root / "here" / "callbacks.py").write_text("A = 1\n"),
+    "a callback": lambda root: (root / "callbacks" / "a.py").write_text("A = 2\n"),
     "the terminal": lambda root: os.environ.update(COLUMNS="100"),
     "colours": lambda root: os.environ.update(NO_COLOR="1"),
     "the parser's variables": lambda root: os.environ.update(JSONARGPARSE_DEBUG="1"),
@@ -116,7 +116,7 @@ def test_what_it_does_not_depend_on_leaves_it(sources: Path) -> None:
     """The control."""
     keep("some text")
     (sources / "package" / "notes.txt").write_text("nothing\n")
-    (sources / "here" / "other.py").write_text("A = 1\n")
+    (sources / "here" / "callbacks.py").write_text("A = 1\n")  # of the user
     assert kept_help.read(ASKED) == "some text\n"
 
 

@@ -155,7 +155,7 @@ def test_the_host_never_waits_within_an_epoch(
     few = waits(epochs=3, steps=5)
     assert few == waits(epochs=3, steps=20)
     scalars, transfers = (b - a for a, b in zip(few, waits(epochs=13, steps=5), strict=True))
-    assert scalars == 0
+    assert scalars == 10, "one of a look: whether the weights are those of the last pass"
     assert transfers <= 10 * 8, "five of a device: row, sums, velocities, margins, ranks"
     assert waits(3, 5, [Impatient()])[0] == few[0] + 3 * 5
 

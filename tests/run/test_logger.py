@@ -24,8 +24,8 @@ class Run:
     """W&B's run, as far as it is used here."""
 
     def __init__(self, step: int = 0) -> None:
-        self.step = step
-        self.settings = SimpleNamespace(sync_dir="record")
+        self.step, self.entity, self.job_type = step, None, None
+        self.settings = SimpleNamespace(sync_dir="record", run_job_type=None)
         self.ended: list[int] = []
         self.preempting = 0
 
