@@ -390,8 +390,26 @@ def main(args: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return Exit.USAGE
-    warnings.simplefilter("ignore")
-    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    with quiet():
+        return measure(options)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Print the measurements alone, without Lightning's messages and warnings."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def measure(options: argparse.Namespace) -> int:
+    """Print the measurements until the time is over; return the exit code."""
     bench = Bench(options.device, QUICK if options.quick else PAPER)
     name = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
     print(f"{name}, torch {torch.__version__}, N = {bench.sizes.samples}, B = {bench.sizes.batch}")

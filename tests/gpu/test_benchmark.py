@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import warnings
 from typing import Any
@@ -55,3 +56,11 @@ def test_waits_are_counted_within_and_between_steps() -> None:
         warnings.warn("another", stacklevel=1)
         counter.on_train_batch_end()
     assert (counter.within, counter.between, counter.steps) == (1, 1, 1)
+
+
+def test_it_leaves_messages_and_warnings_as_they_were() -> None:
+    logger = logging.getLogger("lightning.pytorch")
+    before = logger.level, warnings.filters[:]
+    with gpu.quiet():
+        assert logger.level == logging.ERROR
+    assert (logger.level, warnings.filters) == before
