@@ -33,7 +33,7 @@ def host_tensor_in_the_guard() -> None:
 
     def init(self: UpdateGuard, *args: Any) -> None:
         made(self, *args)
-        self._bad = self._bad.cpu()
+        self._noted = self._noted.cpu()
 
     into: Any = UpdateGuard
     into.__init__ = init
