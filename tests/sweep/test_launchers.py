@@ -16,7 +16,7 @@ from sweep.driving import wait_for
 from janus_pl.cli import sweep as tool
 from janus_pl.errors import UsageError
 from janus_pl.sweep import ahead, launchers
-from janus_pl.sweep.launchers import Forks, Processes, Running
+from janus_pl.sweep.launchers import SHOWN, Forks, Processes, Running
 from janus_pl.sweep.resources import THREADS
 
 # A program that says what it is; its module is found in the working directory.
@@ -51,6 +51,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     (tmp_path / "leaving.py").write_text("import os\nos._exit(3)\n")
     monkeypatch.chdir(tmp_path)
+    for name, value in SHOWN.items():  # as a sweep has it, so that the two streams are in order
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(launchers, "PROGRAM", "program")
     return tmp_path
 
