@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import ROOT
-from record_reader import read_records
+from record_reader import inspect
 from wandb_server import SweepServer
 
 from janus_pl.cli.config_files import CONFIGS
@@ -66,10 +66,11 @@ def wandb(env: dict[str, str], *args: str) -> str:
     return done.stdout + done.stderr
 
 
-def config_of(folder: Path) -> dict[str, Any]:
-    """What W&B's own file of a run has as its config, in the end."""
+def config_of(name: str) -> dict[str, Any]:
+    """What W&B's own file of a run has as its config, in the end; the agent says where it lies."""
+    (run,) = Path("wandb").glob(f"*run-*-{name}")
     config: dict[str, Any] = {}
-    for record in read_records(folder):
+    for record in inspect(run):
         if (kind := record["type"]) in ("run", "config"):
             config |= (record[kind].get("config", record[kind]) or {}).get("update", {})
     return {key: value for key, value in config.items() if key not in ("_wandb", "description")}
@@ -84,7 +85,7 @@ def flat(config: dict[str, Any], prefix: str = "") -> list[str]:
 
 def check_columns(name: str) -> None:
     """No option is there twice, and the flat columns say what the point says."""
-    config = config_of(Path("runs/janus_pl") / name)
+    config = config_of(name)
     names = [key.replace("init_args.", "") for key in flat(config)]
     assert sorted(names) == sorted({*names})
     lam = POINTS[name]["model.weight_decay"]
