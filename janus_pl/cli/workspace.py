@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from janus_pl.cli.parser import ToolParser
@@ -41,11 +42,9 @@ def main(args: Sequence[str]) -> int:
     # A run set asks W&B for the project by its entity, so JSON has none.
     entity = "" if options.json and options.report is not None else options.entity or ""
     place = entity, options.project, options.name
-    if options.report is None:
-        build: Callable[[], Any] = lambda: views.workspace(*place)  # noqa: E731
-    else:
-        verdicts = _verdicts(options.report)
-        build = lambda: views.report(*place, verdicts)  # noqa: E731
+    build: Callable[[], Any] = partial(views.workspace, *place)
+    if options.report is not None:
+        build = partial(views.report, *place, _verdicts(options.report))
     if options.json:
         print(json.dumps(as_json(build()), indent=2))
         return Exit.DONE
