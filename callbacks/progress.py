@@ -22,7 +22,6 @@ SHOWN = {
     "rho": ("rho",),
 }
 SCIENTIFIC = ("rho", "margin", "null")
-PERIOD = 0.1  # seconds between two drawings of the line
 LEAST, MOST = 4, 24  # characters of the bar
 SIGNS, ASCII = ("━", "─"), ("=", "-")  # done, to be done
 
@@ -65,7 +64,7 @@ class ProgressBar(RichProgressBar):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         self.on_train_epoch_start(trainer, pl_module)  # a run that goes on within an epoch
-        if time.monotonic() - self._drawn > PERIOD:
+        if (time.monotonic() - self._drawn) * self.refresh_rate >= 1:
             self._draw(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -107,7 +106,22 @@ class ProgressBar(RichProgressBar):
         )
         self._drawn = now
         self.progress.update(self.train_progress_bar_id, description=text)
-        self._update(self.train_progress_bar_id, round(done), hard=last)
+        self._update(self.train_progress_bar_id, round(done), hard=True)
+
+    def refresh(self, hard: bool = False) -> None:
+        """Draw; in a fit only at once, and never by Lightning's thread."""
+        if hard or not _fits(self.trainer):
+            super().refresh(hard)
+
+    def _stop_progress(self) -> None:
+        """Stop the display; after a fit without Lightning's wait for its thread, which sleeps."""
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            from rich.progress import Progress  # Lightning goes without it, unless there is a bar
+
+            Progress.stop(self.progress)
+            self._progress_stopped = True
+        else:
+            super()._stop_progress()
 
 
 def line(

@@ -47,7 +47,7 @@ PACKAGES = {
     "records": {"numpy", "pandas", "scipy", "wandb"},
     "deep": {"torch", "lightning", "torchmetrics", "torchvision"},
     "linear": {"torch", "numpy", "numba", "lightning"},
-    "callbacks": {"torch", "numpy", "lightning"},
+    "callbacks": {"torch", "numpy", "lightning", "rich"},
     "verify": {"numpy", "pandas", "scipy"},
     "report": {"numpy", "pandas", "matplotlib", "plotly", "PIL", "wandb"},
     "cli": {"lightning", "jsonargparse", "yaml", "rich", "wandb_workspaces"},

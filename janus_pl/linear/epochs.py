@@ -137,6 +137,12 @@ def run_epochs(
     return diverged
 
 
+def load_kernels() -> None:
+    """Load the compiled steps, or compile them; else the first epoch does so."""
+    w, one = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+    run_epochs(w, one, one, None, 1, [0.0], 0.0, threads=1)
+
+
 def full_batch_equivalent(x: Floats, y: Floats) -> tuple[Floats, Floats]:
     r"""Return up to d columns, x (R, d, d) and y (R, m, d), with the full-batch gradient of all N.
 

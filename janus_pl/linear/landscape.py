@@ -12,6 +12,7 @@ from janus_pl.theory import (
     regularized_solution,
     singular_values,
 )
+from janus_pl.theory.threads import threads_for
 
 SHOWN = 16  # of the singular values and eigenvalues in a row: the largest and the smallest
 
@@ -57,6 +58,10 @@ class Landscape:
             w: W, (..., R, m, d).
             log_decay: The log of the product of |1 - 2 eta lambda| over all steps so far, (..., R).
         """
+        with threads_for(max(w.shape[-2:])):
+            return self._measure(w, log_decay)
+
+    def _measure(self, w: Tensor, log_decay: Tensor) -> dict[str, Tensor]:
         residual = w @ self.x - self.y
         mse = residual.square().sum((-2, -1)) / self.num_train
         distance = _norm(w - self.solution)

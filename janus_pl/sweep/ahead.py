@@ -40,7 +40,7 @@ def take(jobs: int, names: Sequence[str]) -> Launcher:
     for forks in _begun:
         _begun.clear()
         if all(forks.environment.get(name) == environment.get(name) for name in THREADS):
-            forks.import_more(names)
+            forks.prepare(names)
             return forks
         forks.__exit__()
     return Forks(environment, [*IMPORTED, *names]) if can_fork() else Processes()

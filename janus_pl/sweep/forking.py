@@ -1,7 +1,8 @@
 """The forker: `python -m janus_pl.sweep.forking DESCRIPTOR SWEEP'S_PID`.
 
-It imports what runs need, forks a run for each request, and ends with the sweep. It calculates
-nothing and starts no thread and no CUDA, because none of these outlives a fork.
+It imports what runs need, does once what they all do, forks a run for each request, and ends with
+the sweep. It trains nothing and starts no thread and no CUDA, because no thread and no CUDA
+outlives a fork.
 
 A temporary folder that an import has made would be that of all runs, and the first one to end would
 remove it. So the forker removes it, and each run makes its own.
@@ -13,6 +14,7 @@ sweep. It then has a session, an environment, streams and a command line of its 
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -34,12 +36,44 @@ LEADS = b"!"  # a run leads its process group
 
 def main() -> None:
     """Import, and answer requests until there is a run to become."""
+    leave = Leave()
+    atexit.register(leave)  # before all others, so it is the last to be called
     descriptor, sweep = map(int, sys.argv[1:])
     request = _serve(socket.socket(fileno=descriptor), sweep)
     if request is not None:
         sys.argv[1:] = request["args"]
         # The rest of the process is the program's, with the exit code and the traceback of one.
-        runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
+        with leave:
+            runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
+
+
+class Leave:
+    """The end of a run that has ended by itself, once all that was registered for it is done.
+
+    Python would then take apart everything that was imported, which takes half a second: each page
+    that is shared with the forker is copied first. A program that ends by an error goes Python's
+    way.
+    """
+
+    def __init__(self) -> None:
+        self._code: int | None = None
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._code = 0
+        elif isinstance(error, SystemExit):
+            code = error.code  # Python prints a text and ends with 1
+            self._code = code if isinstance(code, int) else 0 if code is None else 1
+
+    def __call__(self) -> None:
+        if self._code is not None:
+            with suppress(OSError, ValueError):  # the disk is full, or the stream is closed
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(self._code & 0xFF)
 
 
 def may_fork() -> bool:
@@ -57,6 +91,7 @@ def _serve(connection: socket.socket, sweep: int) -> dict[str, Any] | None:
             request = json.loads(line)
             if "names" in request:
                 _import(request["names"])
+                _rehearse(request["rehearsal"])
                 folders = _without_folders()
                 _reply(connection, {"ready": may_fork()})
                 continue
@@ -91,6 +126,13 @@ def _import(names: Sequence[str]) -> None:
     for name in names:
         with suppress(Exception):  # a run that needs it says so itself
             locate(name)
+
+
+def _rehearse(name: str) -> None:
+    function = locate(name)
+    if callable(function):
+        with suppress(Exception, SystemExit):  # a run where the same goes wrong says so itself
+            function()
 
 
 def _reply(connection: socket.socket, message: Mapping[str, Any]) -> None:

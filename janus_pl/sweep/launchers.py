@@ -27,7 +27,9 @@ PROGRAM = "janus_pl"  # the module that a run is: `python -m janus_pl`
 LAUNCHER = Path(__file__).with_name("launch.py")
 FORKER = "janus_pl.sweep.forking"
 SHOWN = {"PYTHONUNBUFFERED": "1"}  # the output of a run can be followed
-IMPORTED: tuple[str, ...] = ("janus_pl.cli.main",)  # by every run
+# By every run.
+IMPORTED: tuple[str, ...] = ("janus_pl.cli.main", "janus_pl.callbacks", "wandb")
+REHEARSAL = "janus_pl.cli.rehearsal.rehearse"  # the function that does what runs have in common
 
 
 class Running(Protocol):
@@ -146,12 +148,12 @@ class Forks:
         self._socket, self._replies = ours, ours.makefile("rb")
         self._importing = 0  # replies to come
         self._others: Processes | None = None  # in its place
-        self.import_more(names)
+        self.prepare(names)
 
-    def import_more(self, names: Sequence[str]) -> None:
-        """Let the forker import modules and classes by their dotted names."""
+    def prepare(self, names: Sequence[str]) -> None:
+        """Let the forker import modules and classes by their dotted names, and rehearse a run."""
         self._importing += 1
-        self._say({"names": list(names)})
+        self._say({"names": list(names), "rehearsal": REHEARSAL})
 
     def __enter__(self) -> Forks:
         return self

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from janus_pl.theory.linear import Number, data_svd
 from janus_pl.theory.noise import Moments, sample_moments, second_moment_limit, second_moment_map
+from janus_pl.theory.threads import threads_for
 
 SCAN_FACTOR = 1.05  # of the learning rate, from one look at the stability of a cycle to the next
 ROUNDING = 1e-10  # of an eigenvalue that is 1: W_perp at lambda = 0
@@ -109,6 +110,13 @@ def stability_limit(
     >>> [round(stability_limit(x, 1, 0.0, order), 6) for order in ("sequential", "shuffle")]
     [1.5, 1.2]
     """
+    with threads_for(min(x.shape)):
+        return _stability_limit(x, batch_size, lam, order)
+
+
+def _stability_limit(
+    x: Tensor, batch_size: int | Literal["full"], lam: float, order: Order
+) -> float:
     d, n = x.shape
     descent = float(gradient_descent_limit(x, lam))
     if isinstance(batch_size, str) or (batch_size >= n and order != "with_replacement"):

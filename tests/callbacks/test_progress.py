@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import io
+import itertools
 import os
 import pty
 import re
@@ -17,6 +18,7 @@ from typing import Any
 import pytest
 import rich
 from lightning.pytorch.callbacks import Timer
+from lightning.pytorch.callbacks.progress.rich_progress import _RefreshThread
 from lightning.pytorch.trainer.states import TrainerFn
 from rich.console import Console
 from run.small_runs import fit_args
@@ -82,9 +84,10 @@ def test_a_fit_draws_one_line_that_fits(
 ) -> None:
     """Every drawing on a recorded terminal, of a run with validations."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(bar_of, "PERIOD", 0.0)
-    at_once = lambda self, hard=False: self.progress.refresh()  # noqa: E731
-    monkeypatch.setattr(ProgressBar, "refresh", at_once)
+    clock = itertools.count(0, 2)  # two seconds from one look at it to the next
+    monkeypatch.setattr(bar_of, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    joined: list[Any] = []
+    monkeypatch.setattr(_RefreshThread, "join", joined.append)
     text = console(width)
     used = '[{"class_path": "callbacks.MarginHistogram"}, {"class_path": "callbacks.ProgressBar"}]'
     more = ["--trainer.callbacks", used, "--trainer.check_val_every_n_epoch", "1"]
@@ -97,6 +100,7 @@ def test_a_fit_draws_one_line_that_fits(
     assert epochs == sorted(epochs) and {*epochs} == {0, 1, 2, 3, 4}
     assert re.search(r" in \d:\d\d:\d\d loss \S+", lines[-1])
     assert any(re.search(r" \d:\d\d:\d\d left", each) for each in lines)
+    assert joined == [], "the end waits for no thread, which would sleep for a second"
 
 
 def test_in_a_terminal_the_run_says_nothing_of_flops(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, value in SHOWN.items():  # as a sweep has it, so that the two streams are in order
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(launchers, "PROGRAM", "program")
+    monkeypatch.setattr(launchers, "REHEARSAL", "")
     return tmp_path
 
 
@@ -106,6 +108,47 @@ def test_each_run_has_a_temporary_folder_of_its_own_and_the_first_to_end_takes_n
     assert [each["there"] for each in made] == [True, True]
     assert made[0]["made"] != made[1]["made"]
     assert not any(os.path.exists(each["made"]) for each in made), "and it is removed at the end"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code"),
+    [
+        ("", 0),
+        ("sys.exit()", 0),
+        ("sys.exit(5)", 5),
+        ("sys.exit(-1)", 255),
+        ("sys.exit(True)", 1),
+        ("sys.exit('said last')", 1),
+        ("raise KeyError('said last')", 1),
+        ("raise KeyboardInterrupt", -signal.SIGINT),
+        ("os._exit(9)", 9),
+        ("sys.stdout.close()", 0),
+    ],
+)
+def test_it_ends_as_a_process_does(ending: str, code: int, folder: Path) -> None:
+    """All that was registered for the end is done, threads are waited for, and all is written."""
+    (folder / "ends.py").write_text(
+        "import atexit, os, sys, tempfile, threading\n"
+        "made = tempfile.TemporaryDirectory()\n"
+        "atexit.register(lambda: print('registered', os.path.isdir(made.name), file=sys.stderr))\n"
+        "go = threading.Event()\n"
+        "threading.Thread(target=lambda: (go.wait(), open('waited', 'a').close())).start()\n"
+        "atexit.register(lambda: None)\n"
+        "print('x' * 100000, flush=False)\n"
+        f"go.set()\n{ending}\n"
+    )
+    launchers.PROGRAM = "ends"
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
+    said: dict[str, str] = {}
+    with ready(Forks(environment, ["tempfile"])) as forks:
+        for name, launcher in {"forked": forks, "apart": Processes()}.items():
+            (folder / "waited").unlink(missing_ok=True)
+            assert code_of(launcher.start([], environment, folder / name)) == code
+            said[name] = re.sub(r"^  File.*|^    .*|^\n", "", (folder / name).read_text(), flags=re.M)
+            assert (folder / "waited").exists() or "_exit" in ending
+    lines = {name: sorted(filter(None, text.splitlines())) for name, text in said.items()}
+    assert lines["forked"] == lines["apart"]
+    assert "_exit" in ending or "x" * 100000 in said["forked"] and "registered" in said["forked"]
 
 
 @pytest.mark.parametrize("name", ["spinning", "leaving"])
@@ -189,7 +232,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             self.environment, self.names, self.ended = environment, [*names], False
             made.append(self)
 
-        def import_more(self, names: Any) -> None:
+        def prepare(self, names: Any) -> None:
             self.names += names
 
         def __exit__(self, *_: object) -> None:
