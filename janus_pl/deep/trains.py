@@ -16,6 +16,7 @@ from janus_pl.deep.epoch import Epoch, TrainingPass
 from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError
 from janus_pl.observables.wide import wide
+from janus_pl.training.allocator import keep_freed_memory
 from janus_pl.training.clock import epochs_reached, is_last_epoch
 from janus_pl.training.divergence import OnDivergence, diverged
 from janus_pl.training.flat import flats_of
@@ -129,6 +130,7 @@ class Trains(Answers):
         self._epoch.eta_t = 0.0
 
     def on_train_start(self) -> None:
+        keep_freed_memory()
         trained = trained_parameters(self, self.parametrization.weights)
         leading = self.parametrization.leading()
         known = {id(p) for p in leading}
