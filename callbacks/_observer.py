@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from janus_pl.errors import UsageError, check_integer
+from janus_pl.observables.onto import onto
 from janus_pl.run.rows import Value
 from janus_pl.training.clock import is_last_epoch
 from janus_pl.training.precision import full_precision
@@ -52,11 +53,8 @@ class Mean:
 
 
 def beside(total: Tensor, value: Tensor) -> Tensor:
-    """Return a sum, which a checkpoint has brought to the host, on the device of a step's value.
-
-    A step must not wait for the device. Apple's would read what the host may have overwritten.
-    """
-    return total.to(value.device, non_blocking=value.device.type != "mps")
+    """Return a sum, which a checkpoint has brought to the host, on the device of a step's value."""
+    return onto(total, value.device)
 
 
 class Observer(Callback, ABC):

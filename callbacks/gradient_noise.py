@@ -18,6 +18,7 @@ from janus_pl.errors import UsageError, check_integer, check_number
 from janus_pl.observables.covariance import covariance_of
 from janus_pl.observables.noise import noise_estimate, noise_scale, sample_variance
 from janus_pl.observables.norms import frobenius_norm
+from janus_pl.observables.onto import onto
 from janus_pl.observables.sharpness import largest_eigenvalue
 from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Value
@@ -181,23 +182,28 @@ class GradientNoise(LayerObserver):
         trace = sample_variance(noise.variance, size, count, replacement)
         signal = _squared_norms(full)
         scales = noise_scale(trace, signal)
-        rows = torch.stack((noise.bias, noise.bias_expected, noise.variance, scales)).tolist()
+        rows = (noise.bias, noise.bias_expected, noise.variance, scales)
         names = ("bias", "bias_expected", "variance", "scale")
-        values = {
+        found = {
             f"gradient_noise/{name}/{layer}": value
             for name, row in zip(names, rows, strict=True)
             for layer, value in zip(full, row, strict=True)
         }
-        values["gradient_noise/scale"] = float(noise_scale(trace.sum(), signal.sum()))
+        found["gradient_noise/scale"] = noise_scale(trace.sum(), signal.sum())
         if self.gram:
-            found = self._covariance(subject, samples, size, replacement)
-            values |= {f"gradient_noise/covariance/{name}": value for name, value in found.items()}
-        return {key: value for key, value in values.items() if math.isfinite(value)}
+            own = self._covariance(subject, samples, size, replacement)
+            found |= {f"gradient_noise/covariance/{name}": value for name, value in own.items()}
+        # One transfer, since each makes the host wait.
+        values = zip(found, torch.stack([*found.values()]).tolist(), strict=True)
+        return {key: value for key, value in values if math.isfinite(value)}
 
     def _covariance(
         self, subject: Subject, samples: Pairs, size: int, replacement: bool
-    ) -> dict[str, float]:
-        """Return the numbers of the minibatch gradients' covariance, from draws of its own."""
+    ) -> dict[str, Tensor]:
+        """Return the numbers of the minibatch gradients' covariance, from draws of its own.
+
+        They are (), in float64; NaN if there is no such number.
+        """
         loss = subject.descended()
         count = sum(len(y) for _, y in samples)
         parameters = loss.parameters
@@ -216,22 +222,23 @@ class GradientNoise(LayerObserver):
         del rows
         trace = sample_variance(found.trace, size, count, replacement)
         values = {
-            "trace": float(found.trace),
-            "scale": float(noise_scale(trace, wide(full).square().sum())),
-            "top": float(found.top),
-            "effective_rank": float(found.effective_rank),
+            "trace": found.trace,
+            "scale": noise_scale(trace, wide(full).square().sum()),
+            "top": found.top,
+            "effective_rank": found.effective_rank,
         }
         return values | self._alignment(loss, samples, found.vector, rng)
 
     def _alignment(
         self, loss: Descended, samples: Pairs, vector: Tensor, rng: np.random.Generator
-    ) -> dict[str, float]:
+    ) -> dict[str, Tensor]:
         """Return how the covariance's first eigenvector lies to that of the Hessian."""
         if self._no_alignment:
             return {}
         count = sum(len(y) for _, y in samples)
         (own,) = pick(samples, torch.from_numpy(drawn(count, self.hessian_samples)))
-        start = torch.from_numpy(rng.standard_normal(len(vector), np.float32)).to(vector)
+        drawn_start = torch.from_numpy(rng.standard_normal(len(vector), np.float32))
+        start = onto(drawn_start.to(vector.dtype), vector.device)
         try:
             pair = largest_eigenvalue(
                 curved(loss.over(*own).product),
@@ -243,12 +250,13 @@ class GradientNoise(LayerObserver):
         except NotOffered as reason:
             self._leave_alignment_out(reason)
             return {}
-        if not float(pair.value):  # the Hessian is 0: it has no first eigenvector
-            return {}
-        return {
-            "alignment": float(torch.dot(wide(pair.vector), wide(vector)).abs()),
-            "residual": float(pair.residual / pair.value.abs()),
+        value = wide(pair.value)
+        found = {
+            "alignment": torch.dot(wide(pair.vector), wide(vector)).abs(),
+            "residual": wide(pair.residual / pair.value.abs()),
         }
+        # Of a Hessian that is 0 there is no first eigenvector.
+        return {key: torch.where(value == 0, torch.nan, number) for key, number in found.items()}
 
     def _leave_alignment_out(self, reason: NotOffered) -> None:
         rank_zero_info(f"GradientNoise records no alignment: {reason}")

@@ -22,6 +22,7 @@ from janus_pl.observables.collapse import (
     two_classes,
     within_class_variability,
 )
+from janus_pl.observables.onto import onto
 from janus_pl.run.rows import Value
 from janus_pl.training.subject import Features, NotOffered, Subject
 
@@ -135,7 +136,7 @@ class NeuralCollapse(Observer):
 def _two(seen: Features) -> dict[str, Tensor]:
     """Return the numbers of two classes, by their closed forms."""
     for c in range(2):
-        if not bool((seen.labels == c).any()):
+        if not bool((seen.labels == c).any()):  # labels are on the host
             raise NotOffered(_missing([c], 2))
     classes = two_classes(seen.features, seen.labels == 1)
     return {
@@ -148,9 +149,10 @@ def _two(seen: Features) -> dict[str, Tensor]:
 
 def _several(seen: Features) -> dict[str, Tensor]:
     collapse = ClassCollapse(seen.classes)
-    collapse.add(seen.features, seen.labels)
+    labels = onto(seen.labels, seen.features.device)
+    collapse.add(seen.features, labels)
     _centre(collapse)
-    collapse.spread(seen.features, seen.labels, decisions(seen.outputs))
+    collapse.spread(seen.features, labels, decisions(seen.outputs))
     return collapse.numbers(seen.weight)
 
 

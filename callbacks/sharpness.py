@@ -15,7 +15,9 @@ from torch import Tensor
 from janus_pl.callbacks._observer import Observer
 from janus_pl.errors import check_integer, check_number
 from janus_pl.observables.edge import Edge, NoLimit
+from janus_pl.observables.onto import onto
 from janus_pl.observables.sharpness import Eigenpair, directional_curvature, tracked_eigenvalue
+from janus_pl.observables.wide import wide
 from janus_pl.run.rows import Value
 from janus_pl.training.descended import Descended, Samples, pick
 from janus_pl.training.descending import curved
@@ -123,19 +125,39 @@ class Sharpness(Observer):
         own, *minibatches = pick(descended.samples(), of_h, *self._draws(descended, rng))
         product = curved(descended.over(*own).product)
         found = {"hessian": self._largest("hessian", product, descended, rng)}
-        values: dict[str, float] = {}
-        if (edge := self._edge(descended)) is not None:
+        limit = math.nan
+        edge = self._edge(descended)
+        if edge is not None:
+            limit = edge.limit
             if edge.begun and not (edge.scales is None and edge.shift is None):
                 scaled = edge.product(product)
                 found["preconditioned"] = self._largest("preconditioned", scaled, descended, rng)
-            values["limit"] = edge.limit
-            if edge.begun and math.isfinite(edge.limit):
-                values["ratio"] = float([*found.values()][-1].value) / edge.limit
-        values |= {name: float(pair.value) for name, pair in found.items()}
-        values["residual"] = max(float(p.residual / p.value.abs()) for p in found.values())
-        values["products"] = float(sum(pair.products for pair in found.values()))
-        values["batch"] = _batch_sharpness(descended, minibatches)
+        values = self._numbers(found, _curvatures(descended, minibatches))
+        values["limit"] = limit
+        if edge is not None and edge.begun and math.isfinite(limit):
+            values["ratio"] = values[[*found][-1]] / limit
         return {f"sharpness/{k}": v for k, v in values.items() if math.isfinite(v)}
+
+    def _numbers(
+        self, found: Mapping[str, Eigenpair], curvatures: Sequence[Tensor]
+    ) -> dict[str, float]:
+        """Return the numbers of eigenpairs and minibatches, and keep the sound eigenvectors."""
+        pairs, count = found.values(), len(found)
+        sound = [pair.vector.isfinite().all() for pair in pairs]
+        eigenvalues = [pair.value for pair in pairs]
+        residuals = [pair.residual / pair.value.abs() for pair in pairs]
+        # One transfer, since each makes the host wait.
+        asked = (*sound, *eigenvalues, *residuals, *curvatures)
+        told = torch.stack([wide(number) for number in asked]).tolist()
+        self._vectors |= {
+            k: pair.vector for (k, pair), ok in zip(found.items(), told, strict=False) if ok
+        }
+        values = dict(zip(found, told[count:], strict=False))
+        values["residual"] = max(told[2 * count : 3 * count])
+        values["products"] = float(sum(pair.products for pair in pairs))
+        of_batches = told[3 * count :]
+        values["batch"] = sum(of_batches) / len(of_batches) if of_batches else math.nan
+        return values
 
     def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"vectors": dict(self._vectors)}
@@ -151,18 +173,16 @@ class Sharpness(Observer):
         descended: Descended,
         rng: np.random.Generator,
     ) -> Eigenpair:
-        """Return the largest eigenvalue, and keep its vector for the next look."""
+        """Return the largest eigenvalue; the last look's vector helps to find it."""
         like = descended.parameters[0].detach()
         size = sum(p.numel() for p in descended.parameters)
-        fresh = torch.from_numpy(rng.standard_normal(size, np.float32)).to(like)
+        fresh = torch.from_numpy(rng.standard_normal(size, np.float32))
+        fresh = onto(fresh.to(like.dtype), like.device)
         last = self._vectors.get(name)
         if last is not None:
-            last = last.to(like) if len(last) == size else None
+            last = onto(last.to(like.dtype), like.device) if len(last) == size else None
         agree = descended.ranks.agree
-        pair = tracked_eigenvalue(product, last, fresh, self.tolerance, self.products, agree)
-        if bool(pair.vector.isfinite().all()):
-            self._vectors[name] = pair.vector.cpu()
-        return pair
+        return tracked_eigenvalue(product, last, fresh, self.tolerance, self.products, agree)
 
     def _edge(self, descended: Descended) -> Edge | None:
         try:
@@ -194,8 +214,7 @@ class Sharpness(Observer):
         )
 
 
-def _batch_sharpness(descended: Descended, minibatches: Sequence[Samples]) -> float:
-    """Return the mean over minibatches of g^T H g/||g||^2; NaN without one."""
+def _curvatures(descended: Descended, minibatches: Sequence[Samples]) -> list[Tensor]:
+    """Return g^T H g/||g||^2 of each minibatch, ()."""
     losses = [descended.over(*minibatch) for minibatch in minibatches]
-    found = [float(directional_curvature(loss.gradient(), loss.product)) for loss in losses]
-    return sum(found) / len(found) if found else math.nan
+    return [directional_curvature(loss.gradient(), loss.product) for loss in losses]

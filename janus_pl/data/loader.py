@@ -12,6 +12,7 @@ from torch import Tensor
 
 from janus_pl.data.standard import ByteImages
 from janus_pl.errors import UsageError, check_integer, is_integer
+from janus_pl.observables.onto import onto
 
 BatchSize = int | Literal["full"]
 Order = Literal["shuffle", "sequential", "with_replacement"]
@@ -138,9 +139,7 @@ class InMemoryBatches:
         if self._in_data_order:
             yield from _slices(self.x, self.y, self.batch_size, start)
             return
-        # No wait for the device; Apple's would read what the host may have overwritten by then.
-        await_copy = self.device.type == "mps"
-        order = self.indices(self.epoch)[start:].to(self.device, non_blocking=not await_copy)
+        order = onto(self.indices(self.epoch)[start:], self.device)
         for index in torch.split(order, self.batch_size):
             yield self._at(index)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from janus_pl.observables.onto import onto
 from janus_pl.observables.wide import at_home, wide
 
 ROUNDING = 1e-14  # of float64 means over thousands of samples, relative to their size
@@ -36,11 +37,13 @@ class Classes(NamedTuple):
 
 
 def two_classes(features: Tensor, positive: Tensor) -> Classes:
-    """Statistics of features (N, d) whose class is 1 where `positive` (N,) is True.
+    """Statistics of features (N, d) whose class is 1 where `positive` (N,), on the host, is True.
 
     Variances are of the centred features, so a large common offset costs no digits but its own.
     """
-    parts = [wide(features[~positive]), wide(features[positive])]
+    # The host tells the classes apart, so that it need not wait for the sizes of the parts.
+    of_each = [torch.nonzero(chosen).flatten() for chosen in (~positive, positive)]
+    parts = [wide(features.index_select(0, onto(k, features.device))) for k in of_each]
     means = torch.stack([h.mean(0) for h in parts])
     delta = means[1] - means[0]
     distance = torch.linalg.vector_norm(delta)
@@ -50,6 +53,7 @@ def two_classes(features: Tensor, positive: Tensor) -> Classes:
     variances = torch.stack([h.square().sum(1).mean() for h in centred])
     along = torch.stack([(h @ (delta / distance)).square().mean() for h in centred])
     shares = torch.stack([wide(~positive).mean(), wide(positive).mean()])
+    shares = onto(shares, means.device)
     values = (shares, means, variances, along)
     return Classes(*(torch.where(sound, value, torch.nan) for value in values))
 

@@ -58,13 +58,13 @@ def covariance_of(gradients: Tensor) -> Covariance:
         gram += deviations @ deviations.T
         columns.copy_(deviations.to(columns.dtype))
     gram /= count - 1
-    if not bool(gram.isfinite().all()):
-        undefined = gram.new_full((), torch.nan)
-        return Covariance(
-            undefined, undefined, undefined, gradients.new_full((gradients.shape[1],), torch.nan)
-        )
-    values, vectors = torch.linalg.eigh(gram)
+    sound = gram.isfinite().all()
+    # `where` and not `if`: the host must not wait for the device here.
+    values, vectors = torch.linalg.eigh(torch.where(sound, gram, 0.0))
     values = values.flip(0).clamp(min=0)
     along = vectors[:, -1].to(gradients) @ gradients
     rank = torch.where(values[0] > 0, effective_rank(values), torch.nan)
-    return Covariance(gram.trace(), values[0], rank, along / torch.linalg.vector_norm(along))
+    along = along / torch.linalg.vector_norm(along)
+    numbers = (gram.trace(), values[0], rank)
+    trace, top, rank = (torch.where(sound, number, torch.nan) for number in numbers)
+    return Covariance(trace, top, rank, torch.where(sound.to(along.device), along, torch.nan))

@@ -140,12 +140,20 @@ def largest_eigenvalue(
         columns = [x, new / torch.linalg.vector_norm(new)]
         images = [image, product(columns[1])]
         count += 1
-        if agree(not bool(images[1].isfinite().all())):
-            return Eigenpair(theta, x, residual, count)
-        if last is not None and (size := torch.linalg.vector_norm(last[0])) > 0:
+        if last is not None:
+            size = torch.linalg.vector_norm(last[0])
+            size = torch.where(size > 0, size, 1.0)
             columns.append(last[0] / size)
             images.append(last[1] / size)
-        x, image, last = _best(columns, images)
+        basis, factor = torch.linalg.qr(torch.stack(columns, 1))
+        sizes = factor.diagonal().abs()
+        kept = sizes > DEPENDENT * sizes.amax()
+        # One transfer of all that the host has to know here.
+        finite, *of_span = torch.cat((images[1].isfinite().all()[None], kept)).tolist()
+        if agree(not finite):
+            return Eigenpair(theta, x, residual, count)
+        chosen = [k for k, found in enumerate(of_span) if found]
+        x, image, last = _best(basis, factor, images, chosen)
         if count % FRESH == 0 and count < most:
             image, count = product(x), count + 1
 
@@ -245,14 +253,21 @@ def is_curved(loss: Callable[[Tensor], Tensor], point: Tensor) -> bool:
     return bool(second.any())
 
 
-def _best(columns: list[Tensor], images: list[Tensor]) -> tuple[Tensor, Tensor, Images]:
-    """Return the best vector x of a span, H x, and the part of x that is not along the first."""
-    basis, factor = torch.linalg.qr(torch.stack(columns, 1))
-    sizes = factor.diagonal().abs()
-    kept = sizes > DEPENDENT * sizes.amax()
-    basis, factor = basis[:, kept], factor[kept][:, kept]
+def _best(
+    basis: Tensor, factor: Tensor, images: list[Tensor], chosen: list[int]
+) -> tuple[Tensor, Tensor, Images]:
+    """Return the best vector x of a span, H x, and the part of x that is not along the first.
+
+    Args:
+        basis: Q of the columns that span it, (P, k).
+        factor: R of them, (k, k).
+        images: H times each column.
+        chosen: The columns that add to the span.
+    """
+    basis = torch.stack([basis[:, k] for k in chosen], 1)
+    factor = torch.stack([torch.stack([factor[i, k] for k in chosen]) for i in chosen])
     mapped = torch.linalg.solve_triangular(
-        factor, torch.stack(images, 1)[:, kept], upper=True, left=False
+        factor, torch.stack([images[k] for k in chosen], 1), upper=True, left=False
     )
     small = basis.T @ mapped
     weights = torch.linalg.eigh((small + small.T) / 2).eigenvectors[:, -1]

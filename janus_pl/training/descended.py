@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from janus_pl.observables.edge import Edge
+from janus_pl.observables.onto import onto
 from janus_pl.observables.sharpness import gradient, hessian_product
 from janus_pl.training.ranks import Ranks
 
@@ -104,7 +105,8 @@ def pick(samples: Iterable[Samples], *indices: Tensor) -> list[Samples]:
     parts: list[list[Samples]] = [[] for _ in indices]
     for x, y in samples:
         for index, found in zip(indices, parts, strict=True):
-            own = index[(index >= start) & (index < start + len(y))].to(y.device) - start
+            own = index[(index >= start) & (index < start + len(y))] - start
+            own = onto(own, y.device)
             found.append((x[own], y[own]))
         start += len(y)
     together = (zip(*found, strict=True) for found in parts)

@@ -53,7 +53,7 @@ def features_of(
             h, outputs, raw = (ranks.gather(part, len(y)) for part in (h, outputs, raw))
             pieces.append((h, y.flatten(), outputs, raw))
     features, y, outputs, raw = (torch.cat(parts) for parts in zip(*pieces, strict=True))
-    labels, classes = _classes(y, outputs)
+    labels, classes = _classes(y.cpu(), outputs)  # one wait; the host has to know the classes
     scores, own = _scores(outputs), _scores(raw)
     sign = torch.dot(scores.flatten(), own.flatten().to(scores)).sign()
     return Features(features, labels, classes, outputs, sign * layer.weight.detach())

@@ -32,7 +32,7 @@ class Features(NamedTuple):
 
     Attributes:
         features: The inputs, (N, d).
-        labels: The classes, 0 to K - 1, (N,).
+        labels: The classes, 0 to K - 1, (N,), on the host.
         classes: K.
         outputs: The module's outputs, (N, K), or (N, 1) of two classes.
         weight: The layer's weight as the outputs use it, (K, d) or (1, d). Its sign is turned if

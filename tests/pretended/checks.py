@@ -11,9 +11,9 @@ from golden.runs import columns, deviation
 from pretended.watch import Watch
 
 # The most waits of a look, solvers apart; a callback that is not here has one. What is above one
-# is named, so that none grows: eigenvalues of a Hessian are found by iteration, whose end the host
-# has to know, and the classes of the samples are told apart by masks.
-WAITS = {"GradientNoise": 100, "Sharpness": 44, "NeuralCollapse": 7}
+# is named, so that none grows: eigenvalues of a Hessian are found by iteration, and of each step
+# the host has to know two things, its end and its span; and it has to know the samples' classes.
+WAITS = {"GradientNoise": 26, "Sharpness": 7, "NeuralCollapse": 2}
 # A solver tells the host whether it has found a result: one for each layer in callbacks of spectra,
 # and one for each step of an iteration.
 PER_LAYER = ("LayerRank", "LossEvents", "RankBound")
