@@ -1,4 +1,4 @@
-"""When callbacks look, which layers they take, and what they say of a question without answer."""
+"""The epochs at which callbacks look, the layers they read, and questions without an answer."""
 
 from __future__ import annotations
 
@@ -24,36 +24,36 @@ BINS = 512  # the most that W&B keeps of a histogram
 
 
 class Mean:
-    """The mean over an epoch's steps of a tensor, which a checkpoint within the epoch keeps."""
+    """The mean of a tensor over an epoch's steps; a checkpoint within the epoch keeps it."""
 
     def __init__(self) -> None:
         self.total: Tensor | None = None
         self.steps = 0
 
     def clear(self) -> None:
-        """A new epoch begins."""
+        """Drop the sum, because a new epoch begins."""
         self.total, self.steps = None, 0
 
     def add(self, value: Tensor) -> None:
-        """One more step."""
+        """Add the value of one more step."""
         self.total = value if self.total is None else beside(self.total, value) + value
         self.steps += 1
 
     def result(self) -> Tensor | None:
-        """The mean so far; None without a step."""
+        """Return the mean so far; None without a step."""
         return None if self.total is None else self.total / self.steps
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Return the sum for a checkpoint."""
         return {"total": self.total, "steps": self.steps}
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Restore the sum from a checkpoint."""
         self.total, self.steps = state["total"], state["steps"]
 
 
 def beside(total: Tensor, value: Tensor) -> Tensor:
-    """Return a sum, which a checkpoint has brought to the host, on the device of a step's value."""
+    """Move a sum to the device of a step's value; a checkpoint has left it on the host."""
     return onto(total, value.device)
 
 
@@ -123,21 +123,21 @@ class Observer(Callback, ABC):
 
     @abstractmethod
     def observe(self, trainer: Trainer, subject: Subject) -> Mapping[str, Value]:
-        """The values of this callback for the weights as they are.
+        """Return the values of this callback at the current weights.
 
         Raises:
             NotOffered: The subject has no answer.
         """
 
     def check(self, subject: Subject) -> None:
-        """Refuse a subject of which nothing can be recorded, before the run.
+        """Refuse, before the run, a subject of which nothing can be recorded.
 
         Raises:
             UsageError: It is such a subject.
         """
 
     def ask_before(self, question: str, subject: Subject, ask: Callable[[], T]) -> T:
-        """Return an answer before the run; if no layer has one, that is an error.
+        """Return the answer to a question before the run; raise an error if no layer has one.
 
         Args:
             question: The callback or its option, for the message.
@@ -179,7 +179,7 @@ class Observer(Callback, ABC):
             self._look(trainer, pl_module, epoch)
 
     def refuse(self, subject: Subject, reason: NotOffered) -> None:
-        """Say once in a fit that a question has no answer; the callback then asks no more."""
+        """Say once in a fit that a question has no answer; the callback stops asking."""
         if not self._refused:
             rank_zero_info(
                 f"{type(self).__name__} records nothing of {owner_of(subject)}: {reason}"
@@ -188,7 +188,7 @@ class Observer(Callback, ABC):
 
     @property
     def refused(self) -> bool:
-        """Whether a question had no answer in this fit."""
+        """Tell whether a question had no answer in this fit."""
         return self._refused
 
     def _look(self, trainer: Trainer, module: LightningModule, epoch: int) -> None:
@@ -227,7 +227,7 @@ class LayerObserver(Observer):
         check_globs(self, self.layers or (), self.readable(subject))
 
     def readable(self, subject: Subject) -> Sequence[str]:
-        """The layers that can answer this callback; a glob has to match one of them.
+        """Return the layers that can answer this callback; a glob has to match one of them.
 
         Raises:
             UsageError: No layer can answer.
@@ -267,5 +267,5 @@ def check_globs(observer: Observer, globs: Sequence[str], names: Sequence[str]) 
 
 
 def owner_of(subject: Subject) -> str:
-    """The name of the module's class."""
+    """Return the name of the module's class."""
     return type(getattr(subject, "module", subject)).__name__

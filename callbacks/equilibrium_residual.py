@@ -26,9 +26,9 @@ class EquilibriumResidual(Observer):
     has a run with another optimizer than SGD: the formulas are those of SGD. It is said once.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off. A look is one forward pass over the training set, shared with
-            `MarginHistogram`.
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off. A look is one
+            forward pass over the training set, shared with `MarginHistogram`.
     """
 
     keys = (

@@ -80,17 +80,17 @@ class GradientNoise(LayerObserver):
     answer is refused: linear regression, whose noise `janus_pl.theory` knows in closed form.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
-        batch_size: B, 1 to N; not set, that of the data.
-        batches: K.
-        seed: of the draws.
-        layers: globs of layers' names, such as `conv*`; not set: all layers. The scale of all
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
+        batch_size: The size B of a minibatch, 1 to N. Not set: that of the data.
+        batches: The number K of minibatches.
+        seed: The seed of the draws.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers. The scale of all
             layers together is that of the chosen ones; the covariance is of all parameters.
-        gram: G, 2 to 64; 0: no `covariance/*`.
-        hessian_samples: the samples that H is of, all N if they are fewer; 0: no alignment.
-        products: the most products with H.
-        tolerance: the eigenvector of H is found once the residual is this small.
+        gram: The number G of minibatches for `covariance/*`, 2 to 64; 0 leaves these keys out.
+        hessian_samples: The number of samples in H; all N if there are fewer. 0: no alignment.
+        products: The largest number of products with H.
+        tolerance: The residual at which the eigenvector of H counts as found.
     """
 
     keys = (
@@ -232,7 +232,7 @@ class GradientNoise(LayerObserver):
     def _alignment(
         self, loss: Descended, samples: Pairs, vector: Tensor, rng: np.random.Generator
     ) -> dict[str, Tensor]:
-        """Return how the covariance's first eigenvector lies to that of the Hessian."""
+        """Return the alignment of the covariance's first eigenvector with that of the Hessian."""
         if self._no_alignment:
             return {}
         count = sum(len(y) for _, y in samples)
@@ -263,7 +263,7 @@ class GradientNoise(LayerObserver):
         self._no_alignment = True
 
     def _mean_velocity(self, subject: Subject, samples: Pairs) -> dict[str, Tensor]:
-        """V_k dot of the mean loss over all chunks, each sample weighing the same."""
+        """Return V_k dot of the mean loss over all chunks; each sample has the same weight."""
         count = sum(len(y) for _, y in samples)
         mean: dict[str, Tensor] = {}
         for x, y in samples:
@@ -274,7 +274,7 @@ class GradientNoise(LayerObserver):
         return mean
 
     def _draw(self, loader: Any, count: int) -> tuple[int, bool]:
-        """The samples of a minibatch, and whether they are drawn with replacement."""
+        """Return the samples of a minibatch, and whether they are drawn with replacement."""
         size = self.batch_size or getattr(loader, "batch_size", None)
         if size is None or size > count:
             raise UsageError("callbacks.GradientNoise.batch_size", size, f"1 to {count}")
@@ -283,12 +283,12 @@ class GradientNoise(LayerObserver):
 
 
 def check_room(gram: int, entries: int, one: int) -> None:
-    """Refuse more gradients than 300 MB hold.
+    """Refuse gradients that need more than 300 MB.
 
     Args:
-        gram: The gradients.
-        entries: The entries of one of them.
-        one: The bytes of one of them.
+        gram: The number of gradients.
+        entries: The number of entries of one gradient.
+        one: The size of one gradient, in bytes.
 
     Raises:
         UsageError: They need more.
@@ -305,11 +305,11 @@ def check_room(gram: int, entries: int, one: int) -> None:
 
 
 def _pick(samples: Pairs, index: Tensor) -> Pairs:
-    """The samples of these numbers, a few hundred at a time."""
+    """Return the samples of these indices, a few hundred at a time."""
     ((x, y),) = pick(samples, index)
     return list(zip(x.split(EVALUATION_CHUNK), y.split(EVALUATION_CHUNK), strict=True))
 
 
 def _squared_norms(velocities: Mapping[str, Tensor]) -> Tensor:
-    """Shape (L,), float64."""
+    """Return the squared norms by layer: shape (L,), float64."""
     return wide(torch.stack([frobenius_norm(v) for v in velocities.values()])).square()

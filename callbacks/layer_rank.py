@@ -39,13 +39,13 @@ class LayerRank(LayerObserver):
     Any LightningModule is served, for all its weights (`janus_pl.training.weights`).
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
-        tolerance: of `rank/<layer>`. The paper gives none; its group's public code counts
-            sigma_i > 1e-3.
-        tolerances: further tolerances, absolute and relative.
-        bins: the bins of the spectrum.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
+        tolerance: The tolerance of `rank/<layer>`. The paper gives none; its group's public
+            code counts sigma_i > 1e-3.
+        tolerances: Further tolerances, absolute and relative.
+        bins: The number of bins of the spectrum.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
     """
 
     keys = (
@@ -113,7 +113,7 @@ class LayerRank(LayerObserver):
 
 
 def _digits(sigma: NDArray[np.float64], matrix: Tensor) -> list[float]:
-    """Return singular values with no more digits than the entries of their matrix have."""
+    """Round singular values to the digits that the entries of their matrix have."""
     if matrix.dtype == torch.float64:
         return sigma.tolist()
     return [float(str(value)) for value in sigma.astype(np.float32)]

@@ -35,10 +35,10 @@ class LayerRotation(LayerObserver):
     alone. A module whose epochs have no known number of steps has no `rotation`.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
         steps: The number of steps at the end of an epoch whose angles are averaged.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
     """
 
     keys = (

@@ -26,10 +26,10 @@ class LayerVelocity(LayerObserver):
     is its own, so it has no `velocity_full`.
 
     Args:
-        every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
-            the last one; 0 is off.
-        full_every_n_epochs: the same for `velocity_full`.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        every_n_epochs: The interval n of the looks: epochs 1, 2, 4, 8, ... up to n, the multiples
+            of n, and the last epoch. 0 turns the callback off.
+        full_every_n_epochs: The interval of `velocity_full`, with the same rule.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
     """
 
     keys = ("velocity/LAYER", "velocity_full/LAYER")
@@ -94,7 +94,7 @@ class LayerVelocity(LayerObserver):
 
 
 class _FullVelocity(LayerObserver):
-    """The norms for the gradient over the whole training set, on a cadence of its own."""
+    """Norms for the gradient over the whole training set, with an interval of their own."""
 
     def check(self, subject: Subject) -> None:
         if not offers(subject, "full_velocity_norms"):

@@ -36,11 +36,11 @@ class LossEvents(LayerObserver):
     tell the spike from the epochs just before it: a small `every_n_epochs` comes close.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
         threshold: The threshold, above 0, in units of the loss; the square loss of a network whose
             outputs are 0 is 1.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
     """
 
     keys = (

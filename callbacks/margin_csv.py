@@ -32,7 +32,7 @@ class MarginCSV(Callback):
     Lightning divides the samples of another module among them, so there one process is asked for.
 
     Args:
-        path: the file to write; an existing one is replaced. Not set: `margins-ID.csv` in the
+        path: The file to write; an existing one is replaced. Not set: `margins-ID.csv` in the
             working directory, ID being the run whose checkpoint was given, or else `margins.csv`.
             It is not in the run's folder, for a run that has ended does not change. If the
             checkpoint is of other data (`--allow_data_change`), their fingerprint is in the name.

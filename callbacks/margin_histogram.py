@@ -39,9 +39,9 @@ class MarginHistogram(Observer):
     that the network is trained on.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
-        bins: the bins of the histogram.
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
+        bins: The number of bins of the histogram.
     """
 
     keys = (

@@ -60,9 +60,9 @@ class NeuralCollapse(Observer):
     Forward passes are in evaluation: of BatchNorm the running statistics count.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
-        layers: globs of the names of parts of the module, with underscores for dots (for the
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
+        layers: Globs of the names of parts of the module, with underscores for dots (for the
             paper's network: conv1, relu1, ..., fc1, relu5, fc2), each used once in a forward pass;
             not set: the input of the last `nn.Linear` alone.
     """

@@ -54,7 +54,7 @@ class NoiseTime(LayerObserver):
         every_n_epochs: n: look at its multiples and at the last epoch; 0 is off.
         window: W, at least 8 and at most the steps of n epochs.
         samples: The number of training samples whose margins are taken; all N if there are fewer.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
     """
 
     keys = (

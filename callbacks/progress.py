@@ -172,7 +172,7 @@ def _epoch(trainer: Trainer, module: LightningModule) -> str:
 
 
 def _done(trainer: Trainer, module: LightningModule) -> float:
-    """Return how much of the run is done: epochs of one that plans them itself, else batches."""
+    """Return the part of the run that is done: epochs if the task plans them, else batches."""
     subject = subject_of(trainer, module)
     if subject.planned is not None:
         return subject.completed()
@@ -185,7 +185,7 @@ def _done(trainer: Trainer, module: LightningModule) -> float:
 
 
 def _total(trainer: Trainer, module: LightningModule) -> float:
-    """Return the whole of `_done`; infinite if nothing bounds the run."""
+    """Return the value of `_done` at the end of the run; infinite if the run has no end."""
     if (planned := subject_of(trainer, module).planned) is not None:
         return planned
     epochs, steps = trainer.max_epochs, trainer.max_steps

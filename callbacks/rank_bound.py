@@ -32,8 +32,8 @@ class Step(NamedTuple):
     Attributes:
         kept: a_k, shape (L,).
         norms: ||p_k||, float64, shape (L,).
-        ranks: B m of this process's samples, by layer. The sum over processes is the most that the
-            rank of the step's dLoss/dW_k can be.
+        ranks: B m of this process's samples, by layer. The sum over processes bounds the rank of
+            the step's dLoss/dW_k.
     """
 
     kept: Tensor
@@ -67,10 +67,10 @@ class RankBound(LayerObserver):
     gradient has to come through its own layer: a penalty in the loss gives it any rank.
 
     Args:
-        every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
-            the last one; 0 is off.
-        window: the largest n.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        every_n_epochs: The interval n of the looks: epochs 1, 2, 4, 8, ... up to n, the multiples
+            of n, and the last epoch. 0 turns the callback off.
+        window: The largest n.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
 
     Raises:
         UsageError: an option out of range; an optimizer other than SGD without momentum, whose
@@ -244,13 +244,13 @@ def tail_windows(
     norms: NDArray[np.float64],
     ranks: NDArray[np.int64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    r"""Both sides of the tail bound for the windows of the last n = 1, 2, ... steps.
+    r"""Return both sides of the tail bound for the windows of the last n = 1, 2, ... steps.
 
     Args:
-        sigma: all singular values of the weight after the last step, largest first, (r,).
-        kept: a_t of all steps, oldest first, (T,).
-        norms: the weight's norm before each step, (T,).
-        ranks: the most that the rank of each step's gradient can be, (T,).
+        sigma: All singular values of the weight after the last step, largest first, (r,).
+        kept: The a_t of all steps, oldest first, (T,).
+        norms: The weight's norm before each step, (T,).
+        ranks: An upper bound on the rank of each step's gradient, (T,).
 
     Returns:
         Tails and bounds, (n,) each, for those windows whose rank is below r.
@@ -269,11 +269,11 @@ def tail_windows(
 
 
 def rounding(weight: Tensor, norms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """What the rounding of the last n = 1, 2, ... steps adds to a tail at most, (n,).
+    """Bound what the rounding of the last n = 1, 2, ... steps adds to a tail, (n,).
 
     Args:
-        weight: gives the dtype and the number of entries.
-        norms: the weight's norm before each of these steps, (n,).
+        weight: The weight; its dtype and number of entries count.
+        norms: The weight's norm before each of these steps, (n,).
     """
     numbers = torch.finfo(weight.dtype)
     # Entries below the least normal number are rounded as those at it.
@@ -282,7 +282,7 @@ def rounding(weight: Tensor, norms: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
-    """SGD without momentum, the only one of which the bound is known."""
+    """Refuse all but SGD without momentum; the bound of other optimizers is not known."""
     allowed = "torch.optim.SGD with momentum 0, for callbacks.RankBound"
     if not isinstance(optimizer, SGD):
         raise UsageError("model.optimizer", type(optimizer).__name__, allowed)
@@ -292,13 +292,13 @@ def check_optimizer(optimizer: Optimizer) -> None:
 
 
 def _norm(weight: Tensor) -> Tensor:
-    """||p_k|| in float64, as the spectrum: in float32 squares are 0 from norms of 1e-23 down."""
+    """Return ||p_k|| in float64; in float32 squares of norms below 1e-23 are 0."""
     rows = torch.linalg.vector_norm(at_home(weight).flatten(1), dim=1, dtype=torch.float64)
     return torch.linalg.vector_norm(rows)
 
 
 def _spectrum(weight: Tensor) -> Tensor:
-    """Singular values to the weight's own rounding, in float64, largest first."""
+    """Return the singular values in float64, largest first, to the weight's own rounding."""
     matrix = weight.detach().flatten(1)
     if matrix.dtype == torch.float64:
         finite = matrix.isfinite().all()
@@ -309,6 +309,6 @@ def _spectrum(weight: Tensor) -> Tensor:
 
 
 def _plain_rank(bound: Bounded, rows: int) -> int:
-    """B m; any rank where the gradient came past the layer, as in nn.MultiheadAttention."""
+    """Return B m, or full rank if the gradient bypassed the layer, as in nn.MultiheadAttention."""
     unknown = rows == 0 and bound.parameter.grad is not None
     return min(bound.matrix().shape) if unknown else rows

@@ -27,12 +27,12 @@ class RunCheckpoint(ModelCheckpoint):
     file that `last.ckpt` replaces stays as `previous.ckpt` (`janus_pl.training.checkpoints`).
 
     Args:
-        every_n_epochs: n.
-        monitor: the number of the record whose smallest value among the saved epochs is the best.
+        every_n_epochs: The interval n.
+        monitor: The key of the record whose smallest value among the saved epochs is the best.
             Not set: `train/loss_running`, or `train/loss` where the former is not recorded, as in
             linear regression. Both are of every epoch; of a number that is not, take care that n
             meets its epochs, for it keeps its last value in between.
-        mode: `max` where the largest value is the best.
+        mode: `max` if the largest value is the best.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 def _in_folder(state: dict[str, Any], folder: Any) -> dict[str, Any]:
-    """Return a state with its files in a folder; with their names alone if that is None."""
+    """Return a state whose files lie in a folder; None leaves their names alone."""
 
     def placed(path: str) -> str:
         name = Path(path).name

@@ -1,4 +1,4 @@
-r"""How sharp the loss is where training descends it, and up to where its steps are stable."""
+r"""The sharpness of the loss during training, and the limit up to which steps are stable."""
 
 from __future__ import annotations
 
@@ -58,20 +58,21 @@ class Sharpness(Observer):
     one, plus a few products from a random vector: else an eigenvalue that overtakes the last one
     would be missed. Draws depend on (seed, epoch) alone.
 
-    No config has it, for it is dear: a look costs up to `products` products with H for each
-    eigenvalue, and one for each minibatch. It says so at the start. A module without `descended`
-    and a loss without a second derivative are refused. The loss of somebody else's module is that
-    of its `training_step` in evaluation, as in `GradientNoise`.
+    No config has this callback, because it is expensive: a look costs up to `products`
+    products with H for each eigenvalue, and one for each minibatch. It says so at the start. A
+    module without `descended` and a loss without a second derivative are refused. The
+    loss of somebody else's module is that of its `training_step` in evaluation, as in
+    `GradientNoise`.
 
     Args:
-        every_n_epochs: look at epochs 0, 1, 2, 4, 8, ... up to this number, at its multiples, and
-            at the last one; 0 is off.
-        samples: The samples that H is of; all N if they are fewer.
+        every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the
+            multiples of n, and the last epoch. 0 turns the callback off.
+        samples: The number of samples in H; all N if there are fewer.
         batches: The minibatches of `sharpness/batch`; 0: no such number. One if a minibatch is
             the whole set.
-        products: The most products with H that an eigenvalue may take.
+        products: The largest number of products with H for one eigenvalue.
         tolerance: An eigenvalue h is found once ||H x - h x|| is at most this part of |h|.
-        seed: Of the draws.
+        seed: The seed of the draws.
     """
 
     keys = (
@@ -194,7 +195,7 @@ class Sharpness(Observer):
             return None
 
     def _draws(self, descended: Descended, rng: np.random.Generator) -> list[Tensor]:
-        """Return the numbers of the samples of each minibatch."""
+        """Return the indices of the samples of each minibatch."""
         if not self.batches:
             return []
         size, replacement = descended.drawn()

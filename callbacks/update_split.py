@@ -36,9 +36,9 @@ class UpdateSplit(LayerObserver):
     optimizer than those of `janus_pl.observables.update`, or gradient clipping, is said once.
 
     Args:
-        every_n_epochs: look at epochs 1, 2, 4, 8, ... up to this number, at its multiples, and at
-            the last one; 0 is off.
-        layers: globs of layers' names, such as `conv*`; not set: all layers.
+        every_n_epochs: The interval n of the looks: epochs 1, 2, 4, 8, ... up to n, the multiples
+            of n, and the last epoch. 0 turns the callback off.
+        layers: Globs of layers' names, such as `conv*`. Not set: all layers.
     """
 
     keys = ("update/gradient/LAYER", "update/decay/LAYER", "update/projection/LAYER")

@@ -42,7 +42,7 @@ class LastingStream:
         return getattr(self._stream, name)
 
     def _abandon(self) -> None:
-        """Point the descriptor at nowhere: Python's last flush and other writers fail no more."""
+        """Point the descriptor at nowhere, so that later flushes and writers do not fail."""
         with suppress(OSError):  # a stream without a descriptor
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self._stream.fileno())

@@ -93,7 +93,7 @@ class DigitsPair(ImagePair):
 
 
 def _enlarge(digits: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Rows (n, 64) of gray values 0 to 16 as images (n, 32, 32, 3) in [0, 1]."""
+    """Turn rows (n, 64) of gray values 0 to 16 into images (n, 32, 32, 3) in [0, 1]."""
     gray = torch.from_numpy(digits).float().view(-1, 1, 8, 8) / 16
     size = (DIGITS_SIZE, DIGITS_SIZE)
     large = torch.nn.functional.interpolate(gray, size, mode="bilinear", align_corners=False)

@@ -162,7 +162,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torchvision opens its URLs without a time-out; this gives them one."""
+    """Give URLs that torchvision opens a time-out; torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

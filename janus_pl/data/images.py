@@ -162,7 +162,7 @@ class Images(LightningDataModule, ABC):
         self._loaded, self._train_loader = self._of_samples(), None
 
     def train_dataloader(self) -> InMemoryBatches:
-        """The minibatches; made once for the same options, so that one loader counts the epochs."""
+        """Return the minibatches; equal options give the same loader, which counts the epochs."""
         self._move_to_device()
         options = self.batch_size, self.micro_batch_size, self.order, self.seed
         if self._train_loader is None or self._batched != options:
@@ -178,23 +178,23 @@ class Images(LightningDataModule, ABC):
         return self._train_loader
 
     def val_dataloader(self) -> InMemoryBatches:
-        """The test split in data order, 500 samples at a time."""
+        """Return the test split in data order, 500 samples at a time."""
         return self.test_dataloader()
 
     def test_dataloader(self) -> InMemoryBatches:
-        """The test split in data order, 500 samples at a time."""
+        """Return the test split in data order, 500 samples at a time."""
         self._move_to_device()
         return _in_data_order(self.test_x, self.test_y)
 
     def predict_dataloader(self) -> list[InMemoryBatches]:
-        """The training samples in use and the test split, each in data order."""
+        """Return the training samples in use and the test split, each in data order."""
         self._move_to_device()
         return [_in_data_order(self.train_x, self.train_y), self.test_dataloader()]
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """The batch itself where it is on the device already, which saves host time each step."""
+        """Return the batch itself if it is on the device; that saves host time each step."""
         if isinstance(batch, Batch) and batch.x.device == device:
             return batch
         return super().transfer_batch_to_device(batch, device, dataloader_idx)

@@ -134,7 +134,7 @@ class InMemoryBatches:
             yield Batch(x, y, self.micro_batch_size)
 
     def _batches(self, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Samples and targets of an epoch's batches, from the one of this number on."""
+        """Return samples and targets of an epoch's batches, from the one of this number on."""
         start = first * self.batch_size
         if self._in_data_order:
             yield from _slices(self.x, self.y, self.batch_size, start)
@@ -144,7 +144,7 @@ class InMemoryBatches:
             yield self._at(index)
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch and how many of its batches were handed out, for Lightning's checkpoints."""
+        """Return the epoch and the number of its batches handed out, for checkpoints."""
         return {"epoch": self.epoch, "position": self._position}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ class InMemoryBatches:
         self.epoch = epoch
 
     def indices(self, epoch: int) -> Tensor:
-        """The order of an epoch: int64 indices of shape (N,) on the CPU, cut into batches in turn.
+        """Return the order of an epoch: int64 indices (N,) on the CPU, cut into batches in turn.
 
         Data order where a batch is the whole set: a permutation would only cost a copy.
         """
@@ -229,7 +229,7 @@ def check_batch_fits(batch_size: BatchSize, micro_batch_size: int | None, num_sa
 
 
 def _check_micro_batch(value: object, limit: object) -> None:
-    """`limit` is the batch size, or None while a full batch's size is not known."""
+    """Refuse a size outside 1 to `limit`, the batch size; None if that is not known yet."""
     above = isinstance(value, int) and isinstance(limit, int) and value > limit
     if above or not is_integer(value, least=1):
         upper = "N" if limit is None else limit

@@ -141,7 +141,7 @@ class LinearProblem(LightningDataModule):
             rank_zero_info(told(self.source, given, sizes))
 
     def train_dataloader(self) -> Iterable[Any]:
-        """`epochs_to_run()` of a module that has it and steps by itself, else minibatches.
+        """Return `epochs_to_run()` of a module that has it and steps by itself, else minibatches.
 
         These are replica 0's, in the order of `indices`: all N samples are held, online ones too.
         """
@@ -150,7 +150,7 @@ class LinearProblem(LightningDataModule):
         return self._loader() if own is None else own()
 
     def predict_dataloader(self) -> list[InMemoryBatches]:
-        """The samples of replica 0 in data order."""
+        """Return the samples of replica 0 in data order."""
         x, y = self._loader().x, self._loader().y
         return [InMemoryBatches(x, y, min(EVAL_CHUNK, len(y)), order="sequential")]
 
@@ -169,7 +169,7 @@ class LinearProblem(LightningDataModule):
         return _facts(self, self._given)
 
     def w0(self) -> Floats:
-        """The W to start from, (R, m, d)."""
+        """Return the W to start from, (R, m, d)."""
         if self.init == "gaussian":
             shape = self.outputs, self.dim
             rngs = [_generator(self.seed + r, W0_STREAM) for r in range(self.replicas)]
@@ -178,14 +178,14 @@ class LinearProblem(LightningDataModule):
         return np.full((self.replicas, self.outputs, self.dim), given)
 
     def teacher(self) -> Floats:
-        """A of y = A x, (R, m, d); zero where y is drawn independently of x, or given."""
+        """Return A of y = A x, (R, m, d); zero if y is given, or drawn independently of x."""
         a = np.zeros((self.replicas, self.outputs, self.dim))
         if self.informative is not None:
             a[:, :, : self.informative] = [self._coefficients(r) for r in range(self.replicas)]
         return a
 
     def stream(self, start: int, stop: int) -> tuple[Floats, Floats]:
-        """Samples start to stop - 1 of every replica: x (R, d, n) and y (R, m, n).
+        """Return samples start to stop - 1 of every replica: x (R, d, n) and y (R, m, n).
 
         The same, bitwise, however the samples are cut into calls. Memory is that of one call.
         """
@@ -197,7 +197,7 @@ class LinearProblem(LightningDataModule):
         return x.swapaxes(1, 2), y.swapaxes(1, 2)
 
     def compressed(self) -> tuple[Floats, Floats]:
-        """n = min(N, d + m) columns, x (R, d, n) and y (R, m, n), that stand for all N samples.
+        """Return n = min(N, d + m) columns, x (R, d, n) and y (R, m, n), in place of all N samples.
 
         X X^T, Y X^T and Y Y^T are theirs, so that, for every W, the sum of ||W x_i - y_i||^2 over
         the samples is ||W x - y||^2 over the columns; gradient, singular values and null space
@@ -222,7 +222,7 @@ class LinearProblem(LightningDataModule):
         return columns[:, : self.dim], columns[:, self.dim :]
 
     def indices(self, epoch: int) -> NDArray[np.int64]:
-        """The order of an epoch, counted from 0, (R, N), cut into minibatches in turn.
+        """Return the order of an epoch, counted from 0, (R, N), cut into minibatches in turn.
 
         It depends on the seed and the epoch alone. Data order where a batch is the whole set.
         """
@@ -234,7 +234,7 @@ class LinearProblem(LightningDataModule):
         return np.stack([rng.integers(n, size=n) if again else rng.permutation(n) for rng in rngs])
 
     def orders(self, first: int, last: int) -> NDArray[np.int64] | None:
-        """The orders of epochs first to last - 1, (R, E, N); None where each is data order."""
+        """Return the orders of epochs first to last - 1, (R, E, N); None if each is data order."""
         if self.in_data_order:
             return None
         return np.stack([self.indices(epoch) for epoch in range(first, last)], axis=1)
@@ -298,7 +298,7 @@ class LinearProblem(LightningDataModule):
 
     @torch.inference_mode(False)  # after `predict`, training could not take its tensors
     def _loader(self) -> InMemoryBatches:
-        """Replica 0 on the training device; made once: the epoch count belongs to one loader."""
+        """Return replica 0 on the device; one loader is kept, because it counts the epochs."""
         trainer, n = self.trainer, self.num_train
         device = torch.device("cpu") if trainer is None else trainer.strategy.root_device
         if self._minibatches is None or self._minibatches.device != device:
@@ -324,12 +324,12 @@ class LinearProblem(LightningDataModule):
             y += x[:, k, None] * coefficients
 
     def _coefficients(self, r: int) -> Floats:
-        """What replica r's y takes from the informative components of x, (m, informative)."""
+        """Return the coefficients of informative x in replica r's y, (m, informative)."""
         shape = self.outputs, self.informative or 0
         return _generator(self.seed + r, TEACHER_STREAM).standard_normal(shape)
 
     def _factor(self, r: int, start: int, stop: int) -> Floats:
-        """R of [X^T Y^T] = Q R, (min(n, d + m), d + m), for n = stop - start samples of replica r.
+        """Return R of [X^T Y^T] = Q R, (min(n, d + m), d + m); n = stop - start, replica r.
 
         Summed up, Y Y^T would lose a residual far below the targets; R keeps it. Halves are
         factored apart, so that rounding and memory grow as log N. A zero row of X stays one to the

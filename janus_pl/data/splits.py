@@ -104,7 +104,7 @@ def check_labels(raw: RawImages, codes: Sequence[int]) -> None:
 def balanced_subset(
     labels: Labels, num_train: int, seed: int, codes: Sequence[int] = PAIR
 ) -> NDArray[np.int64]:
-    """Indices, ascending, of a subset with the same number of samples in each class.
+    """Return indices, ascending, of a subset with the same number of samples in each class.
 
     Depends on (labels, seed, num_train) alone; a larger subset holds the smaller one.
 

@@ -107,7 +107,7 @@ def unit_norm_(x: Tensor) -> Tensor:
 def channel_statistics(
     images: NDArray[np.float32] | NDArray[np.uint8],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation over the pixels of all images (n, H, W, C), each of shape (C,).
+    """Return mean and standard deviation over the pixels of images (n, H, W, C), shape (C,) each.
 
     Bytes count as byte/255. The deviation of a constant channel is given as 1, so that one can
     divide by it.

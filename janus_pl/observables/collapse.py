@@ -37,7 +37,9 @@ class Classes(NamedTuple):
 
 
 def two_classes(features: Tensor, positive: Tensor) -> Classes:
-    """Statistics of features (N, d) whose class is 1 where `positive` (N,), on the host, is True.
+    """Return the statistics of features (N, d); the class is 1 where `positive` (N,) is True.
+
+    `positive` lies on the host.
 
     Variances are of the centred features, so a large common offset costs no digits but its own.
     """
@@ -59,7 +61,7 @@ def two_classes(features: Tensor, positive: Tensor) -> Classes:
 
 
 def within_class_variability(classes: Classes) -> Tensor:
-    r"""NC1 = tr(S_W S_B^+)/2 = delta^T S_W delta/(2 p_0 p_1 ||delta||^4), shape (), from 0 up.
+    r"""Return NC1 = tr(S_W S_B^+)/2 = delta^T S_W delta/(2 p_0 p_1 ||delta||^4), shape (), >= 0.
 
     S_W = (1/N) sum_n (h_n - mu_c)(h_n - mu_c)^T and S_B = sum_c p_c (mu_c - mu)(mu_c - mu)^T with
     mu the mean over all samples, which for two classes is p_0 p_1 delta delta^T. Balanced classes
@@ -76,7 +78,7 @@ def within_class_variability(classes: Classes) -> Tensor:
 
 
 def self_duality(classes: Classes, weight: Tensor) -> Tensor:
-    r"""NC3 = ||W^T/||W|| - M/||M|| ||_F, shape (), from 0 (aligned) to 2 (opposite).
+    r"""Return NC3 = ||W^T/||W|| - M/||M|| ||_F, shape (), from 0 (aligned) to 2 (opposite).
 
     W is the weight of the last layer with the mean of its rows taken out, M the class means with
     their mean taken out, each class counting the same. Both are a vector and its opposite, so NC3
@@ -96,7 +98,7 @@ def self_duality(classes: Classes, weight: Tensor) -> Tensor:
 
 
 def nearest_mean_disagreement(classes: Classes, features: Tensor, scores: Tensor) -> Tensor:
-    r"""NC4: the share of samples that the network puts in another class than the nearest mean does.
+    r"""Return NC4, the share of samples for which network and nearest mean decide differently.
 
     The network decides for class 1 where its score f_1 - f_0 is positive; the nearest mean is mu_1
     where <h_n - (mu_0 + mu_1)/2, delta> is. Ties are class 0. Shapes: features (N, d), scores
@@ -122,7 +124,7 @@ def class_distance_normalized_variance(classes: Classes) -> Tensor:
 
 
 def difference(outputs: Tensor) -> Tensor:
-    """f_1 - f_0 of two outputs (N, 2), or the only output of (N, 1); shape (N,)."""
+    """Return f_1 - f_0 of two outputs (N, 2), or the only output of (N, 1); shape (N,)."""
     return outputs[:, 1] - outputs[:, 0] if outputs.shape[1] == 2 else outputs[:, 0]
 
 

@@ -22,7 +22,7 @@ class MarginStatistics(NamedTuple):
 
 
 def output_margins(outputs: Tensor, y: Tensor) -> Tensor:
-    r"""y_n f_W(x_n) with the scalar output f = (f_1 - f_0)/2, still to be divided by the scale rho.
+    r"""Return y_n f_W(x_n), f = (f_1 - f_0)/2; the caller divides it by the scale rho.
 
     Shapes: outputs (B, 2), y (B,) of +1/-1; returns (B,).
 
@@ -34,7 +34,7 @@ def output_margins(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def regression_margins(outputs: Tensor, y: Tensor) -> Tensor:
-    r"""<y_n, W x_n>/||y_n||^2, still to be divided by the scale rho = ||W||: 1 at interpolation.
+    r"""Return <y_n, W x_n>/||y_n||^2, 1 at interpolation; the caller divides it by rho = ||W||.
 
     Shapes: outputs W x_n (B, m), y (B, m); returns (B,), NaN where y_n = 0.
 
@@ -65,7 +65,7 @@ def margin_statistics(margins: Tensor) -> MarginStatistics:
 def margin_histogram(
     margins: Tensor, bins: int = 64
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Counts (bins,) and edges (bins + 1,) of margins (N,) between their extremes; counts sum to N.
+    """Return counts (bins,), which sum to N, and edges (bins + 1,) over the range of margins (N,).
 
     The margins must be finite.
     """
@@ -80,7 +80,7 @@ def margin_histogram(
 
 
 def equilibrium_residual(mu: Tensor, second_moment: Tensor, rho: Tensor, lam: float) -> Tensor:
-    r"""mu - (M + lambda) rho, zero where drho/dt = 0 under the square loss (Section 2.1).
+    r"""Return mu - (M + lambda) rho, zero where drho/dt = 0 under the square loss (Section 2.1).
 
     All in the units of the learned rho: margins y_n f_W(x_n)/rho_learned, and lambda the
     coefficient of rho^2 in the loss, which is half of PyTorch's `weight_decay` on rho.

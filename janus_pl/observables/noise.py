@@ -34,7 +34,7 @@ class NoiseEstimate(NamedTuple):
 
 
 def noise_estimate(resultant: Tensor, squares: Tensor, batches: int) -> NoiseEstimate:
-    r"""Bias and variance of K independent minibatches, from running sums over d_j = g_j - g.
+    r"""Return bias and variance of K independent minibatches, from running sums over d_j = g_j - g.
 
     variance = (sum_j ||d_j||^2 - ||sum_j d_j||^2/K)/(K - 1) is the sample variance about the
     minibatches' own mean: its expectation is tr Cov[g_S] whether there is a bias or not.
@@ -62,7 +62,7 @@ def noise_estimate(resultant: Tensor, squares: Tensor, batches: int) -> NoiseEst
 def minibatch_variance(
     trace: Tensor, batch_size: int, num_samples: int, replacement: bool = False
 ) -> Tensor:
-    r"""tr Cov[g_S] = (tr S/B) (N - B)/(N - 1), and tr S/B for draws with replacement.
+    r"""Return tr Cov[g_S] = (tr S/B) (N - B)/(N - 1), and tr S/B for draws with replacement.
 
     Zero at B = N without replacement. Args: tr S, of any shape; B; N.
 
@@ -79,7 +79,7 @@ def minibatch_variance(
 def sample_variance(
     variance: Tensor, batch_size: int, num_samples: int, replacement: bool = False
 ) -> Tensor:
-    r"""tr S from tr Cov[g_S], the inverse of `minibatch_variance`.
+    r"""Return tr S from tr Cov[g_S], the inverse of `minibatch_variance`.
 
     Raises:
         ValueError: without replacement, B is not from 1 to N - 1: the whole set has no noise to
@@ -96,7 +96,7 @@ def sample_variance(
 
 
 def noise_scale(trace: Tensor, squared_norm: Tensor) -> Tensor:
-    r"""The simple noise scale tr S/||g||^2, in samples (McCandlish et al., 2018, Eq. 2.9).
+    r"""Return the simple noise scale tr S/||g||^2, in samples (McCandlish et al., 2018, Eq. 2.9).
 
     A minibatch of that many samples, drawn with replacement, has as much noise as signal:
     tr Cov[g_S] = ||g||^2. Not finite where g is zero.

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def frobenius_norm(matrix: Tensor) -> Tensor:
-    """||W||_F of a weight (out, ...), shape ().
+    """Return ||W||_F of a weight (out, ...), shape ().
 
     Row by row and then over the rows: PyTorch's single sum over the 3.3 million float32 entries of
     the default network's first dense layer is off by 6e-5 on a CPU, this one by 1e-7, as fast.

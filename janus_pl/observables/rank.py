@@ -13,7 +13,7 @@ from janus_pl.observables.wide import at_home, wide
 
 
 def singular_values(matrix: Tensor) -> Tensor:
-    r"""The singular values (min(m, n),) of a matrix (m, n), in float64, largest first.
+    r"""Return the singular values (min(m, n),) of a matrix (m, n), in float64, largest first.
 
     sigma_i = sqrt(eigenvalue_i) of the Gram matrix of the smaller side, formed in float64: a
     quarter of the time of float32 SVD. Values down to 1e-7 of the largest keep their rank; below
@@ -33,7 +33,7 @@ def singular_values(matrix: Tensor) -> Tensor:
 
 
 def numerical_rank(values: Tensor, tolerance: float, relative: bool = True) -> Tensor:
-    r"""#{sigma_i > tolerance sigma_1}, or #{sigma_i > tolerance} where not relative; shape ().
+    r"""Return #{sigma_i > tolerance sigma_1}, or #{sigma_i > tolerance} if not relative; shape ().
 
     A float64 tensor, NaN where the singular values are.
 
@@ -46,7 +46,7 @@ def numerical_rank(values: Tensor, tolerance: float, relative: bool = True) -> T
 
 
 def stable_rank(values: Tensor) -> Tensor:
-    r"""sum_i sigma_i^2/sigma_1^2 = 1/sigma_1^2 at unit norm; from 1 to the rank, shape ().
+    r"""Return sum_i sigma_i^2/sigma_1^2 = 1/sigma_1^2 at unit norm; from 1 to the rank, shape ().
 
     >>> float(stable_rank(torch.tensor([2.0, 2.0, 0.0])))
     2.0
@@ -65,7 +65,7 @@ def effective_rank(values: Tensor) -> Tensor:
 
 
 def _or_zero(rank: Tensor, values: Tensor) -> Tensor:
-    """The rank of the zero matrix is 0, where the formulas say 0/0."""
+    """Return the rank, or 0 for the zero matrix, where the formulas say 0/0."""
     return torch.where(values[0] > 0, rank, torch.zeros_like(rank))
 
 

@@ -13,7 +13,7 @@ from janus_pl.observables.norms import frobenius_norm
 
 
 def weight_velocity(weight: Tensor, gradient: Tensor) -> Tensor:
-    r"""V dot = -||W|| (G - <G, V> V) of a plain weight W = ||W|| V with G = dLoss/dW.
+    r"""Return V dot = -||W|| (G - <G, V> V) of a plain weight W = ||W|| V with G = dLoss/dW.
 
     Shapes: weight and gradient (out, ...); returns (out, rest), the tangent vector at V.
 
@@ -28,7 +28,7 @@ def weight_velocity(weight: Tensor, gradient: Tensor) -> Tensor:
 
 
 def direction_velocity(v: Tensor, gradient: Tensor) -> Tensor:
-    r"""V dot = -||v|| dLoss/dv of a weight-normalized layer W = g v/||v||.
+    r"""Return V dot = -||v|| dLoss/dv of a weight-normalized layer W = g v/||v||.
 
     dLoss/dv = (g/||v||)(G - <G, V> V) is tangent already. Shapes: v and gradient (out, ...);
     returns (out, rest).

@@ -51,7 +51,7 @@ class TailBound(NamedTuple):
 
 
 def rho_dot(margins: Tensor, rho: Number, lam: Number, pull: Pull) -> Tensor:
-    r"""drho/dt = (1/N) sum_n pull_n fbar_n - 2 lambda rho (Eq. 13, 15, 16), (...).
+    r"""Return drho/dt = (1/N) sum_n pull_n fbar_n - 2 lambda rho (Eq. 13, 15, 16), (...).
 
     Minus the derivative in rho of (1/N) sum_n loss_n + lambda rho^2. Eq. 16 prints twice the pull
     of the logistic loss. It holds in either unit: margins y_n f_W/rho for the rho that lambda acts
@@ -67,7 +67,7 @@ def rho_dot(margins: Tensor, rho: Number, lam: Number, pull: Pull) -> Tensor:
 def direction_flow(
     margin_gradients: Tensor, margins: Tensor, v: Tensor, rho: Number, pull: Pull
 ) -> Tensor:
-    r"""V_k dot = (rho/N) sum_n pull_n (d fbar_n/dV_k - fbar_n V_k) (Eq. 15, 16), as V_k.
+    r"""Return V_k dot = (rho/N) sum_n pull_n (d fbar_n/dV_k - fbar_n V_k) (Eq. 15, 16), as V_k.
 
     Minus the gradient in V_k, made tangent to the sphere by the multiplier of Eq. 14. Shapes:
     margin_gradients (N, ...) for v (...), margins (N,), rho ().
@@ -82,7 +82,7 @@ def direction_flow(
 
 
 def lagrange_multiplier(margins: Tensor, rho: Number, pull: Pull) -> Tensor:
-    r"""nu_k = (1/N) sum_n (pull_n/2) rho fbar_n (Eq. 14), the same for every layer k, (...).
+    r"""Return nu_k = (1/N) sum_n (pull_n/2) rho fbar_n (Eq. 14), the same for every layer k, (...).
 
     For the square loss (1/N) sum_n rho fbar_n (1 - rho fbar_n); Eq. 14 prints f_n for the second
     fbar_n. By homogeneity -2 nu = <W_k, dLoss/dW_k>, which is rho dLoss/drho without weight decay.
@@ -102,7 +102,7 @@ def sgd_step(
     direction_flows: Mapping[str, Tensor],
     eta: Number,
 ) -> SGDStep:
-    r"""One step on a minibatch (Eq. 1 and 17), from its flows at the weights before the step.
+    r"""Return one step on a minibatch (Eq. 1 and 17), from its flows at the weights before it.
 
         rho <- rho + eta rho dot,  V_k <- V_k + eta V_k dot,  then V_k <- V_k/||V_k||,
 
@@ -124,7 +124,7 @@ def sgd_step(
 
 
 def equilibrium_rho(mu: Number, second_moment: Number, lam: Number) -> Number:
-    r"""rho = mu/(M + lambda), where drho/dt = 0 under the square loss (Section 2.1), (...).
+    r"""Return rho = mu/(M + lambda), where drho/dt = 0 under the square loss (Section 2.1), (...).
 
     mu and M are the means of fbar_n and fbar_n^2.
 
@@ -163,7 +163,7 @@ def velocity_norm(
 
 
 def velocity_floor(values: Tensor, multiplier: Tensor, rank: int) -> Tensor:
-    r"""||V_k dot|| >= 2 |nu| sqrt(sum_{i > B m} sigma_i(V_k)^2), the floor under Eq. 24, (...).
+    r"""Return 2 |nu| sqrt(sum_{i > B m} sigma_i(V_k)^2) <= ||V_k dot||, a floor of Eq. 24, (...).
 
     Eq. 23 in general: V_k dot = (rho/B) sum_n pull_n d fbar_n/dV_k - 2 nu V_k, whose first term
     has rank B m at most (`gradient_rank_bound`) and so leaves all of V_k beyond it, by Eckart and
@@ -194,7 +194,7 @@ def homogeneity_residual(margin_gradients: Tensor, margins: Tensor, v: Tensor) -
 
 
 def gradient_rank(jacobian: Tensor, tolerance: float = 1e-10) -> Tensor:
-    r"""#{sigma_i > tolerance sigma_1} of each d f_n/dV_k as a matrix (out, in kh kw), (N,).
+    r"""Return #{sigma_i > tolerance sigma_1} of each d f_n/dV_k as a matrix (out, in kh kw), (N,).
 
     `jacobian` is (N, out, ...), one gradient a sample. In float64, NaN where it is not finite.
 
@@ -209,7 +209,7 @@ def gradient_rank(jacobian: Tensor, tolerance: float = 1e-10) -> Tensor:
 
 
 def gradient_rank_bound(shape: Sequence[int], positions: int = 1, samples: int = 1) -> int:
-    r"""The largest rank of d f/dV_k, or of its sum over `samples` samples: B m, or all of V_k.
+    r"""Return the largest rank of d f/dV_k, or of its sum over `samples` samples: B m, or full.
 
     For one output and one sample 1 in a dense layer (proof of Lemma 1: a b^T); in a convolution
     with m output positions a sum of m such terms, where the proof says 1 as well. True for any
@@ -227,7 +227,7 @@ def gradient_rank_bound(shape: Sequence[int], positions: int = 1, samples: int =
 
 
 def lemma_1_bound(shape: Sequence[int], positions: int = 1) -> int:
-    r"""The rank of V_k at an equilibrium of all minibatches at once (Lemma 1): at most 2 m.
+    r"""Return the rank of V_k at an equilibrium of all minibatches at once (Lemma 1): at most 2 m.
 
     2 for a dense layer, 2 m for a convolution with m output positions, where Lemma 1 says 2. The
     conditions: B < N, no margin 0, rho not 0, and one pull at least not 0, which lambda > 0 brings.
@@ -248,7 +248,7 @@ def lemma_1_bound(shape: Sequence[int], positions: int = 1) -> int:
 
 
 def plain_decay(etas: Tensor, weight_decay: float, momentum: float) -> Tensor:
-    r"""a_t = 1 - eta_t wd, the part of a plain weight that one step keeps (arXiv 2206.05794), (n,).
+    r"""Return a_t = 1 - eta_t wd, what a step keeps of a plain weight (arXiv 2206.05794), (n,).
 
     W <- a_t W - eta_t G with G = dLoss/dW of rank B m at most. `weight_decay` is PyTorch's wd, that
     adds wd W to the gradient.
@@ -267,7 +267,7 @@ def plain_decay(etas: Tensor, weight_decay: float, momentum: float) -> Tensor:
 def weight_norm_decay(
     etas: Tensor, weight_decay: float, radial: Tensor, v_norms: Tensor, momentum: float
 ) -> Tensor:
-    r"""a_t = 1 - eta_t wd + eta_t (g/||v||^2) <G, V>, the same for the v of W = g v/||v||, (n,).
+    r"""Return a_t = 1 - eta_t wd + eta_t (g/||v||^2) <G, V>, the same for v of W = g v/||v||, (n,).
 
     v <- a_t v - eta_t (g/||v||) G with G = dLoss/dW: G has rank B m at most, dLoss/dv has not.
     Shapes, one entry a step, at the weights before it: etas (n,); v_norms (n,), ||v||; radial (n,),
@@ -286,7 +286,7 @@ def weight_norm_decay(
 
 
 def tail_norm(values: Tensor, rank: int) -> Tensor:
-    r"""sqrt(sum_{i > rank} sigma_i^2), how far a matrix is from those of that rank, (...).
+    r"""Return sqrt(sum_{i > rank} sigma_i^2), how far a matrix is from those of that rank, (...).
 
     `values` (..., r) are its singular values, largest first.
 
@@ -315,7 +315,7 @@ def tail_bound(values: Tensor, start_norm: Tensor, decays: Tensor, rank: int) ->
 
 
 def _mean_pull(margins: Tensor, rho: Number, pull: Pull) -> Tensor:
-    """(1/N) sum_n pull_n fbar_n, (...)."""
+    """Return (1/N) sum_n pull_n fbar_n, (...)."""
     rho = torch.as_tensor(rho, dtype=margins.dtype, device=margins.device)
     return (pull(rho.unsqueeze(-1) * margins) * margins).mean(-1)
 

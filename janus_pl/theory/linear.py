@@ -32,13 +32,13 @@ class TrainMSE(NamedTuple):
 
 
 def train_mse(w: Tensor, x: Tensor, y: Tensor) -> TrainMSE:
-    """Both mean square errors of W on all samples; lambda ||W||^2 is no part of them."""
+    """Return both mean square errors of W on all samples; lambda ||W||^2 is no part of them."""
     squares = (w @ x - y).square()
     return TrainMSE(squares.sum(-2).mean(-1), squares.mean((-2, -1)))
 
 
 def eigenvalue_moduli(w: Tensor) -> Tensor:
-    """The moduli of the eigenvalues of a square W, largest first, (..., d).
+    """Return the moduli of the eigenvalues of a square W, largest first, (..., d).
 
     >>> eigenvalue_moduli(torch.tensor([[0.0, -2.0], [2.0, 0.0]]))
     tensor([2.0000, 2.0000])
@@ -47,12 +47,12 @@ def eigenvalue_moduli(w: Tensor) -> Tensor:
 
 
 def singular_values(w: Tensor) -> Tensor:
-    """The singular values of W, largest first, by an SVD: right below 1e-8 of the largest too."""
+    """Return the singular values of W, largest first, by an SVD: right below 1e-8 sigma_1 too."""
     return torch.linalg.svdvals(w)
 
 
 def regularized_solution(x: Tensor, y: Tensor, lam: Number) -> Tensor:
-    r"""W* = Y X^T (X X^T + N lambda I)^-1, (..., m, d), where GD ends.
+    r"""Return W* = Y X^T (X X^T + N lambda I)^-1, (..., m, d), where GD ends.
 
     At lambda = 0 it is the limit, of least norm. (Eq. 6 is the case N = 1; printed with a minus.)
 
@@ -67,7 +67,7 @@ def regularized_solution(x: Tensor, y: Tensor, lam: Number) -> Tensor:
 
 
 def data_projector(x: Tensor, tolerance: float | None = None) -> Tensor:
-    r"""pi = U_r U_r^T, the projection on the span of the samples (Theorem 1), (..., d, d).
+    r"""Return pi = U_r U_r^T, the projection on the span of the samples (Theorem 1), (..., d, d).
 
     U_r are the left singular vectors of X with sigma > tolerance sigma_max. Not set: max(d, N)
     times the machine epsilon, as in NumPy's `matrix_rank`.
@@ -78,7 +78,7 @@ def data_projector(x: Tensor, tolerance: float | None = None) -> Tensor:
 
 
 def null_projector(x: Tensor, tolerance: float | None = None) -> Tensor:
-    r"""I - pi = U_0 U_0^T, the projection on what no sample has a part in, (..., d, d).
+    r"""Return I - pi = U_0 U_0^T, the projection on what no sample has a part in, (..., d, d).
 
     U_0 are the left singular vectors of X that `data_projector` leaves out at the same tolerance.
     Computed from them, not as a difference, it is exactly 0 where the samples span everything.
@@ -95,12 +95,12 @@ def null_projector(x: Tensor, tolerance: float | None = None) -> Tensor:
 
 
 def null_component(w: Tensor, projector: Tensor) -> Tensor:
-    """W_perp = W (I - pi) (Theorem 1), (..., m, d)."""
+    """Return W_perp = W (I - pi) (Theorem 1), (..., m, d)."""
     return w - w @ projector
 
 
 def decay_factor(eta: Number, lam: Number, convention: Convention = "paper") -> Number:
-    r"""W_perp(t+1)/W_perp(t) of one step: 1 - 2 eta lambda (Eq. 9), whatever the minibatch.
+    r"""Return W_perp(t+1)/W_perp(t) of one step: 1 - 2 eta lambda (Eq. 9), whatever the minibatch.
 
     The proof of Theorem 1 prints 1 - eta lambda, which holds for the steps of Appendix A only.
 
@@ -113,7 +113,7 @@ def decay_factor(eta: Number, lam: Number, convention: Convention = "paper") -> 
 def decay_per_epoch(
     etas: Tensor, lam: Number, steps_per_epoch: int, convention: Convention = "paper"
 ) -> Tensor:
-    r"""||W_perp|| after each epoch over ||W_perp|| at the start, (E, ...) for rates (E,).
+    r"""Return ||W_perp|| after each epoch over ||W_perp|| at the start, (E, ...) for rates (E,).
 
     prod_{e' <= e} |1 - 2 eta_e' lambda|^ceil(N/B). The abstract has "exponential for SGD, and
     linear for GD": both are geometric, step by step the same, and SGD takes N/B steps in an epoch
@@ -130,7 +130,7 @@ def decay_per_epoch(
 
 
 def log_slope_ratio(num_train: int, batch_size: int, per: Literal["epoch", "step"]) -> int:
-    """How much steeper log ||W_perp|| falls for SGD than for GD (Theorem 1).
+    """Return the ratio of the slopes of log ||W_perp|| of SGD and of GD (Theorem 1).
 
     Steps in an epoch, ceil(N/B), per epoch; 1 per step.
 
@@ -143,7 +143,7 @@ def log_slope_ratio(num_train: int, batch_size: int, per: Literal["epoch", "step
 def epoch_map(
     x: Tensor, y: Tensor, batch_size: int, eta: Number, lam: Number, order: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    r"""The affine map W -> W A + b of one epoch at a constant rate and a fixed order.
+    r"""Return the affine map W -> W A + b of one epoch at a constant rate and a fixed order.
 
     A is the product of (1 - 2 eta lambda) I - (2 eta/B) X_S X_S^T over the minibatches in turn,
     (..., d, d), and b (..., m, d). (Eq. 8 prints eta lambda/B X X^T and the other sign before
@@ -162,7 +162,7 @@ def epoch_map(
 
 
 def fixed_point(a: Tensor, b: Tensor) -> Tensor:
-    """W = W A + b: where a cycle of constant rate stands at the end of its epochs, (..., m, d).
+    """Return W = W A + b, where a cycle of constant rate stands at the ends of epochs, (..., m, d).
 
     Least norm where lambda = 0 leaves W_perp undetermined. It differs from W* at order eta.
     """
@@ -172,7 +172,7 @@ def fixed_point(a: Tensor, b: Tensor) -> Tensor:
 def data_svd(
     x: Tensor, tolerance: float | None = None, full_matrices: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """U, s, V^T of X, with s = 0 where it is rounding."""
+    """Return U, s, V^T of X, with s = 0 where it is rounding."""
     u, s, vt = torch.linalg.svd(x, full_matrices)
     if tolerance is None:
         tolerance = max(x.shape[-2:]) * torch.finfo(x.dtype).eps

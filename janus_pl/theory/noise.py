@@ -18,20 +18,20 @@ class Moments(NamedTuple):
 
 
 def sample_moments(x: Tensor) -> Moments:
-    """Of a draw, with replacement, from the columns of X (d, N)."""
+    """Return the moments of a draw, with replacement, from the columns of X (d, N)."""
     pairs = (x[:, None] * x).flatten(0, 1)
     return Moments(x @ x.T / x.shape[1], pairs @ pairs.T / x.shape[1])
 
 
 def gaussian_moments(second: Tensor) -> Moments:
-    """Of fresh x ~ N(0, H), the online problem: E[x_i x_j x_k x_l] by Isserlis' theorem."""
+    """Return the moments of fresh x ~ N(0, H) (online): E[x_i x_j x_k x_l] by Isserlis' theorem."""
     pairings = ("ij,kl->ijkl", "ik,jl->ijkl", "il,jk->ijkl")
     fourth = sum(torch.einsum(pairing, second, second) for pairing in pairings)
     return Moments(second, torch.as_tensor(fourth).reshape(len(second) ** 2, -1))
 
 
 def sample_noise(x: Tensor, y: Tensor, lam: float) -> Tensor:
-    r"""Covariance of the gradient of one drawn sample at W*, (m, m, d, d).
+    r"""Return the covariance of the gradient of one drawn sample at W*, (m, m, d, d).
 
     Entry [a, b] is 4 Cov[r_a x, r_b x] with r = W* x - y: rows a and b of the gradient.
     """
@@ -41,7 +41,7 @@ def sample_noise(x: Tensor, y: Tensor, lam: float) -> Tensor:
 
 
 def gaussian_noise(second: Tensor, teacher: Tensor, noise: float, lam: float) -> Tensor:
-    r"""`sample_noise` for fresh x ~ N(0, H), y = T x + noise N(0, I), T (m, d).
+    r"""Return `sample_noise` for fresh x ~ N(0, H), y = T x + noise N(0, I), T (m, d).
 
     The mean of W is T H (H + lambda I)^-1.
     """
@@ -55,7 +55,7 @@ def gaussian_noise(second: Tensor, teacher: Tensor, noise: float, lam: float) ->
 def stationary_covariance(
     moments: Moments, noise: Tensor, eta: float, lam: float, batch_size: int = 1
 ) -> Tensor:
-    r"""Covariance of W under SGD of constant rate, B independent draws a step, (m, m, d, d).
+    r"""Return the covariance of W under SGD of constant rate, B draws a step, (m, m, d, d).
 
     Exact, to any order in eta. Entry [a, b, i, j] is Cov[W_ai, W_bj]: the fixed point of
 
@@ -76,7 +76,7 @@ def stationary_covariance(
 
 
 def second_moment_map(moments: Moments, lam: float, batch_size: int) -> tuple[Tensor, Tensor]:
-    """P and Q, (d^2, d^2), of E[A_S kron A_S] = I - 2 eta P + 4 eta^2 Q."""
+    """Return P and Q, (d^2, d^2), of E[A_S kron A_S] = I - 2 eta P + 4 eta^2 Q."""
     h, fourth = moments
     eye = torch.eye(len(h), dtype=h.dtype)
     k = h + lam * eye
@@ -85,7 +85,7 @@ def second_moment_map(moments: Moments, lam: float, batch_size: int) -> tuple[Te
 
 
 def second_moment_limit(p: Tensor, q: Tensor) -> float:
-    """1/(2 max eig(P^-1 Q)), for the eta below which I - 2 eta P + 4 eta^2 Q shrinks everything."""
+    """Return 1/(2 max eig(P^-1 Q)); below this eta, I - 2 eta P + 4 eta^2 Q shrinks everything."""
     values, vectors = torch.linalg.eigh(p)
     kept = values > values[-1] * len(p) * torch.finfo(p.dtype).eps
     half = vectors[:, kept] * values[kept].rsqrt()

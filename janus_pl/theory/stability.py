@@ -22,12 +22,12 @@ Order = Literal["sequential", "shuffle", "with_replacement", "online"]
 
 
 def paper_learning_rate(x: Tensor) -> Tensor:
-    """eta = 0.5/sigma_max(X) (Section 3.3, which prints 0.5 sigma_max: that diverges), (...)."""
+    """Return eta = 0.5/sigma_max(X), (...); Section 3.3 prints 0.5 sigma_max, which diverges."""
     return 0.5 / torch.linalg.matrix_norm(x, 2)
 
 
 def condition_number(x: Tensor, lam: Number) -> Tensor:
-    r"""kappa of X X^T/N + lambda I on the span of the samples, (...).
+    r"""Return kappa of X X^T/N + lambda I on the span of the samples, (...).
 
     GD at its best constant rate shrinks the error in that span by (kappa - 1)/(kappa + 1) a step.
     """
@@ -38,7 +38,7 @@ def condition_number(x: Tensor, lam: Number) -> Tensor:
 
 
 def gradient_descent_limit(x: Tensor, lam: Number) -> Tensor:
-    r"""GD converges for eta < 1/(sigma_max(X)^2/N + lambda), and for no larger one, (...).
+    r"""Return 1/(sigma_max(X)^2/N + lambda), (...); GD converges for eta below it alone.
 
     On a singular direction of X the step multiplies by 1 - 2 eta (sigma^2/N + lambda).
     """
@@ -49,7 +49,7 @@ def gradient_descent_limit(x: Tensor, lam: Number) -> Tensor:
 
 
 def cyclic_limit(x: Tensor, batch_size: int, lam: float, order: Tensor | None = None) -> float:
-    r"""The eta at which SGD in a fixed order first stops converging; X (d, N).
+    r"""Return the eta at which SGD in a fixed order first stops converging; X (d, N).
 
     There the spectral radius of `epoch_map`'s A reaches 1. While eta is below
     1/(max_S sigma_max(X_S)^2/|S| + lambda) every single step contracts; from there eta grows by 5%
@@ -79,7 +79,7 @@ def cyclic_limit(x: Tensor, batch_size: int, lam: float, order: Tensor | None = 
 
 
 def mean_square_limit(moments: Moments, lam: float, batch_size: int = 1) -> float:
-    r"""SGD with replacement, or online, has a finite stationary variance for eta below this alone.
+    r"""Return the eta below which SGD with replacement, or online, has finite stationary variance.
 
     With the deviation D of W from its mean, E[D D^T] goes by I - 2 eta P + 4 eta^2 Q (see
     `second_moment_map`), whose largest eigenvalue stays under 1 for eta < 1/(2 max eig(P^-1 Q)).
@@ -92,7 +92,7 @@ def mean_square_limit(moments: Moments, lam: float, batch_size: int = 1) -> floa
 def stability_limit(
     x: Tensor, batch_size: int | Literal["full"], lam: float, order: Order
 ) -> float:
-    r"""The constant learning rate from which training on X (d, N) stops converging.
+    r"""Return the constant learning rate from which training on X (d, N) stops converging.
 
     All samples in every step ("full" in any order, B = N unless drawn with replacement):
     `gradient_descent_limit`. "sequential": `cyclic_limit`. Else the `mean_square_limit` of the
@@ -132,7 +132,7 @@ def _stability_limit(
 
 
 def _minibatch_curvatures(x: Tensor, batch_size: int) -> Tensor:
-    """X_S X_S^T/|S| of the minibatches in turn, (ceil(N/B), d, d)."""
+    """Return X_S X_S^T/|S| of the minibatches in turn, (ceil(N/B), d, d)."""
     d, n = x.shape
     steps = math.ceil(n / batch_size)
     # A last minibatch that is short is filled with zeros, which add nothing to X_S X_S^T.
@@ -144,7 +144,7 @@ def _minibatch_curvatures(x: Tensor, batch_size: int) -> Tensor:
 
 
 def _product(matrices: Tensor) -> Tensor:
-    """M_1 M_2 ... M_T of (T, d, d), all neighbours at once: one by one takes 30 times as long."""
+    """Return M_1 M_2 ... M_T of (T, d, d) by pairs; one by one takes 30 times as long."""
     while len(matrices) > 1:
         even = len(matrices) // 2 * 2
         matrices = torch.cat([matrices[:even:2] @ matrices[1:even:2], matrices[even:]])
@@ -152,7 +152,7 @@ def _product(matrices: Tensor) -> Tensor:
 
 
 def _cycle_work(d: int, n: int, batch_size: int) -> int:
-    """Operations of `cyclic_limit`: a hundred times N/B products and the eigenvalues of one.
+    """Count the operations of `cyclic_limit`: a hundred times N/B products and one eigenproblem.
 
     Matrices of d < 4 take as long as those of 4.
     """

@@ -40,11 +40,11 @@ class EpochMetrics:
             trainer.loggers = [*trainer.loggers, _Hearer(self._take)]
 
     def begin_steps(self) -> None:
-        """Steps begin: what is logged now is of a single one."""
+        """Note that steps begin: what is logged from now on is of a single step."""
         self._at = "steps"
 
     def begin_validation(self) -> None:
-        """A validation begins: what is logged from now on is of the epoch."""
+        """Note that a validation begins: what is logged from now on is of the epoch."""
         self._at = "validation"
 
     def end_epoch(self) -> None:

@@ -128,7 +128,7 @@ def _family(study: Study, kind: str) -> tuple[Networks, Family, list[str]]:
 
 
 def _spread(names: Sequence[str]) -> list[str]:
-    """All layers, or as many as there are panels, evenly from first to last."""
+    """Return all layers, or as many as there are panels, evenly from first to last."""
     at = np.unique(np.linspace(0, len(names) - 1, min(len(names), PANELS)).round().astype(int))
     return [names[i] for i in at]
 
@@ -284,7 +284,7 @@ def _title(what: str, shown: Family) -> str:
 
 
 def _counted(runs: Sequence[Run]) -> tuple[str, str]:
-    """The rank at the largest relative tolerance, where falling ranks show first, and its label."""
+    """Return rank and label at the largest relative tolerance, where falling ranks show first."""
     pattern = re.compile(r"(rank_relative_([^/]+))/.")
     kinds = {
         found[1]: found[2] for run in runs for key in run.rows if (found := pattern.match(key))

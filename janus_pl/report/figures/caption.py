@@ -151,7 +151,7 @@ def _uneven(runs: Sequence[Run]) -> list[str]:
 
 
 def bands(runs: Sequence[Run], logarithmic: bool = True, what: str = "bands reach") -> str:
-    """What lines and bands, or bars, are."""
+    """Say what the lines and the bands, or bars, show."""
     linear = [run for run in runs if run.description.kind == "linear"]
     if any((run.options.get("data.replicas") or 1) > 1 for run in linear):
         return "Lines are medians over seeds, bands reach from the 5% to the 95% quantile."

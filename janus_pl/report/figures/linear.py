@@ -44,7 +44,7 @@ DECADES = 100  # largest over smallest number from where an axis is logarithmic
 
 
 def figure(key: str) -> Callable[[Study], Sheet]:
-    """The function that draws one of A.1 to A.6."""
+    """Return the function that draws one of A.1 to A.6."""
 
     def draw(study: Study) -> Sheet:
         setting = SETTINGS[key]
@@ -79,7 +79,7 @@ def figure(key: str) -> Callable[[Study], Sheet]:
 
 
 def fig_a7(study: Study) -> Sheet:
-    """The smallest and the largest singular value, with the log-slope of the smallest."""
+    """Return the smallest and the largest singular value, with the log-slope of the smallest."""
     setting = SETTINGS["a7"]
     pair = pair_of(study.runs, setting, ("SGD", "GD"))
     runs = [run for some in pair.runs.values() for run in some]
@@ -141,7 +141,7 @@ def _fill(sheet: Sheet, axes: Axes, panel: Panel, pair: Pair, study: Study) -> N
 
 
 def _log(axes: Axes) -> None:
-    """A logarithmic y axis for two powers of ten or more, cut where numbers are rounding."""
+    """Make the y axis logarithmic from two powers of ten on; cut it where numbers are rounding."""
     drawn = [np.asarray(line.get_ydata(), float) for line in axes.lines]
     positive = np.concatenate([y[np.isfinite(y) & (y > 0)] for y in drawn] or [np.zeros(0)])
     if not len(positive) or positive.max() < DECADES * positive.min():
@@ -153,9 +153,10 @@ def _log(axes: Axes) -> None:
 
 
 def _fit(axes: Axes, shown: Band) -> tuple[float, float] | None:
-    """Slope and R^2 of the logarithm over the second half of x, drawn; None without three points.
+    """Fit and draw the logarithm over the second half of x; return slope and R^2, or None.
 
-    In the first half the component in the null space is not yet the smallest value.
+    It is None if there are fewer than three points. In the first half the component in the null
+    space is not yet the smallest value.
     """
     if not len(shown.x) or not shown.center.max() > 0:
         return None
@@ -205,7 +206,7 @@ def _closed_form(pair: Pair, panels: Sequence[Panel]) -> str:
 
 
 def _tell_noise(sheet: Sheet, runs: Sequence[Run], panels: Sequence[Panel]) -> None:
-    """Whether the noise still falls: over the run's last tenth and the tenth before."""
+    """Note the noise over the run's last tenth and over the tenth before, to see if it falls."""
     for panel in panels:
         ends = [f"{panel.key}_{tenth}" for tenth in ("tenth_before", "last_tenth")]
         found = [run for run in runs if all(has(run, end) for end in ends)]

@@ -67,7 +67,7 @@ class Band(NamedTuple):
 
 
 def axis(x: str) -> str:
-    """The column of a record behind the name of an x axis.
+    """Return the column of a record behind the name of an x axis.
 
     Raises:
         UsageError: a name that is none.
@@ -79,23 +79,23 @@ def axis(x: str) -> str:
 
 
 def batch_of(run: Run) -> str:
-    """The batch size in words: `N` for the whole training set."""
+    """Return the batch size in words: `N` for the whole training set."""
     return "N" if run.description.whole else str(run.description.batch_size)
 
 
 def layers(runs: Sequence[Run], kind: str) -> list[str]:
-    """The layers that any of some runs has finite numbers of, in the order of the forward pass."""
+    """Return the layers with finite numbers in any run, in the order of the forward pass."""
     found = [layer for run in runs for layer in run.layers(kind) if has(run, f"{kind}/{layer}")]
     return ordered([name for name in found if not name.endswith(QUANTILES)], runs)
 
 
 def has(run: Run, key: str) -> bool:
-    """Whether a record holds at least one finite number under a key."""
+    """Tell whether a record holds at least one finite number under a key."""
     return key in run.rows and bool(np.isfinite(run.rows[key].to_numpy(float)).any())
 
 
 def last(run: Run, key: str) -> float:
-    """The newest finite number; NaN where there is none."""
+    """Return the newest finite number; NaN where there is none."""
     if not has(run, key):
         return float("nan")
     values = run.rows[key].to_numpy(float)
@@ -103,7 +103,7 @@ def last(run: Run, key: str) -> float:
 
 
 def curve(run: Run, key: str, x: str) -> pd.Series:
-    """The finite numbers of a key, indexed by x and by their turn among those of the same x."""
+    """Return the finite numbers of a key, indexed by x and by their turn at the same x."""
     if x not in run.rows or key not in run.rows:
         return _series([], [])
     at, values = (run.rows[name].to_numpy(float) for name in (x, key))
@@ -112,7 +112,7 @@ def curve(run: Run, key: str, x: str) -> pd.Series:
 
 
 def relative_spread(run: Run, x: str) -> pd.Series:
-    """std/|mean| of the margins: the units of the margins move with rho, this does not."""
+    """Return std/|mean| of the margins: the units of the margins move with rho, this does not."""
     spread = curve(run, "margin/std", x) / curve(run, "margin/mean", x).abs()
     return spread[np.isfinite(spread.to_numpy(float))]
 
@@ -141,7 +141,7 @@ def band(curves: Sequence[pd.Series], logarithmic: bool) -> Band:
 
 
 def family(runs: Sequence[Run], varied: Varied = "lambda", like: Run | None = None) -> Family:
-    """The runs of most lambdas, then most runs, that differ in lambda and seeds alone.
+    """Return the runs of most lambdas, then most runs, that differ in lambda and seeds alone.
 
     Args:
         runs: at least one, of one dynamics and loss.
@@ -159,12 +159,12 @@ def family(runs: Sequence[Run], varied: Varied = "lambda", like: Run | None = No
 
 
 def alike(run: Run, other: Run | None, varied: Varied) -> bool:
-    """Whether two runs differ in nothing but lambda, seeds and what is varied."""
+    """Tell whether two runs differ in nothing but lambda, seeds and what is varied."""
     return other is not None and len(families([run, other], "lambda", varied)) == 1
 
 
 def seeds(runs: Iterable[Run]) -> list[str]:
-    """Their seeds, each once; weights/samples where the two differ."""
+    """Return the seeds of some runs, each once; weights/samples if the two differ."""
     names = []
     for run in sorted(runs, key=_seed_order):
         weights, samples = seed_of(run)
@@ -179,7 +179,7 @@ def _series(x: object, values: object) -> pd.Series:
 
 @lru_cache(maxsize=256)
 def _index(x: bytes) -> pd.MultiIndex:
-    """The index of all curves over the same x, whose making takes longer than theirs."""
+    """Return the index of all curves over the same x, whose making takes longer than theirs."""
     at = np.frombuffer(x)
     turn = pd.Series(at).groupby(at).cumcount().to_numpy()
     return pd.MultiIndex.from_arrays([at, turn])

@@ -55,7 +55,7 @@ class Sheet:
     columns: Sequence[str] = COLUMNS
 
     def add(self, panel: str, run: Run, key: str, values: Any, **columns: Any) -> None:
-        """Numbers of a run that a panel shows."""
+        """Add numbers of a run that a panel shows."""
         if not any(run is known for known in self.runs):
             self.runs.append(run)
         weights, samples = seed_of(run)
@@ -67,7 +67,7 @@ class Sheet:
     def add_band(
         self, panel: str, runs: Sequence[Run], key: str, over: Band, **columns: Any
     ) -> None:
-        """The means over seeds that a panel shows, where there are several runs."""
+        """Add the means over seeds that a panel shows; a single run has none."""
         if len(runs) < 2:
             return
         who = {"panel": panel, "kind": "mean", "run": f"seeds {' '.join(seeds(runs))}"}
@@ -77,7 +77,7 @@ class Sheet:
         self._append(shared, key, over.center, {**spread, **columns})
 
     def add_histogram(self, panel: str, run: Run, key: str, shown: Histogram) -> None:
-        """Counts by bin, x the left edge and x_end the right one."""
+        """Add counts by bin; x is the left edge and x_end the right one."""
         edges = {"x": shown.edges[:-1], "x_end": shown.edges[1:]}
         self.add(panel, run, key, shown.counts, x_name="margin", **edges)
 
@@ -94,7 +94,7 @@ class Sheet:
         x: str | None = None,
         **look: Any,
     ) -> None:
-        """The mean of a key over runs against x, with the band of their extremes.
+        """Draw the mean of a key over runs against x, with the band of their extremes.
 
         Args:
             panel: its name in the CSV.
@@ -127,7 +127,7 @@ class Sheet:
     def _replicas(
         self, panel: str, runs: Sequence[Run], key: str, shown: Band, columns: dict[str, Any]
     ) -> Band:
-        """The band itself, or of one run over many seeds its recorded quantiles."""
+        """Return the band itself, or of one run over many seeds its recorded quantiles."""
         ends = [f"{key}/{quantile}" for quantile in QUANTILES]
         if len(runs) > 1 or not all(has(runs[0], end) for end in ends):
             return shown
@@ -139,7 +139,7 @@ class Sheet:
         return low._replace(low=low.center, high=high.center) if len(low.x) == len(high.x) else low
 
     def write(self, key: str, title: str, again: Again) -> tuple[str, list[Path]]:
-        """KEY.png, KEY.svg, KEY.csv and KEY.txt; returns the caption and the files.
+        """Write KEY.png, KEY.svg, KEY.csv and KEY.txt; return the caption and the files.
 
         Raises:
             Unavailable: nothing to show.
@@ -169,12 +169,12 @@ def _column(value: Any, name: str, rows: int) -> NDArray[Any]:
 
 
 def fill_band(axes: Axes, shown: Band, colour: Any) -> None:
-    """The extremes over seeds; of many points, those of neighbours together."""
+    """Return the extremes over seeds; of many points, those of neighbours together."""
     cuts = np.unique(np.linspace(0, len(shown.x), DRAWN + 1).astype(int)[:-1])
     low, high = np.minimum.reduceat(shown.low, cuts), np.maximum.reduceat(shown.high, cuts)
     axes.fill_between(shown.x[cuts], low, high, color=colour, alpha=0.18, linewidth=0)
 
 
 def shown_lambdas(runs: Iterable[Run]) -> list[float]:
-    """The lambdas of some runs, each once, from small to large."""
+    """Return the lambdas of some runs, each once, from small to large."""
     return sorted({lam for lam in map(lambda_of, runs) if np.isfinite(lam)})

@@ -69,7 +69,7 @@ ZOOM = "#0050D0"
 
 
 def look(dynamics: str) -> Mapping[str, Any]:
-    """The colour and line of a dynamics; full-batch optimizers have the dashes of GD."""
+    """Return the colour and line of a dynamics; full-batch optimizers have the dashes of GD."""
     whole = dynamics.startswith(FULL_BATCH)
     return DYNAMICS.get(dynamics) or {
         "color": ELSE,
@@ -78,7 +78,7 @@ def look(dynamics: str) -> Mapping[str, Any]:
 
 
 def colours(lams: Iterable[float]) -> dict[float, Any]:
-    """One colour for each lambda along `SCALE`, dark for the smallest.
+    """Return one colour for each lambda along `SCALE`, dark for the smallest.
 
     Fewer lambdas than colours do without the last one, which is pale.
     """
@@ -91,7 +91,7 @@ def colours(lams: Iterable[float]) -> dict[float, Any]:
 
 
 def number(value: float) -> str:
-    """A lambda as the paper prints it, without the zeros.
+    """Return a lambda as the paper prints it, without the zeros.
 
     >>> number(0), number(1e-3), number(5e-5), number(0.02)
     ('0', '1e-3', '5e-5', '2e-2')
@@ -103,7 +103,7 @@ def number(value: float) -> str:
 
 
 def power(value: float) -> str:
-    """A number with one digit as a power of ten; plain text is drawn faster than math text.
+    """Return a number with one digit as a power of ten; plain text is drawn faster than math text.
 
     >>> power(1e-3), power(1.0), power(5e2)
     ('10⁻³', '10⁰', '5×10²')
@@ -114,12 +114,12 @@ def power(value: float) -> str:
 
 
 def canvas(width: float, height: float) -> Canvas:
-    """An empty figure of a width and height in inches, that needs no pyplot."""
+    """Return an empty figure, width and height in inches, that needs no pyplot."""
     return Canvas(figsize=(width, height), layout="constrained")
 
 
 def plain_ticks(axes: Axes, x: int = 6, y: int | None = None) -> None:
-    """At most so many ticks; powers of ten go to the axis' end, nothing is subtracted."""
+    """Set a largest number of ticks; powers of ten go to the axis' end, nothing is subtracted."""
     for axis, ticks in ((axes.xaxis, x), (axes.yaxis, y)):
         if ticks is not None:
             axis.set_major_locator(MaxNLocator(ticks, steps=(1, 2, 5, 10)))
@@ -129,7 +129,7 @@ def plain_ticks(axes: Axes, x: int = 6, y: int | None = None) -> None:
 
 
 def logarithmic(axes: Axes) -> None:
-    """A logarithmic y axis with labels at powers of ten; after the drawing, as it depends on it.
+    """Make the y axis logarithmic, labelled at powers of ten; call it after the drawing.
 
     Where it spans less than two of them, also at twice and five times.
     """
@@ -142,7 +142,7 @@ def logarithmic(axes: Axes) -> None:
 
 
 def from_zero(axes: Axes) -> None:
-    """A y axis from zero to above all that is drawn; after the drawing, as it depends on it."""
+    """Let the y axis go from zero to above all that is drawn; call it after the drawing."""
     highest = axes.dataLim.y1
     axes.set_ylim(0, 1.06 * highest if np.isfinite(highest) and highest > 0 else 1)
 
@@ -160,17 +160,17 @@ def tell_empty(axes: Axes, what: str) -> None:
 
 
 def handle(label: str, **look: Any) -> Line2D:
-    """An entry of a legend."""
+    """Return an entry of a legend."""
     return Line2D([], [], label=label, **look)
 
 
 def legend(figure: Canvas, handles: list[Line2D], columns: int) -> None:
-    """Below all panels, where it hides nothing."""
+    """Draw the legend below all panels, where it hides nothing."""
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
 def save(figure: Canvas, folder: Path, key: str) -> list[Path]:
-    """KEY.png and KEY.svg, without a date or a version in them."""
+    """Save KEY.png and KEY.svg, without a date or a version in them."""
     png, svg = folder / f"{key}.png", folder / f"{key}.svg"
     figure.set_dpi(DPI)
     drawn = FigureCanvasAgg(figure)

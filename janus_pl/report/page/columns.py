@@ -26,7 +26,7 @@ class Column(NamedTuple):
 
 
 def table(runs: Sequence[Run]) -> tuple[list[dict[str, str]], list[list[Any]]]:
-    """Columns that some run has a value for, and the values, one list a run."""
+    """Return the columns with a value in some run, and the values, one list a run."""
     columns = [*_given(), *_measured(runs), *_ranks(runs), *_linear()]
     filled = [[_plain(column.value(run)) for column in columns] for run in runs]
     kept = [k for k in range(len(columns)) if any(row[k] is not None for row in filled)]
@@ -35,22 +35,22 @@ def table(runs: Sequence[Run]) -> tuple[list[dict[str, str]], list[list[Any]]]:
 
 
 def family_of(run: Run) -> str:
-    """The group of an experiment's runs; where they have none, their model."""
+    """Return the group of an experiment's runs; where they have none, their model."""
     return run.group or model_of(run)
 
 
 def model_of(run: Run) -> str:
-    """The class of the model, without its package."""
+    """Return the class of the model, without its package."""
     return (run.description.task or "model").rpartition(".")[2]
 
 
 def batch_of(run: Run) -> Any:
-    """B, or `full`."""
+    """Return B, or `full`."""
     return "full" if run.description.whole else _plain(run.description.batch_size)
 
 
 def seed(run: Run) -> Any:
-    """The seed of the weights, or else that of the samples."""
+    """Return the seed of the weights, or else that of the samples."""
     weights, samples = seed_of(run)
     return _plain(samples if weights is None else weights)
 
@@ -127,7 +127,7 @@ def _spread(run: Run) -> float:
 
 
 def _plain(value: Any) -> Any:
-    """Text, a rounded number or None, whatever an option holds."""
+    """Return text, a rounded number or None, whatever an option holds."""
     if value is None or isinstance(value, str | bool):
         return value
     if isinstance(value, int | float):

@@ -29,7 +29,7 @@ def content(
     most: Limits,
     scans: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:
-    """The page's data.
+    """Return the page's data.
 
     Args:
         runs: in the order of the table.
@@ -71,7 +71,7 @@ def content(
 
 
 def chosen(runs: Sequence[Run]) -> list[int]:
-    """Places of the runs that are ticked at first: of every model the most runs that compare.
+    """Return the places of the runs ticked at first: by model, the most runs that compare.
 
     Those differ in lambda, B and seed alone; one seed of each lambda and B is enough to begin with,
     and where they are many, lambdas spread evenly, each with all its B. Networks that ended as
@@ -120,7 +120,7 @@ def _facets(run: Run) -> dict[str, Any]:
 
 
 def _dynamics(runs: Iterable[Run]) -> list[str]:
-    """The dynamics of some runs: on minibatches before those on the whole set, SGD and GD first."""
+    """Return the dynamics of some runs: minibatches before the whole set, SGD and GD first."""
     found = {
         (run.description.whole, run.description.optimizer != "SGD", run.dynamics) for run in runs
     }
@@ -128,7 +128,7 @@ def _dynamics(runs: Iterable[Run]) -> list[str]:
 
 
 def _layers(runs: Sequence[Run], shown: Iterable[dict[str, Any]]) -> dict[str, list[str]]:
-    """By model, the layers that any of its runs has numbers or a spectrum of."""
+    """Return, by model, the layers with numbers or a spectrum in any of its runs."""
     found: dict[str, list[str]] = {}
     for run in shown:
         keys = [key for group in run["series"] for key in group["y"] if OF_LAYERS.match(key)]

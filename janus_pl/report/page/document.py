@@ -83,7 +83,7 @@ def _data(
     command: str,
     scans: Sequence[Mapping[str, str]] = (),
 ) -> str:
-    """The data in no more characters than the page has room for, as far as thinning helps."""
+    """Return the data, thinned to fit the room of the page as far as thinning helps."""
     most = limits(len(runs))
     room = ROOM * math.sqrt(max(1, len(runs) / 20))
     while True:
@@ -119,5 +119,5 @@ def _asset(name: str) -> str:
 
 
 def _digest(script: str) -> str:
-    """How a content security policy names a script."""
+    """Return the name of a script in a content security policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"

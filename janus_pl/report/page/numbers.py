@@ -13,7 +13,7 @@ DIGITS = 6
 
 
 def rounded(value: float, digits: int = DIGITS) -> float | int | None:
-    """A number to some significant digits, a whole one without its `.0`; None if not finite.
+    """Return a number to some significant digits, a whole one without its `.0`; None if not finite.
 
     >>> rounded(1.23456789e-8), rounded(27.0), rounded(float("nan"))
     (1.23457e-08, 27, None)
@@ -25,7 +25,7 @@ def rounded(value: float, digits: int = DIGITS) -> float | int | None:
 
 
 def all_rounded(values: NDArray[Any], digits: int = DIGITS) -> list[float | int | None]:
-    """What `rounded` says of each of some numbers, many times as fast.
+    """Return `rounded` of many numbers, many times as fast.
 
     >>> all_rounded(np.array([1.23456789e-8, 27.0, np.nan])), all_rounded(np.array([0.5, 1e7]))
     ([1.23457e-08, 27, None], [0.5, 10000000])
@@ -39,7 +39,7 @@ def all_rounded(values: NDArray[Any], digits: int = DIGITS) -> list[float | int 
 
 
 def thinned(count: int, most: int) -> NDArray[np.int64]:
-    """Which of some points in a row to keep: two thirds evenly, the others log-spaced.
+    """Choose which of some points in a row to keep: two thirds evenly, the others log-spaced.
 
     Early points are where curves bend; the even ones keep what happens late.
 
@@ -61,7 +61,7 @@ def thinned(count: int, most: int) -> NDArray[np.int64]:
 
 
 def inline_json(value: Any) -> str:
-    """Compact JSON that cannot end the script element that it stands in.
+    """Return compact JSON that cannot end the script element that it stands in.
 
     >>> inline_json(["</script>", 1.5])
     '["\\\\u003c/script>",1.5]'

@@ -55,7 +55,7 @@ class Limits(NamedTuple):
 
 
 def limits(runs: int) -> Limits:
-    """Up to 20 runs 400 and 60, then fewer, so that the page of 200 still opens.
+    """Return the limits: 400 and 60 up to 20 runs, then fewer, so that a page of 200 still opens.
 
     >>> limits(20), limits(200)
     (Limits(points=400, epochs=60), Limits(points=60, epochs=12))
@@ -65,12 +65,12 @@ def limits(runs: int) -> Limits:
 
 
 def smaller(most: Limits, share: float) -> Limits:
-    """A share of it, where the page would be too large."""
+    """Return a share of the limits, for a page that would be too large."""
     return Limits(max(2, int(most.points * share)), max(2, int(most.epochs * share)))
 
 
 def series(run: Run, most: int) -> list[dict[str, Any]]:
-    """Curves in groups that share their epochs: the axes once, then a list of numbers a key.
+    """Return curves in groups that share their epochs: the axes once, then a list of numbers a key.
 
     Args:
         run: its rows; a number that is missing or not finite is no point of the curve.
@@ -94,7 +94,7 @@ def series(run: Run, most: int) -> list[dict[str, Any]]:
 
 
 def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
-    """By key, a list of [epoch, edges, bins, first bin that is not empty, counts from there on].
+    """Return lists of [epoch, edges, bins, first bin that is not empty, counts from there] by key.
 
     The edges are the outer two where bins are equally wide, otherwise all of them.
     """
@@ -112,7 +112,7 @@ def histograms(run: Run, most: int) -> dict[str, list[list[Any]]]:
 
 
 def _finer(key: str, recorded: Histogram, looks: Mapping[float, Sigma]) -> Histogram:
-    """The spectrum in finer bins than the record's, where it has the singular values themselves."""
+    """Return the spectrum in finer bins than the record's, if it has the singular values."""
     sigma = looks.get(recorded.epoch, {}).get(key.removeprefix("spectrum/"))
     if sigma is None:
         return recorded
@@ -122,7 +122,7 @@ def _finer(key: str, recorded: Histogram, looks: Mapping[float, Sigma]) -> Histo
 
 
 def margins_of(run: Run) -> Margins:
-    """The sort of margins that a run has recorded."""
+    """Return the sort of margins that a run has recorded."""
     if run.description.margin == "normalized":
         return NORMALIZED
     keys = [str(key) for key in [*run.rows, *run.histograms]]
@@ -178,5 +178,5 @@ def _packed(histogram: Histogram) -> list[Any]:
 
 
 def _width(edges: NDArray[np.float64]) -> float:
-    """A hundredth of a bin."""
+    """Return a hundredth of a bin."""
     return float(edges[-1] - edges[0]) / (100 * max(1, len(edges) - 1))
