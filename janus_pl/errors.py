@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Iterable
 from enum import IntEnum
+from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
 
@@ -133,12 +134,23 @@ def missing_extra(error: BaseException) -> UsageError | None:
     """Return the mistake behind an import that failed, if the package is of an extra; else None.
 
     >>> print(missing_extra(ModuleNotFoundError("No module named 'numba'", name="numba")))
-    import numba: got None, allowed: the extra linear: pip install 'janus-pl[linear]'
+    package numba: got 'not installed', allowed: the extra linear: pip install 'janus-pl[linear]'
     """
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if not isinstance(error, ModuleNotFoundError) or package not in EXTRAS:
         return None
-    return UsageError(f"import {package}", None, how_to_install(package))
+    return UsageError(f"package {package}", "not installed", how_to_install(package))
+
+
+def check_extras(*extras: str) -> None:
+    """Refuse to begin if a package of these extras of the installation is missing.
+
+    Raises:
+        UsageError: One is missing.
+    """
+    for package, extra in EXTRAS.items():
+        if extra in extras and find_spec(package) is None:
+            raise UsageError(f"package {package}", "not installed", how_to_install(package))
 
 
 def how_to_install(package: str) -> str:

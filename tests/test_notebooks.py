@@ -32,19 +32,29 @@ def images_of(book: Any) -> int:
     return sum("image/png" in output.get("data", {}) for output in outputs)
 
 
+def text_of(book: Any) -> str:
+    words = (cell.source for cell in book.cells if cell.cell_type == "markdown")
+    return " ".join(" ".join(words).split())
+
+
 def test_sgd_against_gd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Noise and low rank under SGD, neither under GD."""
     book = executed("sgd_against_gd", tmp_path, monkeypatch)
     assert images_of(book) == 1
     found = {run.name: run.rows for run in read([tmp_path / "runs"]).runs}
     assert {*found} == {"sgd", "gd"}
-    ends = {name: rows.set_index("epoch").loc[30] for name, rows in found.items()}
+    ends = {name: rows.set_index("epoch").loc[60] for name, rows in found.items()}
     starts = {name: rows.set_index("epoch").loc[0] for name, rows in found.items()}
     key = "effective_rank/fc1"
     assert starts["sgd"][key] == starts["gd"][key]  # from the same weights
     assert ends["sgd"][key] < 0.8 * starts["sgd"][key]
     assert ends["gd"][key] > 0.99 * starts["gd"][key]
     assert ends["sgd"]["velocity/fc1"] > 3 * ends["gd"]["velocity/fc1"]
+    losses = found["sgd"].set_index("epoch")["train/loss"].dropna()
+    assert losses.loc[60] < 0.1 * losses.loc[0]  # the picture does not end in a rise
+    assert ends["gd"]["train/loss"] > 0.9 * starts["gd"]["train/loss"]  # as its text says
+    steps = [int(ends[name]["trainer/global_step"]) for name in ("gd", "sgd")]
+    assert f"{steps[0]} steps where SGD has taken {steps[1]:,}" in text_of(book)
 
 
 def test_your_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

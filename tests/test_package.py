@@ -37,6 +37,8 @@ from importlib.metadata import entry_points
 (command,) = entry_points(group="console_scripts", name="janus-pl")
 command.load()()
 """
+# What `python -m MODULE` does, with the module's name first.
+MODULE = "import runpy; name = sys.argv.pop(1); runpy.run_module(name, run_name='__main__')"
 WHERE = "import janus_pl.callbacks as c; print(c.__file__, c.LayerRank.__module__)"
 RAISES = "raise RuntimeError('this file is not for janus_pl')\n"
 OWN = {"trainer": {"callbacks+": ["callbacks.LayerRotation"]}, "data": "janus_pl.data.DigitsPair"}
@@ -170,6 +172,26 @@ def test_a_missing_extra_is_named_in_one_line(
     assert done.returncode == 2, done.stderr
     assert told.endswith(f"the extra {extra}: pip install 'janus-pl[{extra}]'")
     assert "Traceback" not in done.stderr
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("line", "extra"),
+    [
+        (["janus_pl.cli.quickstart"], "report"),
+        (["janus_pl.cli.reproduce", "--fast"], "linear"),
+        (["janus_pl", "sweep", "linear_a2.yaml"], "linear"),
+        (["janus_pl", "sweep", "linear_a2.yaml", "--dry-run"], "linear"),
+    ],
+)
+def test_a_missing_extra_is_said_before_the_first_of_many_runs(
+    line: list[str], extra: str, plain: tuple[Path, Path], tmp_path: Path
+) -> None:
+    done = run_in(plain, MODULE, line, tmp_path)
+    assert done.returncode == 2, done.stderr
+    (told,) = done.stderr.splitlines()
+    assert told.startswith("error: ")
+    assert told.endswith(f"the extra {extra}: pip install 'janus-pl[{extra}]'")
     assert not [*tmp_path.iterdir()]
 
 

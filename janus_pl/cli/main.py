@@ -9,7 +9,7 @@ import argparse
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
@@ -40,19 +40,28 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The arguments, without the program's name; None takes them from the command line.
     """
-    args = list(sys.argv[1:] if args is None else args)
+    given = list(sys.argv[1:] if args is None else args)
+    return guarded(lambda signals: _dispatch(given, signals))
+
+
+def guarded(command: Callable[[StopSignals], int]) -> int:
+    """Run a command, say in one line why it ends early, and return its exit code.
+
+    Args:
+        command: Returns an exit code; it takes the signals that stop a run.
+    """
     with lasting_streams(), StopSignals() as signals:
-        return _run(args, signals)
+        return _run(command, signals)
 
 
-def _run(args: list[str], signals: StopSignals) -> int:
+def _run(command: Callable[[StopSignals], int], signals: StopSignals) -> int:
     code: int = Exit.DEFECT
     format_before = warnings.formatwarning
     warnings.formatwarning = _one_line
     raising_before = logging.raiseExceptions
     logging.raiseExceptions = False  # on a full disk each line of W&B's log would print an error
     try:
-        code = _dispatch(args, signals)
+        code = command(signals)
     except SystemExit as stop:  # --help and --print_config end this way
         code = stop.code if isinstance(stop.code, int) else Exit.DEFECT
     except BaseException as error:

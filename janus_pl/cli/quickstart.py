@@ -9,21 +9,18 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from rich.box import SIMPLE
 from rich.console import Console
-from rich.table import Table
 
 from janus_pl.cli import subcommands
 from janus_pl.cli.lightning_cli import JanusCLI
-from janus_pl.cli.streams import lasting_streams
-from janus_pl.records.read import read
-from janus_pl.records.run import STEP, Run
-from janus_pl.report.figures.janus import RANK, VELOCITY, late, layer_mean
-from janus_pl.report.figures.series import batch_of, relative_spread
+from janus_pl.cli.main import guarded
+from janus_pl.errors import check_extras
 from janus_pl.run.logger import RunLogger, finish
+from janus_pl.training.precision import kept_numerics
+from janus_pl.training.signals import StopSignals
 
 RUNS = {
     "SGD": (),
@@ -31,51 +28,25 @@ RUNS = {
     "GD": ("--data.batch_size", "full"),
 }
 REPORT = "report-quickstart"
-LAYERS = ("conv3", "conv4", "fc1")  # those of 128 rows or more
 
 
-def noise(run: Run) -> float:
-    """Return ||V_k dot||, geometric mean over the layers and the last fifth of the epochs."""
-    return late(layer_mean(run, VELOCITY, "epoch"))
-
-
-def spread(run: Run) -> float:
-    """Return std/|mean| of the margins, geometric mean over the last fifth of the epochs."""
-    return late(relative_spread(run, "epoch"))
-
-
-def fall(run: Run, layer: str) -> float:
-    """Return the share of its effective rank that a layer has lost since the start."""
-    key = f"{RANK}/{layer}"
-    return 1 - run.last(key) / run.first(key)
-
-
-ROWS: dict[str, Callable[[Run], str]] = {
-    "minibatch": batch_of,
-    "steps": lambda run: f"{run.last(STEP):,.0f}",
-    "training error": lambda run: f"{run.last('train/error'):.2%}",
-    "test error": lambda run: f"{run.last('val/error'):.2%}",
-    "margins, std/|mean| *": lambda run: f"{spread(run):.2g}",
-    "noise, ||V_k dot|| *": lambda run: f"{noise(run):.2g}",
-    **{
-        f"effective rank, {layer}": lambda run, key=f"{RANK}/{layer}": (  # type: ignore[misc]
-            f"{run.first(key):.0f} -> {run.last(key):.0f}"
-        )
-        for layer in LAYERS
-    },
-}
-
-
-@lasting_streams()
 def main(extra: Sequence[str] = ()) -> int:
     """Train the runs, compare them in a table, and draw them in one picture and a page.
 
     Args:
         extra: Further arguments for all runs, as on the command line.
     """
-    folders = [train(name, (*given, *extra)) for name, given in RUNS.items()]
+    return guarded(lambda signals: _compare(extra, signals))
+
+
+def _compare(extra: Sequence[str], signals: StopSignals) -> int:
+    check_extras("report")  # lest they are found missing once the runs are done
+    from janus_pl.cli.quickstart_table import sentences, table
+    from janus_pl.records.read import read
+
+    folders = [train(name, (*given, *extra), signals) for name, given in RUNS.items()]
     runs = [read([folder]).runs[0] for folder in folders]
-    Console().print(table(runs))
+    Console().print(table(RUNS, runs))
     for sentence in sentences(*runs):
         print(sentence)
     said = io.StringIO()
@@ -89,48 +60,12 @@ def main(extra: Sequence[str] = ()) -> int:
     return code
 
 
-def table(runs: Sequence[Run]) -> Table:
-    """Return the table of the runs, a column each."""
-    shown = Table(title="The same network, data and epochs", box=SIMPLE, show_edge=False)
-    shown.add_column("* mean of the last fifth")
-    for name in RUNS:
-        shown.add_column(name, justify="right")
-    for label, value in ROWS.items():
-        shown.add_row(label, *map(value, runs))
-    return shown
-
-
-def sentences(sgd: Run, without: Run, gd: Run) -> list[str]:
-    """Return a sentence on each face, and one on what GD at equal epochs did not have."""
-    over_gd, over_without = noise(sgd) / noise(gd), noise(sgd) / noise(without)
-    falls = {run.id: [fall(run, layer) for layer in LAYERS] for run in (sgd, without, gd)}
-    shown = {key: _range(values) for key, values in falls.items()}
-    return [
-        f"Noise: ||V_k dot|| of SGD is {over_gd:.2g} times that of GD, and {over_without:.2g} times"
-        " that of SGD without decay.",
-        f"Low rank: the effective ranks of {', '.join(LAYERS)} fell by {shown[sgd.id]} under SGD,"
-        f" by {shown[without.id]} without decay, by {shown[gd.id]} under GD.",
-        f"Steps: in the same {sgd.last('epoch'):.0f} epochs SGD took {sgd.last(STEP):,.0f} steps,"
-        f" GD {gd.last(STEP):,.0f}; these runs do not say what GD does in as many.",
-    ]
-
-
-def _range(falls: Sequence[float]) -> str:
-    """Return the least and the largest fall in words.
-
-    >>> _range([0.503, 0.55]), _range([0.001, -0.002])
-    ('50% to 55%', 'less than 1%')
-    """
-    if max(map(abs, falls)) < 0.01:
-        return "less than 1%"
-    return f"{min(falls):.0%} to {max(falls):.0%}"
-
-
-def train(name: str, extra: Sequence[str] = ()) -> str:
+def train(name: str, extra: Sequence[str], signals: StopSignals) -> str:
     """Train one run, and return its folder."""
     named = f"quickstart-{name.lower().replace(' ', '-')}"
     args = ["fit", "--config", "quickstart.yaml", "--name", named]
-    cli = JanusCLI([*args, "--trainer.enable_model_summary", "false", *extra])
+    with kept_numerics():
+        cli = JanusCLI([*args, "--trainer.enable_model_summary", "false", *extra], signals)
     finish()
     logger = cli.trainer.logger
     assert isinstance(logger, RunLogger)

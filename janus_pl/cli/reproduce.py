@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from janus_pl.cli import subcommands
 from janus_pl.cli.streams import lasting_streams
-from janus_pl.errors import INTERRUPTED, Exit
+from janus_pl.errors import INTERRUPTED, Exit, UsageError, check_extras
 
 LINEAR = ("a1", "a2", "a2_printed_schedule", "a3", "a4", "a5", "a6", "a7", "batch_sizes", "toy")
 
@@ -60,6 +60,11 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The options, without the program's name; None takes them from the command line.
     """
     options = _parser().parse_args(args)
+    try:
+        check_extras("linear", "report")  # lest they are found missing hours later
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
     steps = FAST if options.fast else FULL
     jobs = os.cpu_count() or 1
     minutes = sum(step.minutes for step in steps) / jobs

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 from janus_pl.cli.parser import ToolParser
@@ -20,7 +21,7 @@ from janus_pl.verify.lines import to_json
 
 USAGE = (
     "--entity E --project P [--name NAME] [--loss LOSS] [--normalization NORMALIZATION]"
-    " [--report [RUN...]] [--json]"
+    " [--module MODULE] [--report [RUN...]] [--json]"
 )
 
 
@@ -28,10 +29,12 @@ def main(args: Sequence[str]) -> int:
     """Save the workspace, or the report, and print its address; with `--json` only print it.
 
     Raises:
-        UsageError: An option or an account is missing, a RUN cannot be read, or W&B refuses.
+        UsageError: An option or an account is missing, a loss or a normalization is not known, a
+            RUN cannot be read, or W&B refuses.
         ModuleNotFoundError: wandb-workspaces is missing.
     """
     options = _parser().read(args, needed="project")
+    _check_names(options.loss, options.normalization, options.module)
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
 
@@ -56,6 +59,35 @@ def main(args: Sequence[str]) -> int:
         raise UsageError("workspace", f"{options.entity}/{options.project}", said) from error
     print(view.url)
     return Exit.DONE
+
+
+def _check_names(loss: str | None, normalization: str | None, module: str | None) -> None:
+    """Refuse a loss or a normalization that is not registered, for its panels would be empty.
+
+    Args:
+        loss: The loss; None for all of them.
+        normalization: The normalization; None for all of them.
+        module: The module that registers others; None for those of this package.
+    """
+    if module is not None:
+        try:
+            import_module(module)
+        except ImportError as error:
+            said = " ".join(str(error).split())
+            raise UsageError("--module", module, f"a module that Python finds ({said})") from error
+    if (loss, normalization) == (None, None):
+        return  # without torch
+    from janus_pl.deep import PARAMETRIZATIONS
+    from janus_pl.deep.class_losses import CLASS_LOSSES
+    from janus_pl.deep.losses import LOSSES
+
+    for field, name, known in (
+        ("--loss", loss, {**LOSSES, **CLASS_LOSSES}),
+        ("--normalization", normalization, PARAMETRIZATIONS),
+    ):
+        if name is not None and name not in known:
+            others = "or one that --module MODULE registers"
+            raise UsageError(field, name, f"{', '.join(known)}, {others}")
 
 
 def _check_account(entity: str | None) -> None:
@@ -89,6 +121,9 @@ def _parser() -> ToolParser:
     parser.add_argument("--name", default="Janus effects", help="name of the workspace or report")
     parser.add_argument("--loss", help="runs of this loss alone, as square")
     parser.add_argument("--normalization", help="runs of this one alone, as weight_norm")
+    parser.add_argument(
+        "--module", help="module that registers a loss or a normalization of your own"
+    )
     parser.add_argument(
         "--report",
         nargs="*",

@@ -13,8 +13,7 @@ from typing import Any
 from janus_pl.errors import INTERRUPTED, DivergenceError, Exit, UsageError
 from janus_pl.run.account import begun_run, job_type
 
-PACKAGES = ("janus_pl", "callbacks")
-ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
 ELSEWHERE = ("site-packages", "dist-packages")  # the code of others
 
 
@@ -111,22 +110,28 @@ def message_of(status: str, error: BaseException | None) -> tuple[str, str, str]
     return ("Run stopped", said, "WARN") if stopped else ("Run failed", said, "ERROR")
 
 
-def code_files() -> dict[Path, Path]:
+def code_files(package: Path = PACKAGE) -> dict[Path, Path]:
     """Return the files of code behind a run, by their paths: ours, and those of the user.
 
     Files of this package are by their paths in it; modules from the working directory by theirs.
+
+    Args:
+        package: The folder of this package.
     """
+    # In a checkout the package has a link to its callbacks, in a wheel the files themselves. What
+    # else is named callbacks beside the package is somebody else's.
+    folders = (package, (package / "callbacks").resolve())
     found = {
-        file.relative_to(ROOT): file
-        for package in PACKAGES
-        for file in sorted((ROOT / package).rglob("*.py"))
+        file.relative_to(package.parent): file
+        for folder in folders
+        for file in sorted(folder.rglob("*.py"))
     }
     here = Path.cwd()
     for module in [*sys.modules.values()]:
         file = Path(getattr(module, "__file__", None) or "/")
         if file.suffix == ".py" and file.is_file() and file.is_relative_to(here):
             place = file.relative_to(here)
-            ours = any(ROOT / package in file.resolve().parents for package in PACKAGES)
+            ours = any(folder in file.resolve().parents for folder in folders)
             if not ours and not any(part in ELSEWHERE or part[0] == "." for part in place.parts):
                 found[place] = file
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,10 @@ import numpy as np
 import pytest
 from record_reader import read_rows
 
-from janus_pl.cli.quickstart import REPORT, ROWS, RUNS, main
+from janus_pl import errors
+from janus_pl.cli import quickstart
+from janus_pl.cli.quickstart import REPORT, RUNS, main
+from janus_pl.cli.quickstart_table import ROWS
 
 SHORT = ["--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1"]
 SHORT += ["--data.num_train", "80", "--model.hidden", "64"]
@@ -85,3 +89,24 @@ def test_one_picture_and_the_page_are_named_last(said: list[str]) -> None:
 
 def test_every_label_has_a_row() -> None:
     assert len(ROWS) + 3 <= 12, "with title, head and rule"
+
+
+def test_a_mistaken_option_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["--trainer.max_epoch", "2", "--run_dir", str(tmp_path / "runs")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: trainer.max_epoch: unknown key")
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("package", ["pandas", "matplotlib", "plotly"])
+def test_a_missing_package_of_the_report_is_one_line_before_a_run(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    trained: list[str] = []
+    monkeypatch.setattr(quickstart, "train", lambda name, *_: trained.append(name))
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == package else ModuleSpec)
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    told = f"package {package}: got 'not installed', allowed: the extra report"
+    assert line == f"error: {told}: pip install 'janus-pl[report]'"
+    assert not trained

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
 
+from janus_pl import errors
 from janus_pl.cli import reproduce
 from janus_pl.cli import subcommands as tools
 from janus_pl.cli.config_files import CONFIGS
@@ -57,3 +59,14 @@ def test_it_goes_on_past_a_diverged_run_and_stops_when_it_is_stopped(
     assert (run[-2][0] == "verify") == goes_on
     if not goes_on:
         assert run[-2][1] == "linear_a2.yaml"
+
+
+@pytest.mark.parametrize("package", ["numba", "plotly"])
+def test_a_missing_package_is_one_line_before_the_first_sweep(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(errors, "find_spec", lambda name: None if name == package else ModuleSpec)
+    assert commands(monkeypatch, ["--fast"], {}) == [["2"]]
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: package {package}: got 'not installed', allowed: the extra")
+    assert len(said.err.splitlines()) == 1 and not said.out

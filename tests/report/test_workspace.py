@@ -15,6 +15,7 @@ import wandb_workspaces.reports.v2 as panels
 import wandb_workspaces.workspaces as workspaces
 
 from janus_pl.cli import subcommands as tools
+from janus_pl.deep.losses import LOSSES
 from janus_pl.report.figures import FIGURES
 from janus_pl.report.workspace import GROUPED, MOST_RUNS, Views, as_json
 from janus_pl.run.columns import COLUMNS, described
@@ -232,6 +233,40 @@ def test_the_command_prints_what_is_saved(capsys: pytest.CaptureFixture) -> None
     assert view["project"] == "q"
     (run_set,) = view["spec"]["section"]["runSets"]
     assert run_set["filters"]["filters"][0]["value"] == ["logistic"]
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "known"),
+    [
+        ("--loss", "squared", "square, logistic, exponential, cross_entropy, square_one_hot"),
+        ("--normalization", "weightnorm", "weight_norm, per_layer, lagrange, none"),
+    ],
+)
+def test_a_mistyped_name_is_refused_lest_panels_are_empty(
+    option: str, name: str, known: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert tools.main(["workspace", "--json", option, name]) == 2
+    said = capsys.readouterr()
+    others = "or one that --module MODULE registers"
+    assert said.err == f"error: {option}: got '{name}', allowed: {known}, {others}\n"
+    assert not said.out
+
+
+def test_a_name_that_a_module_of_ones_own_registers_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr("janus_pl.deep.losses.LOSSES", {**LOSSES})
+    own = "from janus_pl.deep.losses import LOSSES\nLOSSES['a_hinge'] = LOSSES['square']\n"
+    (tmp_path / "a_hinge_of_the_test.py").write_text(own)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    line = ["workspace", "--json", "--loss", "a_hinge"]
+    assert tools.main(line) == 2
+    assert tools.main([*line, "--module", "no_such_module"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("error: --module: got 'no_such_module', allowed: a module that Python")
+    assert tools.main([*line, "--module", "a_hinge_of_the_test"]) == 0
+    (run_set,) = json.loads(capsys.readouterr().out)["spec"]["section"]["runSets"]
+    assert run_set["filters"]["filters"][0]["value"] == ["a_hinge"]
 
 
 def test_the_report_has_the_verdicts_on_the_given_runs(

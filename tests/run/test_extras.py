@@ -162,6 +162,31 @@ def test_the_code_is_this_package_and_the_modules_from_the_working_directory(
     assert name == "code-x" and {*files} == names and run.notes == "why"
 
 
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_strangers_callbacks_beside_the_package_are_not_sent(
+    linked: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    site = tmp_path / "site"
+    own = "callbacks/own.py" if linked else "janus_pl/callbacks/own.py"
+    strangers = ("others/x.py", "callbacks_2/x.py", *(() if linked else ("callbacks/theirs.py",)))
+    for place in ("janus_pl/__init__.py", own, *strangers):
+        (site / place).parent.mkdir(parents=True, exist_ok=True)
+        (site / place).touch()
+    if linked:  # as in a checkout
+        (site / "janus_pl" / "callbacks").symlink_to("../callbacks")
+    names = {str(name) for name in code_files(site / "janus_pl")}
+    assert names == {"janus_pl/__init__.py", own}
+
+
+def test_the_callbacks_of_this_package_are_sent() -> None:
+    import janus_pl.callbacks.layer_rank as ours
+
+    file = Path(ours.__file__).resolve()
+    assert file in {each.resolve() for each in code_files().values()}
+
+
 # Refusals
 
 
