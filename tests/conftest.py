@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
 from signal import default_int_handler
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,20 @@ def light_stays_light(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
         monkeypatch.setattr(sys.modules["lightning.pytorch"].Trainer, "fit", refuse)
 
 
+def list_packages_once() -> None:
+    """Let W&B read the metadata of all installed packages once in a process, and not at each run.
+
+    No test installs a package into its own process.
+    """
+    import wandb.util
+
+    installed = wandb.util.working_set
+    if not hasattr(installed, "__wrapped__"):
+        kept = cache(lambda: tuple(installed()))
+        into: Any = wandb.util
+        into.working_set = wraps(installed)(lambda: kept())
+
+
 @pytest.fixture(autouse=True)
 def quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """No account, no network, and no run left open for the next test."""
@@ -83,6 +98,8 @@ def quiet_wandb(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
         import torch
 
         torch.set_num_threads(1)
+    if sys.modules.get("wandb"):
+        list_packages_once()
     yield
     if sys.modules.get("wandb"):  # a test may forbid its import
         import wandb
