@@ -33,7 +33,7 @@ class Digits(Source):
         self.classes = classes
 
     def prepare(self) -> None:
-        """Nothing to do: the images come with scikit-learn."""
+        """Do nothing: the images come with scikit-learn."""
 
     def read(self) -> RawImages:
         from sklearn.datasets import load_digits
@@ -86,7 +86,7 @@ class DigitsPair(ImagePair):
         self.classes = classes[0], classes[1]
 
     def prepare_data(self) -> None:
-        """Nothing to do: the images come with scikit-learn."""
+        """Do nothing: the images come with scikit-learn."""
 
     def read(self) -> RawImages:
         return paired(Digits(self.classes).read())

@@ -111,9 +111,9 @@ def nearest_mean_disagreement(classes: Classes, features: Tensor, scores: Tensor
 
 
 def class_distance_normalized_variance(classes: Classes) -> Tensor:
-    r"""CDNV = (Var_0 + Var_1)/(2 ||mu_1 - mu_0||^2) (Galanti, Gyorgy and Hutter, 2021), shape ().
+    r"""Return CDNV = (Var_0 + Var_1)/(2 ||mu_1 - mu_0||^2), shape ().
 
-    Var_c = (1/n_c) sum_n ||h_n - mu_c||^2.
+    Source: Galanti, Gyorgy and Hutter, 2021. Var_c = (1/n_c) sum_n ||h_n - mu_c||^2.
 
     >>> h = torch.tensor([[0.0, 0.0], [0.0, 2.0], [3.0, 0.0], [5.0, 2.0]])
     >>> y = torch.tensor([False, False, True, True])

@@ -46,10 +46,12 @@ def regression_margins(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def margin_statistics(margins: Tensor) -> MarginStatistics:
-    r"""mu = (1/N) sum fbar_n, M = (1/N) sum fbar_n^2, sigma^2 = M - mu^2 (Section C), minimum.
+    r"""Return mean, spread, smallest and second moment of margins fbar_n of shape (N,).
+
+    mu = (1/N) sum fbar_n, M = (1/N) sum fbar_n^2, sigma^2 = M - mu^2 (Section C).
 
     In float64, for margins of unit-norm V_k are small (1e-8 and below). sigma is computed from the
-    centred margins, which is the same number without the cancellation. Shape of margins: (N,).
+    centred margins, which is the same number without the cancellation.
 
     >>> import torch
     >>> s = margin_statistics(torch.tensor([1.0, 3.0]))

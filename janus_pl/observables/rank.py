@@ -55,7 +55,7 @@ def stable_rank(values: Tensor) -> Tensor:
 
 
 def effective_rank(values: Tensor) -> Tensor:
-    r"""exp(-sum_i p_i log p_i) with p_i = sigma_i/sum_j sigma_j (Roy & Vetterli, 2007); shape ().
+    r"""Return exp(-sum_i p_i log p_i), p_i = sigma_i/sum_j sigma_j (Roy & Vetterli, 2007), ().
 
     >>> round(float(effective_rank(torch.tensor([2.0, 2.0, 0.0]))), 12)
     2.0

@@ -135,11 +135,11 @@ def equilibrium_rho(mu: Number, second_moment: Number, lam: Number) -> Number:
 
 
 def equilibrium_loss(mu: Number, variance: Number, lam: Number) -> Number:
-    r"""(sigma^2 + lambda)/(mu^2 + sigma^2 + lambda), the square loss at `equilibrium_rho`, (...).
+    r"""Return (sigma^2 + lambda)/(mu^2 + sigma^2 + lambda), the square loss at its best rho, (...).
 
-    Of Eq. 12, lambda rho^2 included; not in the paper, which names its two ends: 0 is reached at
-    lambda = 0 by equal margins alone, and not at all at lambda > 0. mu and sigma^2 = M - mu^2 are
-    the mean and the variance of fbar_n.
+    It is Eq. 12 at `equilibrium_rho`, with lambda rho^2. The paper does not print it, but names its
+    two ends: it is 0 for lambda = 0 and equal margins alone, and above 0 for lambda > 0. mu and
+    sigma^2 = M - mu^2 are the mean and the variance of fbar_n.
 
     >>> equilibrium_loss(0.5, 0.0, 0.0), equilibrium_loss(0.5, 0.0, 0.75)
     (0.0, 0.75)
@@ -150,10 +150,10 @@ def equilibrium_loss(mu: Number, variance: Number, lam: Number) -> Number:
 def velocity_norm(
     margin_gradients: Tensor, margins: Tensor, v: Tensor, rho: Number, pull: Pull
 ) -> Tensor:
-    r"""||V_k dot|| = ||(rho/B) sum_{n in S} pull_n (d fbar_n/dV_k - fbar_n V_k)|| (Eq. 24), ().
+    r"""Return ||V_k dot|| of a minibatch S of B samples (Eq. 24), shape ().
 
-    Of the B samples of a minibatch. Eq. 24 prints a sum over the minibatch divided by N, and f_n
-    for fbar_n. Shapes as in `direction_flow`.
+    ||V_k dot|| = ||(rho/B) sum_{n in S} pull_n (d fbar_n/dV_k - fbar_n V_k)||. Eq. 24 prints a sum
+    over the minibatch divided by N, and f_n for fbar_n. Shapes as in `direction_flow`.
 
     >>> v, x = torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0]])
     >>> velocity_norm(x[None], torch.tensor([0.6]), v, 0.5, pull=lambda signal: 2 * (1 - signal))
@@ -181,10 +181,10 @@ def velocity_floor(values: Tensor, multiplier: Tensor, rank: int) -> Tensor:
 
 
 def homogeneity_residual(margin_gradients: Tensor, margins: Tensor, v: Tensor) -> Tensor:
-    r"""<V_k, d fbar_n/dV_k> - fbar_n, 0 for a positively homogeneous network (Appendix C), (N,).
+    r"""Return <V_k, d fbar_n/dV_k> - fbar_n, 0 for a homogeneous network (Appendix C), (N,).
 
-    f is of degree one in each V_k, so Euler's theorem gives 0 in every layer without bias. As well
-    for W_k, f_W and d f_W/dW_k. Shapes: margin_gradients (N, ...) for v (...), margins (N,).
+    f is of degree one in each V_k, so Euler's theorem gives 0 in every layer without bias. The same
+    holds for W_k, f_W and d f_W/dW_k. Shapes: margin_gradients (N, ...) for v (...), margins (N,).
 
     >>> v = torch.tensor([[0.6, 0.8]])
     >>> homogeneity_residual(torch.tensor([[[1.0, 0.0]], [[0.0, 1.0]]]), v[0], v)
@@ -299,8 +299,9 @@ def tail_norm(values: Tensor, rank: int) -> Tensor:
 
 
 def tail_bound(values: Tensor, start_norm: Tensor, decays: Tensor, rank: int) -> TailBound:
-    r"""sqrt(sum_{i > n B m} sigma_i(W_T)^2) <= prod_t |a_t| ||W_(T-n)|| (arXiv 2206.05794).
+    r"""Return both sides of the bound on the singular values that n steps cannot reach.
 
+    It is sqrt(sum_{i > n B m} sigma_i(W_T)^2) <= prod_t |a_t| ||W_(T-n)|| (arXiv 2206.05794).
     W_T = (prod_t a_t) W_(T-n) + U, where U has the rank of n gradients, n B m at most: true of
     every run without momentum, up to rounding, which adds some eps ||W|| of full rank a step.
     Shapes: values (..., r), all singular values of W_T (or of v_T), largest first; start_norm

@@ -137,7 +137,7 @@ def _heavy(rng: Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
 
 
 def _exploding(rng: Generator, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """Normal deviations, with one run of one seed off by a large factor, up or down."""
+    """Draw normal deviations, with one run of one seed off by a large factor, up or down."""
     drawn = rng.normal(size=shape)
     drawn[0, 0] += rng.choice((-1, 1)) * np.log(EXPLODED)
     return drawn

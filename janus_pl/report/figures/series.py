@@ -118,9 +118,10 @@ def relative_spread(run: Run, x: str) -> pd.Series:
 
 
 def band(curves: Sequence[pd.Series], logarithmic: bool) -> Band:
-    """Mean, on logarithmic axes the geometric one, smallest and largest of the runs at each x.
+    """Return the mean, the smallest and the largest of the runs at each x.
 
-    Runs that have no number at an x do not count there; nor does zero or less on such axes.
+    On logarithmic axes the mean is the geometric one. Runs without a number at an x do not count
+    there, nor do values of zero or less on logarithmic axes.
     """
     table = pd.concat(curves, axis=1).sort_index() if curves else pd.DataFrame()
     values = table.to_numpy(float)

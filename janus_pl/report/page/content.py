@@ -147,7 +147,8 @@ def _rank_kinds(keys: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _rank_label(kind: str) -> str:
-    """
+    """Return the label of a kind of rank.
+
     >>> _rank_label("rank_relative_1e-02")
     'rank, σᵢ > 0.01 σ₁'
     """
