@@ -24,7 +24,7 @@ from janus_pl.records.parts import Part, in_turn
 from janus_pl.records.read import read, read_parts
 from janus_pl.records.run import Run
 from janus_pl.report.figures import draw
-from janus_pl.verify.claims import read_claims
+from janus_pl.verify.claims import find_claims, read_claims
 from janus_pl.verify.judge import judge
 from janus_pl.verify.lines import to_json
 
@@ -132,7 +132,11 @@ def verdicts_json(runs: Sequence[Run]) -> str:
 
 def tables(runs: Sequence[Run]) -> dict[str, str]:
     """Every table of the page in Markdown, by the name of its place."""
-    found = {"verdicts": results_tables.of_verdicts(judge(read_claims(), runs))}
+    scale = judge(read_claims(find_claims("scale")), results_tables.of_sweeps(runs, "scale"))
+    found = {
+        "verdicts": results_tables.of_verdicts(judge(read_claims(), runs)),
+        "scale_verdicts": results_tables.of_verdicts(scale, claims_alone=True),
+    }
     return found | results_tables.of_runs(runs)
 
 

@@ -34,9 +34,11 @@ def velocity(run: Run) -> float:
     return geometric_mean([run.last(f"velocity/{layer}") for layer in run.layers("velocity")])
 
 
-def of_verdicts(found: Verdicts) -> str:
-    """The table of `verify`: a line for each primary claim and each theorem."""
-    shown = [line for line in lines(found) if line.primary]
+def of_verdicts(found: Verdicts, claims_alone: bool = False) -> str:
+    """The table of `verify`: a line for each primary claim, and each theorem unless left out."""
+    claims = {verdict.claim.name for verdict in found.verdicts}
+    kept = claims if claims_alone else claims | {line.name for line in lines(found)}
+    shown = [line for line in lines(found) if line.primary and line.name in kept]
     rows = [(f"**{line.answer}**", line.sentence, line.source) for line in shown]
     left = f"\n\nLeft out of the claims: {left_out(found)}." if found.collapsed else ""
     return table(("answer", "claim", "in the paper"), rows) + left
@@ -56,6 +58,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "equal_steps": of_sweeps(runs, "two_cores_equal_steps", "two_cores_equal_steps_sgd"),
         "small": of_sweeps(runs, "small"),
         "default_network": of_sweeps(runs, "default_network"),
+        "scale": of_sweeps(runs, "scale"),
     }
     found = {name: ends(some) for name, some in deep.items()}
     return found | {

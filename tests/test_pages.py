@@ -373,6 +373,22 @@ def test_the_figures_of_the_readme_are_those_of_the_verdicts() -> None:
     assert min(seeds) == 1 and max(seeds) == 3
 
 
+def test_what_the_readme_says_of_the_large_runs_is_in_the_table_of_results() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Does the paper hold?")[2]
+    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    table = page.partition("<!-- scale_verdicts -->")[2].partition("<!-- end -->")[0]
+    answers = re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|", table, re.MULTILINE)
+    said = re.search(r"over (\w+) seeds, (\d+) of the (\d+) claims of .* are supported", text)
+    assert said and said[1] == "five" and int(said[3]) == len(answers)
+    supported = [sentence for answer, sentence in answers if answer == "supported"]
+    assert int(said[2]) == len(supported)
+    assert all(sentence.endswith("; 5 seeds") for sentence in supported)
+    numbers = re.findall(r"([\d.]+ \[[\d.]+, [\d.]+\] x)", text)
+    assert len(numbers) == 3
+    for number, what in zip(numbers, ("velocity is", "std/mean is", "ranks are"), strict=True):
+        assert any(sentence.startswith(f"{what} {number}") for sentence in supported), number
+
+
 def test_the_readme_is_short_and_every_page_is_in_its_table_and_in_the_site() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 150
