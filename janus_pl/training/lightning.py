@@ -92,6 +92,7 @@ PRIVATE = (
     Private(RichProgressBar, "_add_task", "ProgressBar draws one bar over the run."),
     Private(RichProgressBar, "_update", "ProgressBar moves that bar."),
     Private(RichProgressBar, "_stop_progress", "ProgressBar does not wait for a thread there."),
+    Private(RichProgressBar, "_progress_stopped", "ProgressBar says so to what comes after a fit."),
     Private(RichProgressBar, "_update_metrics", "ProgressBar draws its line in its place."),
     Private(WandbLogger, "_wandb_init", "RunLogger decides folder, mode and settings of a run."),
     Private(WandbLogger, "_id", "The command line gives a user's logger the id of its folder."),
