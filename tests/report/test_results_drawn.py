@@ -494,6 +494,7 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
         "equal_steps": ("two_cores_equal_steps", "two_cores_equal_steps_sgd"),
         "small": ("small",),
         "default_network": ("default_network",),
+        "scale": ("scale",),
     }
     runs = []
     lams = iter(range(1, 99))
