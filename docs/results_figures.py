@@ -42,8 +42,13 @@ def constant(canvas: Canvas, runs: Sequence[Run]) -> bool:
     return _time_courses(canvas, of_sweeps(runs, "two_cores_constant", "two_cores_constant_seeds"))
 
 
+def scale(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """SGD at a constant learning rate at N = 10,000, and GD at equal epochs."""
+    return _time_courses(canvas, of_sweeps(runs, "scale"))
+
+
 def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
-    """Velocity, spread and rank over epochs; not of networks that ended as f = 0."""
+    """Velocity, spread and rank over epochs; not of networks that ended as f = 0. GD is dashed."""
     shown = [run for run in runs if not is_zero_function(run)]
     panels: dict[str, Callable[[Run], pd.Series]] = {
         r"$\|\dot V_k\|$, mean over layers": lambda run: _velocities(run),
@@ -57,7 +62,8 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
         colours = style.colours(map(lambda_of, shown))
         for run in shown:
             values = curve(run)
-            axes.plot(values.index, values, color=colours[lambda_of(run)], linewidth=0.6)
+            look = {**style.look(run.dynamics), "color": colours[lambda_of(run)]}
+            axes.plot(values.index, values, **look, linewidth=0.6)
         _labels(axes, "epoch", label)
         if "rank" not in label:
             style.logarithmic(axes)
@@ -66,6 +72,11 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
             style.handle(f"λ = {style.number(lam)}", color=colour, linewidth=2)
             for lam, colour in colours.items()
         ]
+        if len({run.dynamics for run in shown}) > 1:
+            handles += [
+                style.handle(name, **{**look, "color": "0.3"})
+                for name, look in style.DYNAMICS.items()
+            ]
         style.legend(canvas, handles, 5)
     return bool(shown)
 
@@ -175,6 +186,7 @@ def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
 FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
     "settled": settled,
     "constant": constant,
+    "scale": scale,
     "equal_clocks": equal_clocks,
     "controls": controls,
     "a2_schedules": a2_schedules,

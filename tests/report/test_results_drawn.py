@@ -124,6 +124,22 @@ def test_time_courses_of_each_run_that_is_not_zero(name: str, figures: ModuleTyp
     assert sketch(figures.FIGURES[name], runs[4:])[0] is False, "a zero function alone is none"
 
 
+def test_time_courses_at_scale_tell_gd_by_dashes(figures: ModuleType) -> None:
+    runs = [tagged(network(lam), "scale") for lam in WORDS]
+    alone = sketch(figures.scale, runs)[1]
+    drawn, found = sketch(figures.scale, [*runs, tagged(network(2e-3, "full"), "scale")])
+    assert drawn
+    check_courses(alone, runs)
+    for panel in found.panels:
+        assert [line.dashes for line in panel.lines] == ["-", "-", "-", "--"]
+        assert panel.lines[-1].colour == panel.lines[-2].colour, "the colour is lambda's"
+    assert found.legend[:-2] == alone.legend
+    assert [(entry.label, entry.dashes) for entry in found.legend[-2:]] == [
+        ("SGD", "-"),
+        ("GD", "--"),
+    ]
+
+
 # Equal clocks
 
 
