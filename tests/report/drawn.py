@@ -225,10 +225,7 @@ def _panel(axes: Axes) -> Panel:
         texts=[text.get_text() for text in axes.texts],
         ticks=_ticks(axes.xaxis),
         rows=_ticks(axes.yaxis),
-        numbered=(
-            bool(axes.xaxis.get_tick_params()["labelbottom"]),
-            bool(axes.yaxis.get_tick_params()["labelleft"]),
-        ),
+        numbered=(_numbered(axes.xaxis), _numbered(axes.yaxis)),
         place=_place(axes),
     )
 
@@ -238,6 +235,11 @@ def _place(axes: Axes) -> tuple[int, int, int, int]:
     assert spec is not None
     rows, columns = spec.rowspan, spec.colspan
     return rows.start, rows.stop - 1, columns.start, columns.stop - 1
+
+
+def _numbered(axis: Axis) -> bool:
+    """Whether the numbers below, or left of, an axis are shown."""
+    return any(tick.label1.get_visible() for tick in axis.get_major_ticks())
 
 
 def _ticks(axis: Axis) -> dict[float, str]:
