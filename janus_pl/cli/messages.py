@@ -264,6 +264,8 @@ def _wrong_value(text: str) -> str | None:
     elif "str" in allowed and re.fullmatch(r"True|False|None|-?[\d.]+(e[-+]?\d+)?", given[1]):
         del allowed["str"]
         allowed = {"text in quotes": None} | allowed
+    elif "float" in allowed and given[1].lstrip("+-").lower() in ("nan", "inf", "infinity"):
+        allowed = {"a finite number": None}  # to Python it is a float, to the parser text
     if nested := re.fullmatch(r"NestedArg\(key='(.*?)', val=.*\)", given[1]):
         options = f"options of a {bases[0]} that is given" if bases else "no options"
         return f"{'.'.join(keys)}.{nested[1]}: unknown key, allowed: {options}"

@@ -74,6 +74,9 @@ CASES = [
     (f"{FIT} --trainer.callbacks 'LayerRank()'", "trainer.callbacks", "callbacks.LayerRank"),
     (f"{FIT} --model lightning.LightningModule", "model", "training_step"),
     ("report folder --x foo --out o", "--x", "'eta_t'"),
+    # Before it is said that the folder has no runs
+    ("report folder --by batchsize", "--by", "the nearest is batch_size"),
+    ("report folder --by width --by width", "--by", "two that differ"),
     # Options without their value
     *(
         (f"{FIT} --{name}{more}", f"--{name}", f"a value, as --{name} VALUE")
@@ -184,6 +187,10 @@ CASES = [
     ("sweep sweep_config.yaml", "--config", "the nearest is quickstart.yaml"),
     ("sweep sweep_key.yaml", "methd", "the nearest is method"),
     ("sweep sweep.yaml --jbs 2", "sweep", "the nearest is --jobs"),
+    ("sweep sweep.yaml --model.loss square", "sweep", "`sweep FILE -- --model.loss ...`"),
+    ("sweep sweep.yaml --seed_everything 1", "sweep", "behind --"),
+    ("sweep sweep.yaml --run_dir latin.yaml", "--run_dir", "latin.yaml' is none to write to"),
+    ("sweep sweep.yaml -- --run_dir latin.yaml/a", "--run_dir", "is none to write to"),
     ("sweep sweep.yaml --jobs x", "--jobs", "an integer"),
     ("sweep sweep.yaml --jobs", "--jobs", "a value"),
     ("sweep sweep.yaml --dry-run -- --model.loss", "--model.loss", "a value"),
