@@ -67,6 +67,8 @@ def check_config(name: str, path: Path) -> None:
     content = read_mapping("--config", name, path, wanted)
     if not all(isinstance(key, str) for key in content):
         raise UsageError("--config", name, f"{wanted}; it holds dict")
+    if wrong := [key for key in content if not re.fullmatch(r"[\w.]+\+?", key)]:
+        raise UsageError("--config", name, f"{wanted}; {wrong[0]!r} is no key")
     if {"method", "parameters"} <= content.keys():
         raise UsageError("--config", name, f"a config; a sweep file is run by `sweep {name}`")
     _check_files(content, path.parent, "--config", {path.absolute()})

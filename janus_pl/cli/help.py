@@ -65,8 +65,8 @@ HELP = cleandoc(
     SGD against GD: train, and look at margins, velocities and ranks.
 
     train:
-      fit --config FILE      one run, such as `fit --config quickstart.yaml` (a minute)
-      sweep FILE             many runs: the grid or random search of a W&B sweep file
+      fit --config FILE      one run; `fit --config quickstart.yaml`: a minute
+      sweep FILE             many runs: a grid or random search, as in W&B
 
     look at a checkpoint:
       validate, test         its error and loss on the test split
@@ -74,13 +74,13 @@ HELP = cleandoc(
 
     look at records of runs:
       report RUN...          the paper's figures, and an interactive page
-      verify RUN...          the paper's claims: supported, contradicted, undecided, not testable
+      verify RUN...          the paper's claims: supported, contradicted, undecided
       workspace              a view of the runs in the W&B UI
 
     `SUBCOMMAND --help` says more; `--version` says the version.
     """
 )
-HELP = f"{HELP}\n\n{fill(EXIT_CODES, 88)}"
+HELP = f"{HELP}\n\n{fill(EXIT_CODES, 80)}"
 
 
 def asked_for(args: list[str]) -> str | None:

@@ -33,6 +33,19 @@ OURS = {
         "janus_pl.data.ImageClasses",
     ),
 }
+# What people call options elsewhere, and the option that is meant.
+NICKNAMES = {
+    **dict.fromkeys(("lr", "eta", "rate"), "learning_rate"),
+    **dict.fromkeys(("wd", "decay_rate", "l2", "lam", "lambda"), "weight_decay"),
+    **dict.fromkeys(("bs", "batch", "minibatch_size"), "batch_size"),
+    **dict.fromkeys(("epochs", "num_epochs", "n_epochs"), "max_epochs"),
+    **dict.fromkeys(("steps", "num_steps", "n_steps"), "max_steps"),
+    **dict.fromkeys(("gpu", "gpus", "num_gpus"), "devices"),
+    **dict.fromkeys(("device",), "accelerator"),
+    **dict.fromkeys(("output", "output_dir", "out", "outdir", "out_dir"), "run_dir"),
+    **dict.fromkeys(("resume", "checkpoint", "ckpt"), "ckpt_path"),
+    "momentum": "optimizer.momentum",
+}
 BARE = r"(?:Expected a dot import path string|Unexpected import path format): (.+)"
 WIDTH = 120  # characters of a value in a message; a value may be a whole list of callbacks
 
@@ -108,10 +121,10 @@ def _unknown_option(text: str) -> str | None:
     field = ".".join([*_keys(before_and_line), match[1]])
     known = _arguments(classes[-1]) - {match[1]}  # the program may set an argument of this name
     head = match[1].split(".")[0]
-    of = f" (of {classes[-1]})" if field.startswith("trainer.callbacks.") else ""
+    of = f" (of {classes[-1]})"
     if parts := difflib.get_close_matches(head, ("class_path", "init_args"), n=1, cutoff=0.8):
         known = {*parts}
-    return f"{field}: unknown key, allowed: {nearest(head, known) if known else 'no options'}{of}"
+    return f"{field}: unknown key, allowed: {_nearest(head, known) if known else 'no options'}{of}"
 
 
 def _missing_argument(text: str) -> str | None:
@@ -125,24 +138,61 @@ def _missing_argument(text: str) -> str | None:
     return f"{field}: got None, allowed: a value, for it has no default"
 
 
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the key that a name most likely means, as `errors.nearest` does.
+
+    >>> _nearest("lr", ["learning_rate", "loss"])
+    'a valid key, the nearest is learning_rate'
+    """
+    known = {*known}
+    meant = NICKNAMES.get(name, "")
+    if meant.partition(".")[0] in known:
+        return f"a valid key, the nearest is {meant}"
+    return nearest(name, known)
+
+
 def _unknown_key(text: str, options: Iterable[str]) -> str | None:
     match = re.search(r"does not accept option '([^']+)'|unrecognized arguments: (\S+)", text)
     if not match:
         return None
     field = (match[1] or match[2]).lstrip("-").split("=")[0]
-    trainer = {f"trainer.{name}" for name in inspect.signature(Trainer.__init__).parameters}
-    if field.startswith("trainer."):
-        return f"{field}: unknown key, allowed: {nearest(field, trainer - {'trainer.self'})}"
-    if (known := {*options, "help", "print_config"} if options else set()) and "." not in field:
-        deeper = {option.split(".")[1]: option for option in trainer - {"trainer.self"}}
-        for part, class_paths in OURS.items():
-            arguments = set().union(*map(_arguments, class_paths))
-            deeper |= {name: f"{part}.{name}" for name in arguments - {"options"}}
-        deeper |= {name: name for name in known}
-        if close := difflib.get_close_matches(field, deeper, n=2):  # min_epochs and max_epochs
-            near = " or ".join(deeper[name] for name in close)
-            return f"{field}: unknown key, allowed: a valid key, the nearest is {near}"
+    part, _, name = field.partition(".")
+    if part == "trainer" and name:
+        said = _nearest(name, _of_trainer()).replace("nearest is ", "nearest is trainer.")
+        return f"{field}: unknown key, allowed: {said}"
+    known = {*options, "help", "print_config"} if options else set()
+    if known and not name:
+        deeper = _short_names(known)
+        meant = NICKNAMES.get(field, field)
+        near = [meant] if meant in deeper else difflib.get_close_matches(field, deeper, n=2)
+        if near:  # two, as min_epochs and max_epochs, only if none is certain
+            keys = dict.fromkeys(deeper[each] for each in near)
+            said = f"a valid key, the nearest is {' or '.join(keys)}"
+            return f"{field}: unknown key, allowed: {said}"
     return f"{field}: unknown key, allowed: {nearest(field, known)}"
+
+
+def _of_trainer() -> set[str]:
+    """Return the names of the Trainer's options."""
+    return {*inspect.signature(Trainer.__init__).parameters} - {"self"}
+
+
+def _short_names(known: Iterable[str]) -> dict[str, str]:
+    """Return names that a user may give without `model.`, `data.` or `trainer.`, and their options.
+
+    Of two options with the same name the top-level one is meant, for which its first word stands,
+    too: `seed` is `seed_everything` and not `data.seed`.
+
+    Args:
+        known: The top-level options.
+    """
+    found = {name: f"trainer.{name}" for name in _of_trainer()}
+    for part, class_paths in OURS.items():
+        arguments = set().union(*map(_arguments, class_paths))
+        found |= {name: f"{part}.{name}" for name in arguments - {"options"}}
+    found["optimizer.momentum"] = "model.optimizer.momentum"
+    first_words = {name.partition("_")[0]: name for name in sorted(known, reverse=True)}
+    return found | first_words | {name: name for name in known}
 
 
 def _misread(text: str) -> str | None:
@@ -214,6 +264,8 @@ def _wrong_value(text: str) -> str | None:
     elif "str" in allowed and re.fullmatch(r"True|False|None|-?[\d.]+(e[-+]?\d+)?", given[1]):
         del allowed["str"]
         allowed = {"text in quotes": None} | allowed
+    elif "float" in allowed and given[1].lstrip("+-").lower() in ("nan", "inf", "infinity"):
+        allowed = {"a finite number": None}  # to Python it is a float, to the parser text
     if nested := re.fullmatch(r"NestedArg\(key='(.*?)', val=.*\)", given[1]):
         options = f"options of a {bases[0]} that is given" if bases else "no options"
         return f"{'.'.join(keys)}.{nested[1]}: unknown key, allowed: {options}"

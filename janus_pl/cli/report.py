@@ -40,6 +40,7 @@ def main(args: Sequence[str]) -> int:
     check_outside("--out", options.out)
     if options.log:
         check_outside("--run_dir", options.run_dir)
+    _check_names(options.by)
     records = read(options.runs, options.unfinished)
     for line in told(records):
         print(line, file=sys.stderr)
@@ -69,17 +70,25 @@ def main(args: Sequence[str]) -> int:
     return Exit.DONE
 
 
-def _check_by(by: Sequence[str], runs: Sequence[Run]) -> None:
-    """Refuse options of a scan that are none, or that no comparable runs vary.
+def _check_names(by: Sequence[str]) -> None:
+    """Refuse options of a scan that do not exist, before any run is read.
 
     Raises:
-        UsageError: There are more than two, one twice, an unknown one, or one that is not varied.
+        UsageError: There are more than two, one twice, or an unknown one.
     """
     for name in by:
         if name not in OPTIONS:
             raise UsageError("--by", name, nearest(name, OPTIONS))
     if len(by) > 2 or len({*by}) < len(by):
         raise UsageError("--by", " ".join(by), "one option, or two that differ")
+
+
+def _check_by(by: Sequence[str], runs: Sequence[Run]) -> None:
+    """Refuse options of a scan that no comparable runs vary.
+
+    Raises:
+        UsageError: One is not varied, or the two are not known of the same runs.
+    """
     given = varying([run for run in runs if is_shown(run)])
     for name in by:
         if name not in given:

@@ -6,7 +6,6 @@ ones go on, so it can be stopped and started again.
 
 from __future__ import annotations
 
-import argparse
 import os
 import shlex
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from janus_pl.cli import subcommands
+from janus_pl.cli.parser import ToolParser
 from janus_pl.cli.streams import lasting_streams
 from janus_pl.errors import INTERRUPTED, Exit, UsageError, check_extras
 
@@ -59,9 +59,10 @@ def main(args: Sequence[str] | None = None) -> int:
     Args:
         args: The options, without the program's name; None takes them from the command line.
     """
-    options = _parser().parse_args(args)
     try:
+        options = _parser().read(sys.argv[1:] if args is None else args)
         check_extras("linear", "report")  # lest they are found missing hours later
+        _check_images(options.data)  # nor these, behind all sweeps that need no images
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -85,6 +86,18 @@ def main(args: Sequence[str] | None = None) -> int:
     return worst
 
 
+def _check_images(folder: str | None) -> None:
+    """Refuse a folder of images without its two parts.
+
+    Raises:
+        UsageError: There is no such folder.
+    """
+    for part in ("train", "test"):
+        if folder is not None and not Path(folder, part).is_dir():
+            allowed = f"a folder that holds train/ and test/; {str(Path(folder, part))!r} is none"
+            raise UsageError("--data", folder, allowed)
+
+
 def _data(step: Step, folder: str | None) -> list[str]:
     """Return options that give the user's images to deep runs, in place of the download."""
     if folder is None or step not in DEEP:
@@ -92,13 +105,14 @@ def _data(step: Step, folder: str | None) -> list[str]:
     return ["--", "--data", "janus_pl.data.ImageFolderPair", "--data.root", folder]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m janus_pl.cli.reproduce",
-        description="The runs behind docs/results.md, its figures and its verdicts. What is done is"
+def _parser() -> ToolParser:
+    parser = ToolParser(
+        "reproduce",
+        "[--fast] [--data DIR] [--run_dir DIR] [--out DIR]",
+        "The runs behind docs/results.md, its figures and its verdicts. What is done is"
         " skipped, so it can be stopped and started again.",
-        allow_abbrev=False,
     )
+    parser.prog = "python -m janus_pl.cli.reproduce"
     parser.add_argument("--fast", action="store_true", help="in minutes: linear regression, digits")
     parser.add_argument("--data", metavar="DIR", help="folder of images in place of the download")
     parser.add_argument("--run_dir", default="runs", help="folder of runs (default: runs)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from janus_pl.cli.checks import check_run_dir
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.parser import ToolParser
 from janus_pl.data.fingerprint import DataFacts
@@ -128,6 +130,8 @@ def _planned(
     resolve = Resolver(fetch=not options.dry_run)
     runs = plan(sweep, values, more, resolve, resolve.data_of, resolve.samples_of)
     check_data(runs, options.allow_data_change)
+    for folder in dict.fromkeys(str(run.config["run_dir"]) for run in runs):
+        check_run_dir(folder)
     return runs
 
 
@@ -263,6 +267,12 @@ def _say(console: Console, text: str) -> None:
 
 
 def _options(args: Sequence[str]) -> Any:
+    for name in args:
+        if re.match(
+            r"--(config|name|group|tags|project|data|model|trainer|seed_everything)\b", name
+        ):
+            allowed = f"options of `fit` behind --, as `sweep FILE -- {name} ...`"
+            raise UsageError("sweep", name, allowed)
     options = _parser().read(args, needed="sweep")
     for name in ("jobs", "jobs_per_gpu", "count"):
         if (value := getattr(options, name)) is not None:

@@ -323,6 +323,6 @@ THEOREMS = (
         "tail_bound/ratio is at most 1 in every layer and row",
         ANY,
         tails_are_bounded,
-        "a run without momentum with callbacks.RankBound (configs/theory.yaml)",
+        "a run without momentum with RankBound (configs/theory.yaml)",
     ),
 )

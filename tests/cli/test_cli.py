@@ -271,6 +271,7 @@ def test_help_names_the_subcommands() -> None:
     command = [sys.executable, "-m", "janus_pl", "--help"]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert output.strip() == usage.HELP
+    assert [line for line in output.splitlines() if len(line) > 80] == []
     for name in (*usage.TRAINING, *tools.TOOLS):
         assert re.search(rf"^  (\w+, )?{name}\b", output, re.MULTILINE), name
     assert "Exit codes: 0 done, 1 defect, 2 usage" in output

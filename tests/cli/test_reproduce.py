@@ -27,8 +27,11 @@ def commands(monkeypatch: pytest.MonkeyPatch, args: list[str], codes: dict[str, 
 
 
 def test_every_sweep_is_there_and_the_report_comes_last(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    for part in ("train", "test"):
+        Path("images", part).mkdir(parents=True)
     *sweeps, report, verify, code = commands(monkeypatch, ["--data", "images"], {})
     assert code == ["0"]
     for command in sweeps:
@@ -69,4 +72,27 @@ def test_a_missing_package_is_one_line_before_the_first_sweep(
     assert commands(monkeypatch, ["--fast"], {}) == [["2"]]
     said = capsys.readouterr()
     assert said.err.startswith(f"error: package {package}: got 'not installed', allowed: the extra")
+    assert len(said.err.splitlines()) == 1 and not said.out
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--data", "nowhere"], "--data: got 'nowhere', allowed: a folder that holds train/ and"),
+        (["--fats"], "reproduce: got '--fats', allowed: a valid option, the nearest is --fast"),
+        (["all"], "reproduce: got 'all', allowed: [--fast] [--data DIR]"),
+        (["--data"], "--data: got None, allowed: a value"),
+    ],
+)
+def test_a_mistake_is_one_line_before_the_first_sweep(
+    args: list[str],
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert commands(monkeypatch, args, {}) == [["2"]]
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {line}")
     assert len(said.err.splitlines()) == 1 and not said.out
