@@ -15,6 +15,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,6 +57,14 @@ class Launcher(Protocol):
     def is_ready(self) -> bool:
         """Tell whether a run can be started now."""
 
+    def wait(self, runs: Sequence[Running], seconds: float) -> None:
+        """Wait some time, less if something may have happened: a run has ended, or can be started.
+
+        Args:
+            runs: The runs under way.
+            seconds: The longest time.
+        """
+
     def start(self, args: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
         """Start a run.
 
@@ -77,6 +86,9 @@ class Processes:
 
     def is_ready(self) -> bool:
         return True
+
+    def wait(self, runs: Sequence[Running], seconds: float) -> None:
+        time.sleep(seconds)  # nothing beside seconds of imports
 
     def start(self, args: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
         command = [sys.executable, "-m", PROGRAM, *args]
@@ -171,6 +183,19 @@ class Forks:
             if not self._hear().get("ready"):
                 self._importing, self._others = 0, Processes()
         return not self._importing
+
+    def wait(self, runs: Sequence[Running], seconds: float) -> None:
+        news: list[int] = [self._socket.fileno()] if self._importing else []
+        ends: list[int] = []
+        try:
+            for run in runs:
+                ends.append(os.pidfd_open(run.pid))
+            select.select([*news, *ends], [], [], seconds)
+        except (AttributeError, OSError, ValueError):  # an old system, or too many open files
+            time.sleep(seconds)
+        finally:
+            for descriptor in ends:
+                os.close(descriptor)
 
     def start(self, args: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
         log.touch()  # an error here is the sweep's

@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,47 @@ def test_without_a_gpu_for_each_run_it_is_refused(
     with pytest.raises(UsageError, match=r"--jobs-per-gpu: got 2, allowed: --jobs N, for"):
         tool._share(planned(**trainer), 2)
     tool._share(planned(**trainer), None)
+
+
+# Waiting for a run's end
+FOREVER = 60.0  # seconds, in which a test does not end
+
+
+def test_the_end_of_any_run_ends_the_wait_for_it(folder: Path) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        runs = [forks.start(["wait"], os.environ, folder / name) for name in ("one", "two")]
+        begin = time.monotonic()
+        forks.wait(runs, 0.05)
+        assert time.monotonic() - begin >= 0.05, "all go on"
+        open_before = len(os.listdir("/proc/self/fd"))
+        runs[1].send_signal(signal.SIGKILL)
+        forks.wait(runs, FOREVER)
+        assert runs[1].poll() == -signal.SIGKILL and runs[0].poll() is None
+        assert time.monotonic() - begin < FOREVER / 2
+        assert len(os.listdir("/proc/self/fd")) == open_before
+        runs[0].send_signal(signal.SIGKILL)
+        assert code_of(runs[0]) == -signal.SIGKILL
+
+
+def test_a_launcher_that_becomes_ready_ends_the_wait_for_it(folder: Path) -> None:
+    begin = time.monotonic()
+    with Forks(os.environ, []) as forks:
+        while not forks.is_ready():
+            forks.wait([], FOREVER)
+        assert time.monotonic() - begin < FOREVER / 2
+        forks.wait([], 0.01)  # there is no more news, which is no error
+
+
+def test_where_the_system_tells_no_ends_time_passes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        run = forks.start(["wait"], os.environ, folder / "log")
+        run.send_signal(signal.SIGKILL)
+        assert code_of(run) == -signal.SIGKILL
+        slept: list[float] = []
+        monkeypatch.setattr(launchers.time, "sleep", slept.append)
+        forks.wait([run], 0.25)  # there is no such process any more
+        monkeypatch.delattr(os, "pidfd_open")
+        forks.wait([run], 0.5)
+        assert slept == [0.25, 0.5]
