@@ -7,6 +7,7 @@ import glob
 import os
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from janus_pl.sweep.launchers import IMPORTED, SHOWN, Forks, Launcher, Processes, can_fork
 from janus_pl.sweep.resources import THREADS, VISIBLE, cores, default_jobs, environment_of
@@ -29,21 +30,26 @@ def begin(args: Sequence[str]) -> None:
         atexit.register(_end_unused)
 
 
-def take(jobs: int, names: Sequence[str]) -> Launcher:
+def take(jobs: int, names: Sequence[str], config: Mapping[str, Any] | None = None) -> Launcher:
     """Return the launcher of the runs.
 
     Args:
         jobs: The number of runs side by side.
         names: Dotted names of modules and classes to import, beside `IMPORTED`.
+        config: The part of a run's config that names its classes, for a rehearsal.
     """
     environment = environment_for(jobs)
     for forks in _begun:
         _begun.clear()
         if all(forks.environment.get(name) == environment.get(name) for name in THREADS):
-            forks.prepare(names)
+            forks.prepare(names, config)
             return forks
         forks.__exit__()
-    return Forks(environment, [*IMPORTED, *names]) if can_fork() else Processes()
+    if not can_fork():
+        return Processes()
+    forks = Forks(environment, IMPORTED)
+    forks.prepare(names, config)
+    return forks
 
 
 def _end_unused() -> None:

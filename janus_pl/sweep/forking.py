@@ -91,7 +91,7 @@ def _serve(connection: socket.socket, sweep: int) -> dict[str, Any] | None:
             request = json.loads(line)
             if "names" in request:
                 _import(request["names"])
-                _rehearse(request["rehearsal"])
+                _rehearse(request["rehearsal"], request["config"])
                 folders = _without_folders()
                 _reply(connection, {"ready": may_fork()})
                 continue
@@ -128,11 +128,11 @@ def _import(names: Sequence[str]) -> None:
             locate(name)
 
 
-def _rehearse(name: str) -> None:
+def _rehearse(name: str, config: Mapping[str, Any] | None) -> None:
     function = locate(name)
     if callable(function):
         with suppress(Exception, SystemExit):  # a run where the same goes wrong says so itself
-            function()
+            function(config)
 
 
 def _reply(connection: socket.socket, message: Mapping[str, Any]) -> None:

@@ -162,10 +162,15 @@ class Forks:
         self._others: Processes | None = None  # in its place
         self.prepare(names)
 
-    def prepare(self, names: Sequence[str]) -> None:
-        """Let the forker import modules and classes by their dotted names, and rehearse a run."""
+    def prepare(self, names: Sequence[str], config: Mapping[str, Any] | None = None) -> None:
+        """Let the forker import modules and classes by their dotted names, and rehearse a run.
+
+        Args:
+            names: The names.
+            config: The part of a run's config that names its classes, if they are known.
+        """
         self._importing += 1
-        self._say({"names": list(names), "rehearsal": REHEARSAL})
+        self._say({"names": list(names), "rehearsal": REHEARSAL, "config": config})
 
     def __enter__(self) -> Forks:
         return self

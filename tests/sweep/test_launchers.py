@@ -235,8 +235,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             self.environment, self.names, self.ended = environment, [*names], False
             made.append(self)
 
-        def prepare(self, names: Any) -> None:
+        def prepare(self, names: Any, config: Any = None) -> None:
             self.names += names
+            self.config = config
 
         def __exit__(self, *_: object) -> None:
             self.ended = True
@@ -259,16 +260,17 @@ def test_the_one_that_was_begun_is_taken_if_the_threads_are_right(
     args: list[str], jobs: int, begun: list[Any]
 ) -> None:
     ahead.begin(["a.yaml", *args])
-    taken: Any = ahead.take(jobs, ["a.B"])
-    assert taken is begun[0]
+    taken: Any = ahead.take(jobs, ["a.B"], {"model": "a.B"})
+    assert taken is begun[0] and taken.config == {"model": "a.B"}
     assert begun[0].environment["OMP_NUM_THREADS"] == str(8 // jobs)
     assert begun[0].names == [*launchers.IMPORTED, "a.B"] and not begun[0].ended
 
 
 def test_another_one_is_started_if_they_are_wrong(begun: list[Any]) -> None:
     ahead.begin(["a.yaml"])
-    taken: Any = ahead.take(1, ["a.B"])
-    assert taken is begun[1] and begun[0].ended and not begun[1].ended
+    taken: Any = ahead.take(1, ["a.B"], {"model": "a.B"})
+    assert taken is begun[1] and taken.config == {"model": "a.B"}
+    assert begun[0].ended and not begun[1].ended
     assert begun[1].environment["OMP_NUM_THREADS"] == "8"
     assert begun[1].names == [*launchers.IMPORTED, "a.B"]
     again: Any = ahead.take(1, [])
