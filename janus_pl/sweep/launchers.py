@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -129,6 +129,44 @@ class Fork:
             os.kill(self.pid, sig)
 
 
+class Forker(Fork):
+    """A forker that is a fork of this process.
+
+    Args:
+        pid: The id of its process.
+    """
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        if self._code is None:
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self._code = -signal.SIGKILL
+
+
+def started(environment: Mapping[str, str], ours: socket.socket, theirs: socket.socket) -> Any:
+    """Return the process of a forker with imports of its own.
+
+    Args:
+        environment: The variables of all runs.
+        ours: The sweep's end of the connection.
+        theirs: The forker's end of it.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", FORKER, str(theirs.fileno()), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+    )
+
+
 class Forks:
     """A launcher that forks each run from a process that has imported what runs need.
 
@@ -139,24 +177,22 @@ class Forks:
         environment: The variables of all runs. Those that are read at an import, as the numbers of
             threads, must be among them.
         names: Dotted names of the modules and classes to import.
+        start: Starts the forker and returns its process.
 
     Attributes:
         environment: As the argument.
     """
 
-    def __init__(self, environment: Mapping[str, str], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        names: Sequence[str],
+        start: Callable[[Mapping[str, str], socket.socket, socket.socket], Any] = started,
+    ) -> None:
         self.environment = dict(environment)
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", FORKER, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=self.environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            self._process = start(self.environment, ours, theirs)
         self._socket, self._replies = ours, ours.makefile("rb")
         self._importing = 0  # replies to come
         self._others: Processes | None = None  # in its place

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -231,7 +232,7 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     made: list[Any] = []
 
     class Double:
-        def __init__(self, environment: Any, names: Any) -> None:
+        def __init__(self, environment: Any, names: Any, *_: Any) -> None:
             self.environment, self.names, self.ended = environment, [*names], False
             made.append(self)
 
@@ -310,6 +311,73 @@ def test_elsewhere_each_run_is_a_process(monkeypatch: pytest.MonkeyPatch) -> Non
         ahead.begin(["a.yaml"])
         assert isinstance(ahead.take(1, []), Processes)
     assert ahead._begun == []
+
+
+# A forker that is a fork of the sweep
+
+SWEEP = """
+import json, os, select, sys
+from pathlib import Path
+from janus_pl.sweep import ahead, launchers
+launchers.PROGRAM, launchers.REHEARSAL, ahead.IMPORTED = "program", "", ("making", *sys.argv[1:])
+ahead.cores = lambda: 2
+ahead.begin(["a.yaml"])
+print("the sweep goes on")
+assert "OMP_NUM_THREADS" not in os.environ
+forks = ahead.take(1, ["json"])
+while not forks.is_ready():
+    forks.wait([], 60)
+told = {"forker": type(forks._process).__name__, "sweep": os.getpid()}
+for name, launcher in (("forked", forks), ("apart", launchers.Processes())):
+    run = launcher.start(["fails"], {**os.environ, **launchers.SHOWN}, Path(name))
+    while run.poll() is None:
+        select.select([], [], [], 0.01)
+    told[name] = run.poll()
+told["children"] = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+forks.__exit__()
+told["ended"] = forks._process.poll()
+print(json.dumps(told))
+"""
+
+
+def run_sweep(folder: Path, *imports: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what a sweep of two runs says of its forker, and what the runs say."""
+    environment = {k: v for k, v in os.environ.items() if k not in (*THREADS, *SHOWN)}
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, *imports],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, last = done.stdout.splitlines()
+    assert (first, done.stderr) == ("the sweep goes on", "")
+    told = dict(json.loads(last))
+    assert (told["forked"], told["apart"]) == (7, 7)
+    runs = []
+    for name in ("forked", "apart"):
+        line, second = (folder / name).read_text().splitlines()
+        assert second == "on the other stream", "in order"
+        runs.append(dict(json.loads(line)))
+        assert runs[-1].pop("parent") == told["sweep"]
+    return told, runs
+
+
+def test_a_run_of_a_fork_of_the_sweep_is_as_one_with_imports_of_its_own(folder: Path) -> None:
+    told, (forked, apart) = run_sweep(folder)
+    assert told["forker"] == "Forker" and told["ended"] == -signal.SIGKILL
+    assert len(told["children"]) == 1, "the forker; no run is left over"
+    assert forked.pop("there") and not os.path.exists(forked.pop("made"))
+    assert not apart.pop("there") and apart.pop("made") is None
+    # The paths of `python -c` and `python -m`.
+    assert forked.pop("path") == "" and apart.pop("path") == str(folder)
+    assert forked == apart
+
+
+def test_a_sweep_that_has_started_threads_is_not_forked(folder: Path) -> None:
+    told, (forked, apart) = run_sweep(folder, "spinning")
+    assert told["forker"] == "Popen"
+    assert forked == apart
 
 
 # Several runs on a GPU
