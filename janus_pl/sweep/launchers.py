@@ -28,8 +28,11 @@ PROGRAM = "janus_pl"  # the module that a run is: `python -m janus_pl`
 LAUNCHER = Path(__file__).with_name("launch.py")
 FORKER = "janus_pl.sweep.forking"
 SHOWN = {"PYTHONUNBUFFERED": "1"}  # the output of a run can be followed
-# By every run.
-IMPORTED: tuple[str, ...] = ("janus_pl.cli.main", "janus_pl.callbacks", "wandb")
+# By every run; the last two only once it trains.
+IMPORTED: tuple[str, ...] = (
+    *("janus_pl.cli.main", "janus_pl.callbacks", "wandb"),
+    *("rich.emoji", "torch.utils.serialization"),
+)
 REHEARSAL = "janus_pl.cli.rehearsal.rehearse"  # the function that does what runs have in common
 
 
