@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 from jsonargparse import Namespace
@@ -15,6 +17,7 @@ from janus_pl.cli.help import PROGRAM, with_the_used_first
 from janus_pl.data import ImagePair
 from janus_pl.deep.classifier import DeepReLUClassifier
 
+PRINTS = re.compile(r"-h$|--(.+\.)?help\b|--print_")  # options that print, and end the command
 # The classes that base.yaml's `init_args` are for; subclasses have them too.
 PAPERS = {"model": DeepReLUClassifier, "data": ImagePair}
 
@@ -27,6 +30,7 @@ class BaseValuesParser(LightningArgumentParser):
     """
 
     _kept: Mapping[str, Sequence[str]] = {}
+    _before: ClassVar[Mapping[str, Sequence[str]]] = {}  # of the line that was parsed last
 
     def parse_args(  # type: ignore[override]
         self,
@@ -37,13 +41,36 @@ class BaseValuesParser(LightningArgumentParser):
     ) -> Namespace:
         """Parse, see which classes are chosen, and parse again if they are not base.yaml's.
 
-        The first time finds the mistakes and prints the help.
+        The first time finds the mistakes and prints the help. It is left out if the classes are
+        those of the line before, as in a sweep, and the line has no mistake.
         """
+        parse = partial(super().parse_args, args, namespace, *more, **options)
         self._kept = {}
-        config = super().parse_args(args, namespace, *more, **options)
-        if self.default_config_files:  # else the parser of the program, or of one class
-            self._kept = _values_to_keep(config, Path(self.default_config_files[0]))
-        return super().parse_args(args, namespace, *more, **options) if self._kept else config
+        if not self.default_config_files:  # the parser of the program, or of one class
+            return parse()
+        base = Path(self.default_config_files[0])
+        if namespace is None and (found := self._parsed_as_before(parse, base, args)) is not None:
+            return found
+        self._kept = {}
+        config = parse()
+        self._kept = BaseValuesParser._before = _values_to_keep(config, base)
+        return parse() if self._kept else config
+
+    def _parsed_as_before(
+        self, parse: Callable[[], Namespace], base: Path, args: Sequence[str] | None
+    ) -> Namespace | None:
+        """Return the config if the classes are those of the line before; None if they are not.
+
+        It is None, too, if there is a mistake, or if nothing is parsed twice.
+        """
+        self._kept = self._before
+        if not self._kept or args is None or any(PRINTS.match(each) for each in args):
+            return None
+        try:
+            config = parse()
+        except Exception:  # told by the line that is parsed without a guess
+            return None
+        return config if _values_to_keep(config, base) == self._kept else None
 
     def format_help(self, *more: Any, **options: Any) -> str:
         """Return the help; that of `fit` begins with the options that people use."""
@@ -71,7 +98,7 @@ def _values_to_keep(config: Namespace, base: Path) -> dict[str, list[str]]:
         base: The file of the values.
     """
     kept: dict[str, list[str]] = {}
-    values = yaml.safe_load(base.read_text(encoding="utf-8"))
+    values = _content(base.read_text(encoding="utf-8"))
     for part, paper in PAPERS.items():
         class_path = getattr(config.get(part), "class_path", None)
         if class_path not in (None, values[part]["class_path"]):  # None is a mistake, named later
@@ -79,3 +106,9 @@ def _values_to_keep(config: Namespace, base: Path) -> dict[str, list[str]]:
             applies = isinstance(named, type) and issubclass(named, paper)
             kept[part] = list(values[part]["init_args"]) if applies else []
     return kept
+
+
+@lru_cache(maxsize=1)
+def _content(text: str) -> Any:
+    """Return the base's values, which nobody changes."""
+    return yaml.safe_load(text)

@@ -163,7 +163,15 @@ def _launcher(entries: Sequence[Entry], jobs: int) -> Launcher:
         return Processes()
     classes = [name for entry in entries for name in _class_paths(entry.run.config)]
     names = [name for name in dict.fromkeys(classes) if name.split(".")[0] in PACKAGES]
-    return ahead.take(jobs, names)
+    return ahead.take(jobs, names, _rehearsed(entries[0].run.config))
+
+
+def _rehearsed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the part of a config that names classes; None if some are not imported for all."""
+    if any(name.split(".")[0] not in PACKAGES for name in _class_paths(config)):
+        return None
+    named = {part: config[part] for part in ("model", "data") if config.get(part)}
+    return {**named, "trainer": {"callbacks": config["trainer"]["callbacks"]}}
 
 
 def _class_paths(config: Any) -> Iterator[str]:

@@ -36,6 +36,7 @@ from janus_pl.run.service import (
     forget_service,
     hush_sockets,
     signs_of_death,
+    with_listed_packages,
     without_launch,
 )
 
@@ -160,7 +161,7 @@ class RunLogger(WandbLogger):
         hush_sockets()
         self._wandb_init["settings"] = self._settings()
         try:
-            with without_launch():
+            with without_launch(), with_listed_packages():
                 return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
         except wandb.errors.CommError as error:
             place = self._wandb_init["dir"]
@@ -171,7 +172,7 @@ class RunLogger(WandbLogger):
             wandb.teardown()  # else W&B's service takes the run's id for in use
             self._wandb_init["mode"] = "offline"
             self._wandb_init["settings"] = self._settings()
-            with without_launch():
+            with without_launch(), with_listed_packages():
                 return WandbLogger.experiment.fget(self)  # type: ignore[attr-defined]
 
     def _settings(self) -> Any:

@@ -1,4 +1,8 @@
-"""The forker that imports what runs need while the sweep itself imports, reads and plans."""
+"""The forker of a sweep that is a command: a fork of the sweep itself.
+
+The sweep needs all that runs need, so it is imported once. The fork is made before the sweep reads
+and plans, for that may start threads. It rehearses a run meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +10,33 @@ import atexit
 import glob
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from socket import socket
+from typing import Any
 
-from janus_pl.sweep.launchers import IMPORTED, SHOWN, Forks, Launcher, Processes, can_fork
+from janus_pl.sweep.forking import Leave, import_all, may_fork, register, serve, settle
+from janus_pl.sweep.launchers import (
+    IMPORTED,
+    SHOWN,
+    Forker,
+    Forks,
+    Launcher,
+    Processes,
+    can_fork,
+    started,
+)
 from janus_pl.sweep.resources import THREADS, VISIBLE, cores, default_jobs, environment_of
 
 _begun: list[Forks] = []
 
 
 def begin(args: Sequence[str]) -> None:
-    """Start the forker if the command line and the machine say how many threads a run has.
+    """Import, and start the forker, if the command line and the machine say a run's threads.
 
-    If the guess is wrong, `take` starts another one.
+    If the guess is wrong, `take` starts another one, with imports of its own.
 
     Args:
         args: The command line of the sweep, the name of the file among them.
@@ -25,25 +44,63 @@ def begin(args: Sequence[str]) -> None:
     own = args[: args.index("--")] if "--" in args else args
     jobs = _jobs(own)
     if jobs is not None and can_fork() and not {"-h", "--help", "--dry-run"} & {*own}:
-        _begun.append(Forks(environment_for(jobs), IMPORTED))
+        environment = environment_for(jobs)
+        leave = register()
+        with _threads_of(environment):
+            import_all(IMPORTED)
+        _begun.append(Forks(environment, IMPORTED, partial(_forked, leave=leave)))
         atexit.register(_end_unused)
 
 
-def take(jobs: int, names: Sequence[str]) -> Launcher:
+def _forked(environment: Mapping[str, str], ours: socket, theirs: socket, leave: Leave) -> Any:
+    """Return the process of the forker, which begins as a copy of this one."""
+    if not may_fork():
+        return started(environment, ours, theirs)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sweep = os.getpid()
+    if pid := os.fork():
+        return Forker(pid)
+    ours.close()
+    settle(environment)
+    serve(theirs, sweep, leave)
+    raise SystemExit
+
+
+@contextmanager
+def _threads_of(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set the numbers of threads, which libraries read at their import, in a block."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update({name: environment[name] for name in THREADS})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name)
+            if value is not None:
+                os.environ[name] = value
+
+
+def take(jobs: int, names: Sequence[str], config: Mapping[str, Any] | None = None) -> Launcher:
     """Return the launcher of the runs.
 
     Args:
         jobs: The number of runs side by side.
         names: Dotted names of modules and classes to import, beside `IMPORTED`.
+        config: The part of a run's config that names its classes, for a rehearsal.
     """
     environment = environment_for(jobs)
     for forks in _begun:
         _begun.clear()
         if all(forks.environment.get(name) == environment.get(name) for name in THREADS):
-            forks.prepare(names)
+            forks.prepare(names, config)
             return forks
         forks.__exit__()
-    return Forks(environment, [*IMPORTED, *names]) if can_fork() else Processes()
+    if not can_fork():
+        return Processes()
+    forks = Forks(environment, IMPORTED)
+    forks.prepare(names, config)
+    return forks
 
 
 def _end_unused() -> None:

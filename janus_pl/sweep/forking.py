@@ -1,4 +1,4 @@
-"""The forker: `python -m janus_pl.sweep.forking DESCRIPTOR SWEEP'S_PID`.
+"""The forker: a fork of the sweep, or `python -m janus_pl.sweep.forking DESCRIPTOR SWEEP'S_PID`.
 
 It imports what runs need, does once what they all do, forks a run for each request, and ends with
 the sweep. It trains nothing and starts no thread and no CUDA, because no thread and no CUDA
@@ -35,16 +35,50 @@ LEADS = b"!"  # a run leads its process group
 
 
 def main() -> None:
-    """Import, and answer requests until there is a run to become."""
-    leave = Leave()
-    atexit.register(leave)  # before all others, so it is the last to be called
+    """Serve the sweep that has started this process."""
+    leave = register()
     descriptor, sweep = map(int, sys.argv[1:])
-    request = _serve(socket.socket(fileno=descriptor), sweep)
-    if request is not None:
-        sys.argv[1:] = request["args"]
-        # The rest of the process is the program's, with the exit code and the traceback of one.
-        with leave:
+    serve(socket.socket(fileno=descriptor), sweep, leave)
+
+
+def register() -> Leave:
+    """Return the end of a run, registered; before all others, so it is the last to be called."""
+    leave = Leave()
+    atexit.register(leave)
+    return leave
+
+
+def serve(connection: socket.socket, sweep: int, leave: Leave) -> None:
+    """Import, and answer requests until there is a run to become, or the sweep is gone.
+
+    Args:
+        connection: The connection to the sweep.
+        sweep: The process id of the sweep.
+        leave: The end of a run.
+    """
+    request = _serve(connection, sweep)
+    # The rest of the process is the program's, with the exit code and the traceback of one.
+    with leave:
+        if request is not None:
+            sys.argv[1:] = request["args"]
             runpy.run_module(request["program"], run_name="__main__", alter_sys=True)
+
+
+def settle(environment: Mapping[str, str]) -> None:
+    """Make a fork of the sweep what a forker that was started by itself is.
+
+    Args:
+        environment: The variables of all runs.
+    """
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    os.close(nothing)
+    for text in (sys.stdout, sys.stderr):  # the output of a run can be followed
+        text.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    os.environ.clear()
+    os.environ.update(environment)
 
 
 class Leave:
@@ -90,8 +124,8 @@ def _serve(connection: socket.socket, sweep: int) -> dict[str, Any] | None:
         for line in requests:
             request = json.loads(line)
             if "names" in request:
-                _import(request["names"])
-                _rehearse(request["rehearsal"])
+                import_all(request["names"])
+                _rehearse(request["rehearsal"], request["config"])
                 folders = _without_folders()
                 _reply(connection, {"ready": may_fork()})
                 continue
@@ -122,17 +156,18 @@ def _without_folders() -> list[TemporaryDirectory[str]]:
     return found
 
 
-def _import(names: Sequence[str]) -> None:
+def import_all(names: Sequence[str]) -> None:
+    """Import modules and classes by their dotted names, as far as they can be."""
     for name in names:
         with suppress(Exception):  # a run that needs it says so itself
             locate(name)
 
 
-def _rehearse(name: str) -> None:
+def _rehearse(name: str, config: Mapping[str, Any] | None) -> None:
     function = locate(name)
     if callable(function):
         with suppress(Exception, SystemExit):  # a run where the same goes wrong says so itself
-            function()
+            function(config)
 
 
 def _reply(connection: socket.socket, message: Mapping[str, Any]) -> None:

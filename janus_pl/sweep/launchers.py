@@ -15,7 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,8 +28,11 @@ PROGRAM = "janus_pl"  # the module that a run is: `python -m janus_pl`
 LAUNCHER = Path(__file__).with_name("launch.py")
 FORKER = "janus_pl.sweep.forking"
 SHOWN = {"PYTHONUNBUFFERED": "1"}  # the output of a run can be followed
-# By every run.
-IMPORTED: tuple[str, ...] = ("janus_pl.cli.main", "janus_pl.callbacks", "wandb")
+# By every run; the last two only once it trains.
+IMPORTED: tuple[str, ...] = (
+    *("janus_pl.cli.main", "janus_pl.callbacks", "wandb"),
+    *("rich.emoji", "torch.utils.serialization"),
+)
 REHEARSAL = "janus_pl.cli.rehearsal.rehearse"  # the function that does what runs have in common
 
 
@@ -56,6 +60,14 @@ class Launcher(Protocol):
     def is_ready(self) -> bool:
         """Tell whether a run can be started now."""
 
+    def wait(self, runs: Sequence[Running], seconds: float) -> None:
+        """Wait some time, less if something may have happened: a run has ended, or can be started.
+
+        Args:
+            runs: The runs under way.
+            seconds: The longest time.
+        """
+
     def start(self, args: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
         """Start a run.
 
@@ -77,6 +89,9 @@ class Processes:
 
     def is_ready(self) -> bool:
         return True
+
+    def wait(self, runs: Sequence[Running], seconds: float) -> None:
+        time.sleep(seconds)  # nothing beside seconds of imports
 
     def start(self, args: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
         command = [sys.executable, "-m", PROGRAM, *args]
@@ -117,6 +132,44 @@ class Fork:
             os.kill(self.pid, sig)
 
 
+class Forker(Fork):
+    """A forker that is a fork of this process.
+
+    Args:
+        pid: The id of its process.
+    """
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait until it has ended."""
+        if self._code is None:
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
+            self._code = -signal.SIGKILL
+
+
+def started(environment: Mapping[str, str], ours: socket.socket, theirs: socket.socket) -> Any:
+    """Return the process of a forker with imports of its own.
+
+    Args:
+        environment: The variables of all runs.
+        ours: The sweep's end of the connection.
+        theirs: The forker's end of it.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-m", FORKER, str(theirs.fileno()), str(os.getpid())],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=dict(environment),
+        pass_fds=(theirs.fileno(),),
+        start_new_session=True,
+    )
+
+
 class Forks:
     """A launcher that forks each run from a process that has imported what runs need.
 
@@ -127,33 +180,36 @@ class Forks:
         environment: The variables of all runs. Those that are read at an import, as the numbers of
             threads, must be among them.
         names: Dotted names of the modules and classes to import.
+        start: Starts the forker and returns its process.
 
     Attributes:
         environment: As the argument.
     """
 
-    def __init__(self, environment: Mapping[str, str], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        names: Sequence[str],
+        start: Callable[[Mapping[str, str], socket.socket, socket.socket], Any] = started,
+    ) -> None:
         self.environment = dict(environment)
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", FORKER, str(theirs.fileno()), str(os.getpid())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                env=self.environment,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
+            self._process = start(self.environment, ours, theirs)
         self._socket, self._replies = ours, ours.makefile("rb")
         self._importing = 0  # replies to come
         self._others: Processes | None = None  # in its place
         self.prepare(names)
 
-    def prepare(self, names: Sequence[str]) -> None:
-        """Let the forker import modules and classes by their dotted names, and rehearse a run."""
+    def prepare(self, names: Sequence[str], config: Mapping[str, Any] | None = None) -> None:
+        """Let the forker import modules and classes by their dotted names, and rehearse a run.
+
+        Args:
+            names: The names.
+            config: The part of a run's config that names its classes, if they are known.
+        """
         self._importing += 1
-        self._say({"names": list(names), "rehearsal": REHEARSAL})
+        self._say({"names": list(names), "rehearsal": REHEARSAL, "config": config})
 
     def __enter__(self) -> Forks:
         return self
@@ -171,6 +227,19 @@ class Forks:
             if not self._hear().get("ready"):
                 self._importing, self._others = 0, Processes()
         return not self._importing
+
+    def wait(self, runs: Sequence[Running], seconds: float) -> None:
+        news: list[int] = [self._socket.fileno()] if self._importing else []
+        ends: list[int] = []
+        try:
+            for run in runs:
+                ends.append(os.pidfd_open(run.pid))
+            select.select([*news, *ends], [], [], seconds)
+        except (AttributeError, OSError, ValueError):  # an old system, or too many open files
+            time.sleep(seconds)
+        finally:
+            for descriptor in ends:
+                os.close(descriptor)
 
     def start(self, args: Sequence[str], environment: Mapping[str, str], log: Path) -> Running:
         log.touch()  # an error here is the sweep's

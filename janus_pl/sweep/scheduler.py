@@ -20,7 +20,7 @@ from janus_pl.sweep.progress import last_line
 from janus_pl.sweep.resources import environment_of
 from janus_pl.sweep.states import ACTIVE, ENDS, FINAL_STATES, Entry, State, look, state_of
 
-POLL = 0.2  # seconds between two looks at the processes
+POLL = 0.2  # seconds between two looks at the processes, at the most
 GRACE = 60.0  # seconds to wait for runs of other processes when nothing else is left
 
 
@@ -100,7 +100,7 @@ class Scheduler:
                 elif self._stop.signum or not self._has_more(patience):
                     return
                 self._changed(None)
-                time.sleep(POLL)
+                self._launcher.wait([running for _, running in self._slots.values()], POLL)
         finally:
             self._signal(signal.SIGKILL)  # leave no process behind, whatever goes wrong
 

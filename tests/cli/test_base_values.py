@@ -12,8 +12,8 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from janus_pl.cli import lightning_cli
-from janus_pl.cli.base_values import PAPERS
-from janus_pl.cli.config_files import CONFIGS
+from janus_pl.cli.base_values import PAPERS, BaseValuesParser
+from janus_pl.cli.config_files import CONFIGS, complete
 from janus_pl.cli.lightning_cli import ConfigReader
 from janus_pl.cli.main import main
 from janus_pl.cli.sweep import Resolver
@@ -212,6 +212,97 @@ def test_jsonargparse_alone_would_leak() -> None:
     """The negative control of this file."""
     config = _leaky(["fit", "--model", "own_parts.ForeignNet"])._resolved()
     assert config["model"]["init_args"] == {"learning_rate": 0.03, "hidden": 1024, "taps": 3}
+
+
+# A line whose classes are those of the line before is parsed once.
+LINES: dict[str, tuple[str, ...]] = {
+    "linear": ("--config", "linear/a2.yaml"),
+    "linear, another value": ("--config", "linear/a2.yaml", "--model.weight_decay", "0.5"),
+    "linear, a value before its class": (
+        "--model.weight_decay",
+        "0.5",
+        "--config",
+        "linear/a2.yaml",
+    ),
+    "foreign": ("--model", "own_parts.ForeignNet", "--data", "own_parts.ForeignData"),
+    "foreign, a value that both have": ("--model", "own_parts.ForeignNet", "--model.hidden", "3"),
+    "the paper's subclass": ("--model", "own_parts.OwnClassifier"),
+    "the paper's": ("--config", "sgd.yaml"),
+    "its data alone": ("--config", "sgd.yaml", "--data", "janus_pl.data.LinearProblem"),
+}
+
+
+def test_a_line_resolves_as_without_the_line_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever that one was; `test_one_parse_is_enough` counts."""
+    reader = ConfigReader(["fit"])
+
+    def resolved(name: str, before: Any) -> tuple[dict[str, Any], Any]:
+        monkeypatch.setattr(BaseValuesParser, "_before", before)
+        reader.config = reader.parser.parse_args(complete(["fit", *LINES[name]]))
+        return reader._resolved(), BaseValuesParser._before
+
+    alone = {name: resolved(name, {}) for name in LINES}
+    lines_before = [*{str(kept): kept for _, kept in alone.values()}.values()]
+    assert len(lines_before) == 5
+    for kept in lines_before:
+        for name, expected in alone.items():
+            assert resolved(name, kept) == expected, (kept, name)
+
+
+def test_one_parse_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[int] = []
+    parse_args = LightningArgumentParser.parse_args
+
+    def count(self: Any, *args: Any, **options: Any) -> Any:
+        parsed.append(bool(self.default_config_files))
+        return parse_args(self, *args, **options)
+
+    monkeypatch.setattr(LightningArgumentParser, "parse_args", count)
+    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    counts = []
+    for name in ("linear", "linear, another value", "the paper's", "the paper's", "linear"):
+        ConfigReader(["fit", *LINES[name]])
+        counts.append(sum(parsed))
+        parsed.clear()
+    assert counts == [2, 1, 2, 1, 2], "a wrong guess costs as much as none"
+
+
+MISTAKES = (
+    "--model.taps x",
+    "--model.tap 1",
+    "--model.hidden [",
+    "--model own_parts.Nowhere",
+    "--data.order 1.5 --data.batch_size x",
+    "--trainer.max_epochs x",
+    "--nothing 1",
+)
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_said_as_without_the_line_before(
+    line: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    args = ["fit", *LINES["foreign"], *line.split()]
+    assert main(args) == 2
+    expected = capsys.readouterr()
+    ConfigReader(["fit", *LINES["foreign"]])
+    assert set(BaseValuesParser._before) == {"model", "data"}
+    assert main(args) == 2
+    assert capsys.readouterr() == expected
+
+
+@pytest.mark.parametrize("asks", ["--help", "-h", "--print_config", "--model.help"])
+def test_what_is_printed_is_printed_once(
+    asks: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    args = ["fit", *LINES["foreign"], asks]
+    assert main(args) == 0
+    expected = capsys.readouterr().out
+    ConfigReader(["fit", *LINES["foreign"]])
+    assert main(args) == 0
+    assert capsys.readouterr().out == expected != ""
 
 
 def _leaky(args: list[str]) -> ConfigReader:

@@ -177,6 +177,29 @@ def test_rows_are_no_data_frames_and_what_others_log_may_be(
         assert wandb.util.pd_available
 
 
+def test_packages_are_listed_once_for_the_runs_that_are_forked_from_here(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        pytest.fail("the packages are listed once more")
+
+    monkeypatch.setattr(service, "_listed", [])
+    own: Any = wandb.util
+    listed = [*own.working_set()]
+    with service.with_listed_packages():
+        assert own.working_set() is not listed, "W&B asks itself until somebody has listed them"
+    service.list_packages()
+    monkeypatch.setattr(own, "working_set", refuse)
+    with service.with_listed_packages():
+        given = [(each.key, each.version) for each in own.working_set()]
+    assert own.working_set is refuse
+    assert given == [(each.key, each.version) for each in listed]
+    assert "torch" in dict(given)
+    monkeypatch.delattr(own, "working_set")
+    with service.with_listed_packages():
+        assert not hasattr(own, "working_set"), "a W&B without it has no need"
+
+
 # Tables
 
 

@@ -6,7 +6,9 @@ import json
 import os
 import re
 import signal
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -230,12 +232,13 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     made: list[Any] = []
 
     class Double:
-        def __init__(self, environment: Any, names: Any) -> None:
+        def __init__(self, environment: Any, names: Any, *_: Any) -> None:
             self.environment, self.names, self.ended = environment, [*names], False
             made.append(self)
 
-        def prepare(self, names: Any) -> None:
+        def prepare(self, names: Any, config: Any = None) -> None:
             self.names += names
+            self.config = config
 
         def __exit__(self, *_: object) -> None:
             self.ended = True
@@ -258,16 +261,17 @@ def test_the_one_that_was_begun_is_taken_if_the_threads_are_right(
     args: list[str], jobs: int, begun: list[Any]
 ) -> None:
     ahead.begin(["a.yaml", *args])
-    taken: Any = ahead.take(jobs, ["a.B"])
-    assert taken is begun[0]
+    taken: Any = ahead.take(jobs, ["a.B"], {"model": "a.B"})
+    assert taken is begun[0] and taken.config == {"model": "a.B"}
     assert begun[0].environment["OMP_NUM_THREADS"] == str(8 // jobs)
     assert begun[0].names == [*launchers.IMPORTED, "a.B"] and not begun[0].ended
 
 
 def test_another_one_is_started_if_they_are_wrong(begun: list[Any]) -> None:
     ahead.begin(["a.yaml"])
-    taken: Any = ahead.take(1, ["a.B"])
-    assert taken is begun[1] and begun[0].ended and not begun[1].ended
+    taken: Any = ahead.take(1, ["a.B"], {"model": "a.B"})
+    assert taken is begun[1] and taken.config == {"model": "a.B"}
+    assert begun[0].ended and not begun[1].ended
     assert begun[1].environment["OMP_NUM_THREADS"] == "8"
     assert begun[1].names == [*launchers.IMPORTED, "a.B"]
     again: Any = ahead.take(1, [])
@@ -309,6 +313,73 @@ def test_elsewhere_each_run_is_a_process(monkeypatch: pytest.MonkeyPatch) -> Non
     assert ahead._begun == []
 
 
+# A forker that is a fork of the sweep
+
+SWEEP = """
+import json, os, select, sys
+from pathlib import Path
+from janus_pl.sweep import ahead, launchers
+launchers.PROGRAM, launchers.REHEARSAL, ahead.IMPORTED = "program", "", ("making", *sys.argv[1:])
+ahead.cores = lambda: 2
+ahead.begin(["a.yaml"])
+print("the sweep goes on")
+assert "OMP_NUM_THREADS" not in os.environ
+forks = ahead.take(1, ["json"])
+while not forks.is_ready():
+    forks.wait([], 60)
+told = {"forker": type(forks._process).__name__, "sweep": os.getpid()}
+for name, launcher in (("forked", forks), ("apart", launchers.Processes())):
+    run = launcher.start(["fails"], {**os.environ, **launchers.SHOWN}, Path(name))
+    while run.poll() is None:
+        select.select([], [], [], 0.01)
+    told[name] = run.poll()
+told["children"] = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+forks.__exit__()
+told["ended"] = forks._process.poll()
+print(json.dumps(told))
+"""
+
+
+def run_sweep(folder: Path, *imports: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what a sweep of two runs says of its forker, and what the runs say."""
+    environment = {k: v for k, v in os.environ.items() if k not in (*THREADS, *SHOWN)}
+    done = subprocess.run(
+        [sys.executable, "-c", SWEEP, *imports],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, last = done.stdout.splitlines()
+    assert (first, done.stderr) == ("the sweep goes on", "")
+    told = dict(json.loads(last))
+    assert (told["forked"], told["apart"]) == (7, 7)
+    runs = []
+    for name in ("forked", "apart"):
+        line, second = (folder / name).read_text().splitlines()
+        assert second == "on the other stream", "in order"
+        runs.append(dict(json.loads(line)))
+        assert runs[-1].pop("parent") == told["sweep"]
+    return told, runs
+
+
+def test_a_run_of_a_fork_of_the_sweep_is_as_one_with_imports_of_its_own(folder: Path) -> None:
+    told, (forked, apart) = run_sweep(folder)
+    assert told["forker"] == "Forker" and told["ended"] == -signal.SIGKILL
+    assert len(told["children"]) == 1, "the forker; no run is left over"
+    assert forked.pop("there") and not os.path.exists(forked.pop("made"))
+    assert not apart.pop("there") and apart.pop("made") is None
+    # The paths of `python -c` and `python -m`.
+    assert forked.pop("path") == "" and apart.pop("path") == str(folder)
+    assert forked == apart
+
+
+def test_a_sweep_that_has_started_threads_is_not_forked(folder: Path) -> None:
+    told, (forked, apart) = run_sweep(folder, "spinning")
+    assert told["forker"] == "Popen"
+    assert forked == apart
+
+
 # Several runs on a GPU
 
 
@@ -335,3 +406,47 @@ def test_without_a_gpu_for_each_run_it_is_refused(
     with pytest.raises(UsageError, match=r"--jobs-per-gpu: got 2, allowed: --jobs N, for"):
         tool._share(planned(**trainer), 2)
     tool._share(planned(**trainer), None)
+
+
+# Waiting for a run's end
+FOREVER = 60.0  # seconds, in which a test does not end
+
+
+def test_the_end_of_any_run_ends_the_wait_for_it(folder: Path) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        runs = [forks.start(["wait"], os.environ, folder / name) for name in ("one", "two")]
+        begin = time.monotonic()
+        forks.wait(runs, 0.05)
+        assert time.monotonic() - begin >= 0.05, "all go on"
+        open_before = len(os.listdir("/proc/self/fd"))
+        runs[1].send_signal(signal.SIGKILL)
+        forks.wait(runs, FOREVER)
+        assert runs[1].poll() == -signal.SIGKILL and runs[0].poll() is None
+        assert time.monotonic() - begin < FOREVER / 2
+        assert len(os.listdir("/proc/self/fd")) == open_before
+        runs[0].send_signal(signal.SIGKILL)
+        assert code_of(runs[0]) == -signal.SIGKILL
+
+
+def test_a_launcher_that_becomes_ready_ends_the_wait_for_it(folder: Path) -> None:
+    begin = time.monotonic()
+    with Forks(os.environ, []) as forks:
+        while not forks.is_ready():
+            forks.wait([], FOREVER)
+        assert time.monotonic() - begin < FOREVER / 2
+        forks.wait([], 0.01)  # there is no more news, which is no error
+
+
+def test_where_the_system_tells_no_ends_time_passes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ready(Forks(os.environ, [])) as forks:
+        run = forks.start(["wait"], os.environ, folder / "log")
+        run.send_signal(signal.SIGKILL)
+        assert code_of(run) == -signal.SIGKILL
+        slept: list[float] = []
+        monkeypatch.setattr(launchers.time, "sleep", slept.append)
+        forks.wait([run], 0.25)  # there is no such process any more
+        monkeypatch.delattr(os, "pidfd_open")
+        forks.wait([run], 0.5)
+        assert slept == [0.25, 0.5]

@@ -48,7 +48,7 @@ class Clock:
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    for module in (progress, scheduler, states, view):
+    for module in (launchers, progress, scheduler, states, view):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
