@@ -437,6 +437,26 @@ def test_a_launcher_that_becomes_ready_ends_the_wait_for_it(folder: Path) -> Non
         forks.wait([], 0.01)  # there is no more news, which is no error
 
 
+def test_replies_that_came_together_are_read_one_by_one() -> None:
+    """Else the second one waits in a buffer, where no look at the socket finds it."""
+
+    class Nobody:
+        def kill(self) -> None: ...
+
+        def wait(self) -> None: ...
+
+    def start(environment: Any, ours: Any, theirs: Any) -> Any:
+        theirs.sendall(b'{"ready": true}\n' * 2)
+        kept.append(theirs.dup())
+        return Nobody()
+
+    kept: list[Any] = []
+    with Forks({}, ["json"], start) as forks:
+        forks.prepare(["json"])
+        assert forks.is_ready()
+    kept[0].close()
+
+
 def test_where_the_system_tells_no_ends_time_passes(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
