@@ -365,7 +365,8 @@ def run_sweep(folder: Path, *imports: str) -> tuple[dict[str, Any], list[dict[st
 
 def test_a_run_of_a_fork_of_the_sweep_is_as_one_with_imports_of_its_own(folder: Path) -> None:
     told, (forked, apart) = run_sweep(folder)
-    assert told["forker"] == "Forker" and told["ended"] == -signal.SIGKILL
+    assert told["forker"] == "Forker"
+    assert told["ended"] in (0, -signal.SIGKILL), "it ends once nobody asks, or is killed before"
     assert len(told["children"]) == 1, "the forker; no run is left over"
     assert forked.pop("there") and not os.path.exists(forked.pop("made"))
     assert not apart.pop("there") and apart.pop("made") is None
