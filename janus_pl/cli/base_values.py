@@ -30,7 +30,7 @@ class BaseValuesParser(LightningArgumentParser):
     """
 
     _kept: Mapping[str, Sequence[str]] = {}
-    _before: ClassVar[Mapping[str, Sequence[str]]] = {}  # of the line that was parsed last
+    kept_before: ClassVar[Mapping[str, Sequence[str]]] = {}  # of the line that was parsed last
 
     def parse_args(  # type: ignore[override]
         self,
@@ -53,7 +53,7 @@ class BaseValuesParser(LightningArgumentParser):
             return found
         self._kept = {}
         config = parse()
-        self._kept = BaseValuesParser._before = _values_to_keep(config, base)
+        self._kept = BaseValuesParser.kept_before = _values_to_keep(config, base)
         return parse() if self._kept else config
 
     def _parsed_as_before(
@@ -63,7 +63,7 @@ class BaseValuesParser(LightningArgumentParser):
 
         It is None, too, if there is a mistake, or if nothing is parsed twice.
         """
-        self._kept = self._before
+        self._kept = self.kept_before
         if not self._kept or args is None or any(PRINTS.match(each) for each in args):
             return None
         try:

@@ -196,7 +196,8 @@ class Forks:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = start(self.environment, ours, theirs)
-        self._socket, self._replies = ours, ours.makefile("rb")
+        # Unbuffered: what is left in the socket are the replies that were not read yet.
+        self._socket, self._replies = ours, ours.makefile("rb", buffering=0)
         self._importing = 0  # replies to come
         self._others: Processes | None = None  # in its place
         self.prepare(names)

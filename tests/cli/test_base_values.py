@@ -237,9 +237,9 @@ def test_a_line_resolves_as_without_the_line_before(monkeypatch: pytest.MonkeyPa
     reader = ConfigReader(["fit"])
 
     def resolved(name: str, before: Any) -> tuple[dict[str, Any], Any]:
-        monkeypatch.setattr(BaseValuesParser, "_before", before)
+        monkeypatch.setattr(BaseValuesParser, "kept_before", before)
         reader.config = reader.parser.parse_args(complete(["fit", *LINES[name]]))
-        return reader._resolved(), BaseValuesParser._before
+        return reader._resolved(), BaseValuesParser.kept_before
 
     alone = {name: resolved(name, {}) for name in LINES}
     lines_before = [*{str(kept): kept for _, kept in alone.values()}.values()]
@@ -258,7 +258,7 @@ def test_one_parse_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         return parse_args(self, *args, **options)
 
     monkeypatch.setattr(LightningArgumentParser, "parse_args", count)
-    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    monkeypatch.setattr(BaseValuesParser, "kept_before", {})
     counts = []
     for name in ("linear", "linear, another value", "the paper's", "the paper's", "linear"):
         ConfigReader(["fit", *LINES[name]])
@@ -282,12 +282,12 @@ MISTAKES = (
 def test_a_mistake_is_said_as_without_the_line_before(
     line: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    monkeypatch.setattr(BaseValuesParser, "kept_before", {})
     args = ["fit", *LINES["foreign"], *line.split()]
     assert main(args) == 2
     expected = capsys.readouterr()
     ConfigReader(["fit", *LINES["foreign"]])
-    assert set(BaseValuesParser._before) == {"model", "data"}
+    assert set(BaseValuesParser.kept_before) == {"model", "data"}
     assert main(args) == 2
     assert capsys.readouterr() == expected
 
@@ -296,7 +296,7 @@ def test_a_mistake_is_said_as_without_the_line_before(
 def test_what_is_printed_is_printed_once(
     asks: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    monkeypatch.setattr(BaseValuesParser, "kept_before", {})
     args = ["fit", *LINES["foreign"], asks]
     assert main(args) == 0
     expected = capsys.readouterr().out

@@ -24,7 +24,7 @@ from janus_pl.run import service
 def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["janus_pl"])
-    monkeypatch.setattr(BaseValuesParser, "_before", {})
+    monkeypatch.setattr(BaseValuesParser, "kept_before", {})
     monkeypatch.setattr(service, "_listed", [])
 
 
@@ -36,12 +36,12 @@ def test_a_rehearsal_reads_the_runs_classes_and_changes_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Resolver()(["fit", "--config", "linear/a2.yaml"])
-    BaseValuesParser._before = {}
+    BaseValuesParser.kept_before = {}
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = states()
     asked = list(warnings.filters)
     rehearsal.rehearse(tool._rehearsed(config))
-    assert set(BaseValuesParser._before) == {"model", "data"}, "runs guess their classes right"
+    assert set(BaseValuesParser.kept_before) == {"model", "data"}, "runs guess their classes right"
     assert "torch" in {each.key for each in service._listed}
     assert states() == before
     assert [*tmp_path.iterdir()] == []
@@ -50,7 +50,7 @@ def test_a_rehearsal_reads_the_runs_classes_and_changes_nothing_else(
 
 def test_without_a_config_it_reads_the_defaults() -> None:
     rehearsal.rehearse()
-    assert BaseValuesParser._before == {}
+    assert BaseValuesParser.kept_before == {}
     assert service._listed
 
 
