@@ -35,9 +35,9 @@ ROOM = 300_000_000  # bytes of them
 class GradientNoise(LayerObserver):
     r"""Logs bias, variance and noise scale of the minibatches' V_k dot (Eq. 15) at frozen weights.
 
-    Draws K minibatches of B of the N training samples, each without replacement and independent of
-    the others, and compares them with the mean over all N. With the weights frozen V_k dot is
-    linear in the gradient. Keys, norms not squared unless said:
+    It draws K independent minibatches of B of the N training samples, each without replacement, and
+    compares them with the mean over all N. At frozen weights V_k dot is linear in the gradient.
+    Norms are not squared unless a key says so:
 
         gradient_noise/bias/<layer>           ||mean of the K minibatches - whole set||
         gradient_noise/bias_expected/<layer>  what sampling alone leaves of it, as a root mean
@@ -47,14 +47,14 @@ class GradientNoise(LayerObserver):
                                               (McCandlish et al., 2018), of V_k dot
         gradient_noise/scale                  the same for all layers together
 
-    S is the covariance of a single sample, variance = (tr S/B) (N - B)/(N - 1), so one estimate
-    gives the variance at every other B (`janus_pl.observables.noise.minibatch_variance`). Where
-    training draws with replacement (`data.order`), so does this, and the last factor is 1.
+    S is the covariance of a single sample: variance = (tr S/B) (N - B)/(N - 1). So one estimate
+    gives the variance at every other B (`janus_pl.observables.noise.minibatch_variance`). If
+    training draws with replacement (`data.order`), so does this callback, and the last factor is 1.
 
-    With `gram` G, as many more minibatches give the covariance C of a minibatch's gradient g_S in
-    all P trained parameters, as they are trained, without the weight decay. C itself is never
-    formed: its eigenvalues are those of the Gram matrix of the G gradients (G, P), with their mean
-    taken out, over G - 1.
+    With `gram` G it draws G minibatches more. They give the covariance C of a minibatch's gradient
+    g_S in all P trained parameters, as they are trained, without the weight decay. C itself is
+    never formed. Its eigenvalues are those of the Gram matrix of the G gradients (G, P), with their
+    mean taken out, over G - 1.
 
         gradient_noise/covariance/trace           tr C
         gradient_noise/covariance/scale           tr S/||g||^2, in samples, as above, of gradients
@@ -67,17 +67,17 @@ class GradientNoise(LayerObserver):
         gradient_noise/covariance/residual        ||H x - h x||/|h| of that eigenvector x of H: what
                                                   the alignment is to be trusted for
 
-    A minibatch of the whole set has no noise: GD logs the variance (and trace) 0, and nothing else,
-    unless it is given a smaller `batch_size` to measure at.
+    A minibatch of the whole set has no noise. So GD logs the variance (and trace) 0 and nothing
+    else, unless `batch_size` is smaller than N.
 
     The draws depend on (seed, epoch) alone. A look costs a pass forward and back over N + K B
-    samples, and memory for a few gradients; with `gram` a pass over N + G B samples more, memory
-    for G gradients, at most 300 MB of them, and `products` products with H.
+    samples, and memory for a few gradients. With `gram` it also costs a pass over N + G B samples,
+    memory for G gradients, at most 300 MB of them, and `products` products with H.
 
-    Of somebody else's LightningModule the loss is that of its `training_step`, tried on a copy in
-    evaluation: BatchNorm takes its running statistics, dropout nothing, and nothing is logged. Its
-    batches have to be (x, y) and its loss a mean over samples, which is tried. A module without an
-    answer is refused: linear regression, whose noise `janus_pl.theory` knows in closed form.
+    Of somebody else's LightningModule the loss is that of its `training_step`, on a copy in
+    evaluation: BatchNorm takes its running statistics, dropout drops nothing, and nothing is
+    logged. Its batches have to be (x, y), and its loss a mean over samples; a trial shows whether
+    it is. Linear regression is refused: `janus_pl.theory` has its noise in closed form.
 
     Args:
         every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the

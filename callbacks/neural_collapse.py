@@ -47,17 +47,17 @@ class NeuralCollapse(Observer):
         collapse/cdnv                 mean over pairs of (Var_c + Var_c')/(2 ||mu_c - mu_c'||^2)
                                       (Galanti, Gyorgy and Hutter, 2021)
 
-    With `layers` each of them but nc3 comes with /LAYER behind it as well, of the outputs of these
-    layers as vectors. NC2 is trivial for two classes, whose means are always a simplex, and not
-    logged. A number that is not defined (the means are one point, something is not finite) is
-    missing. If a class has no sample, it is said, and nothing is recorded. The equations are in
+    With `layers` each key but nc3 is also logged with /LAYER behind it, for the outputs of these
+    layers as vectors. NC2 is not logged for two classes, whose means are always a simplex. A number
+    that is not defined (the means are one point, something is not finite) is missing. If a class
+    has no sample, one line says so, and nothing is recorded. The equations are in
     `janus_pl.observables.classes`, those of two classes in `janus_pl.observables.collapse`.
 
-    Any other LightningModule is served whose batches are (x, y) with classes from 0 to K - 1 (of
-    two classes also +1/-1), and that has K outputs (of two classes also one); without `layers`
-    they have to be those of its last `nn.Linear`, but for a factor. A look costs a forward pass
-    over the training set and the memory of its N feature vectors, with `layers` two passes more.
-    Forward passes are in evaluation: of BatchNorm the running statistics count.
+    It serves any LightningModule whose batches are (x, y) with classes from 0 to K - 1 (of two
+    classes also +1/-1), with K outputs (of two classes also one). Without `layers` the outputs have
+    to be those of its last `nn.Linear`, up to a factor. A look costs a forward pass over the
+    training set and the memory of its N feature vectors, with `layers` two passes more. Forward
+    passes are in evaluation: BatchNorm takes its running statistics.
 
     Args:
         every_n_epochs: The interval n of the looks: epochs 0, 1, 2, 4, 8, ... up to n, the

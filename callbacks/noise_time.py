@@ -41,14 +41,14 @@ class NoiseTime(LayerObserver):
     margins has the keys of its layers alone. Margins of a module without a scale are in the units
     of its outputs.
 
-    It looks at the multiples of n and at the last epoch, and not at epochs 1, 2, 4, ..., for a step
-    of a window costs a forward pass of the sample more: a look costs 0.7 of an epoch of the paper's
+    It looks at the multiples of n and at the last epoch, not at epochs 1, 2, 4, ..., because each
+    step of a window costs a forward pass of the sample. A look costs 0.7 of an epoch of the paper's
     network at B = 128, and 4 epochs of the quickstart at B = 8 (`benchmarks/noise_time.py`). A
-    window may span several epochs, as that of GD does, and two windows may overlap. A look with
-    fewer than W steps before it, or at an end that nobody could foresee (early stopping), is left
-    out, and this is said once. A checkpoint within a window holds its sums, which take five times
-    the memory of float32 weights. Steps of linear regression within a window are taken one at a
-    time, to the same bits.
+    window may span several epochs, as that of GD does, and two windows may overlap. A look is left
+    out if it has fewer than W steps before it, or if the run ends unforeseen (early stopping); one
+    line says so once. A checkpoint within a window holds its sums, which take five times the memory
+    of float32 weights. Steps of linear regression within a window are taken one at a time, to the
+    same bits.
 
     Args:
         every_n_epochs: n: look at its multiples and at the last epoch; 0 is off.

@@ -48,19 +48,19 @@ class Sharpness(Observer):
     (wd/2) ||p||^2 for every parameter p with PyTorch's `weight_decay` wd. H is that of `samples`
     training samples, drawn by a fixed seed and the same at every look. All other limits, and S, are
     in `janus_pl.observables.edge`. Before the first step of Adam there is no S, and so no
-    ratio. An optimizer whose limit is not known has neither limit nor ratio.
+    ratio. If the limit of an optimizer is not known, neither limit nor ratio is logged.
 
-    With `lagrange` H is taken in the trained v_k, without the sphere that they are put back on. The
+    With `lagrange` H is taken in the trained v_k, without the constraint to the sphere. The
     loss does not depend on ||v_k||, so along the sphere H is the Riemannian Hessian. Across it
     H v_k = -dLoss/dv_k, which is 0 where the gradient is.
 
     The eigenvalues are found by products with H. A look starts from the eigenvectors of the last
-    one, plus a few products from a random vector: else an eigenvalue that overtakes the last one
-    would be missed. Draws depend on (seed, epoch) alone.
+    look, and also takes a few products from a random vector: else an eigenvalue that overtakes the
+    last one would be missed. Draws depend on (seed, epoch) alone.
 
     No config has this callback, because it is expensive: a look costs up to `products`
-    products with H for each eigenvalue, and one for each minibatch. It says so at the start. A
-    module without `descended` and a loss without a second derivative are refused. The
+    products with H for each eigenvalue, and one for each minibatch. One line says the cost at the
+    start. A module without `descended` and a loss without a second derivative are refused. The
     loss of somebody else's module is that of its `training_step` in evaluation, as in
     `GradientNoise`.
 

@@ -391,7 +391,7 @@ class JanusCLI(ConfigReader):
 
 
 def _quiet_lightning() -> None:
-    """Silence Lightning's tips, and warnings about its own deprecated calls."""
+    """Silence Lightning's tips, its line about TPUs, and warnings of its own deprecated calls."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     if not logger.filters:
         logger.addFilter(_is_no_advertisement)
@@ -400,5 +400,6 @@ def _quiet_lightning() -> None:
 
 def _is_no_advertisement(entry: logging.LogRecord) -> bool:
     message = entry.getMessage()
-    # It asks for TF32 wherever `--numerics` says IEEE.
-    return "Tip:" not in message and "that has Tensor Cores" not in message
+    # The last asks for TF32 wherever `--numerics` says IEEE.
+    no_news = ("Tip:", "TPU available: False", "that has Tensor Cores")
+    return not any(text in message for text in no_news)

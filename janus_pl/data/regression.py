@@ -50,8 +50,8 @@ class Problem(NamedTuple):
 class LinearProblem(LightningDataModule):
     """X, Y and W0 of a linear regression problem W X = Y, in float64.
 
-    They depend on neither `batch_size` nor `order`, so that GD and SGD share them. Fewer samples
-    (`num_train`) are the first ones of more.
+    They depend on neither `batch_size` nor `order`, so GD and SGD share them. A smaller `num_train`
+    takes the first samples of a larger one.
 
     Args:
         source: Where X and Y come from. "gaussian": drawn from the seed, X standard normal. "toy":
@@ -62,10 +62,10 @@ class LinearProblem(LightningDataModule):
         num_train: N. Not set: 10, or what the toy holds.
         dim: d, components of x. Not set: 11, or what the toy holds.
         outputs: m, components of y. Not set: 11, or what the toy holds.
-        informative: y = A x from so many first components of x, A standard normal. Not set: y is
-            standard normal, independent of x.
-        empty: So many last components of x carry no data: zero rows of X, so that the null space
-            is known.
+        informative: The number of first components of x from which y = A x, A standard normal. Not
+            set: y is standard normal, independent of x.
+        empty: The number of last components of x without data: zero rows of X, so that the null
+            space is known.
         init: W0. "zero"; "gaussian": init_scale times standard normal; "given": as the toy or the
             .npz has it. Not set: "given" where there is one, else "gaussian".
         init_scale: Of the Gaussian W0; a number >= 0.

@@ -168,7 +168,7 @@ class StopBetweenSteps(Checkpoint):
 def save_last(trainer: Trainer) -> Path | None:
     """Save `last.ckpt` beside the run's checkpoints, if it keeps any, and return its path."""
     if (path := last_path(trainer)) is not None:
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # unset, Lightning says so in a line
     return path
 
 

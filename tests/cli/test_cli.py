@@ -241,6 +241,8 @@ def test_without_an_account_the_run_is_offline_and_says_so_once(
     (line,) = said
     assert "\n" not in line
     assert "wandb sync" in line
+    # Of Lightning's lines, those that tell nothing are left out.
+    assert "TPU" not in caplog.text and "GPU available: " in caplog.text
 
 
 def test_model_help_lists_the_options(capsys: pytest.CaptureFixture) -> None:

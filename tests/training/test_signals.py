@@ -74,7 +74,9 @@ def stopped(capsys: pytest.CaptureFixture) -> str:
     ("name", "code"),
     [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129), ("SIGUSR1", 138), ("SIGXCPU", 152)],
 )
-def test_a_signal_in_mid_epoch(name: str, code: int, capsys: pytest.CaptureFixture) -> None:
+def test_a_signal_in_mid_epoch(
+    name: str, code: int, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
     """In the 5th step, the 2nd of its epoch: that step is taken, and none after it."""
     before = [signal.getsignal(s) for s in STOPPING]
     constant = [*DIGITS, *PLAIN, "--model.schedule=constant"]
@@ -84,6 +86,7 @@ def test_a_signal_in_mid_epoch(name: str, code: int, capsys: pytest.CaptureFixtu
     folder = run_folder()
     path = folder / "checkpoints" / "last.ckpt"
     assert stopped(capsys) == f"stopped by {name} after step 5; the checkpoint is {path}"
+    assert "was not set" not in caplog.text and "GPU available" in caplog.text
     assert [row["epoch"] for row in read_rows(folder)] == [0, 1]
     assert exit_code(folder) == code
     assert [r["type"] for r in read_records(folder)].count("preempting") == 1
