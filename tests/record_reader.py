@@ -22,8 +22,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
 def inspect(run: Path) -> list[dict[str, Any]]:
     """All records in a run's own W&B directory."""
     settle(run)
-    wandb = Path(sys.executable).with_name("wandb")
-    command = [str(wandb), "leet", "inspect", "--json", str(run)]
+    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return [json.loads(line) for line in output.splitlines()]
 

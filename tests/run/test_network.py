@@ -102,7 +102,7 @@ def test_the_network_dies_in_the_middle_of_a_run(server: Server) -> None:
 
     again = Server()
     try:
-        sync = [str(Path(sys.executable).with_name("wandb")), *command.split()[1:]]
+        sync = [sys.executable, "-m", "wandb", *command.split()[1:]]
         subprocess.run(sync, env=environment(again.url), timeout=60, capture_output=True)
     finally:
         again.die()
