@@ -133,9 +133,12 @@ def verdicts_json(runs: Sequence[Run]) -> str:
 def tables(runs: Sequence[Run]) -> dict[str, str]:
     """Every table of the page in Markdown, by the name of its place."""
     scale = judge(read_claims(find_claims("scale")), results_tables.of_sweeps(runs, "scale"))
+    of_whose = results_tables.of_sweeps(runs, *results_tables.WHOSE)
+    whose = judge(read_claims(find_claims("whose")), of_whose)
     found = {
         "verdicts": results_tables.of_verdicts(judge(read_claims(), runs)),
         "scale_verdicts": results_tables.of_verdicts(scale, claims_alone=True),
+        "whose_verdicts": results_tables.of_verdicts(whose, claims_alone=True),
     }
     return found | results_tables.of_runs(runs)
 

@@ -10,7 +10,7 @@ import matplotlib.style
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from results_tables import MIDDLE, groups, of_sweeps, relative_spread, velocity
+from results_tables import MIDDLE, WHOSE, arms, groups, of_sweeps, relative_spread, velocity
 
 from janus_pl.records.families import is_zero_function, lambda_of
 from janus_pl.records.run import STEP, Run
@@ -45,6 +45,27 @@ def constant(canvas: Canvas, runs: Sequence[Run]) -> bool:
 def scale(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """SGD at a constant learning rate at N = 10,000, and GD at equal epochs."""
     return _time_courses(canvas, of_sweeps(runs, "scale"))
+
+
+def whose(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Ranks of the arms of `whose.yaml` over eta t; runs that end as f = 0 are dotted."""
+    shown = arms(of_sweeps(runs, *WHOSE))
+    panels = {"weight normalization": "weight_norm", "norms held": "held", "no normalization": "none"}
+    colours = dict(zip(shown, style.colours(range(len(shown))).values(), strict=True))
+    for axes, (title, kind) in zip(canvas.subplots(1, 3, sharey=True), panels.items(), strict=True):
+        for arm, of_arm in shown.items():
+            if arm.kind != kind:
+                continue
+            for run in of_arm:
+                ranks = _ranks(run, "eta_t")
+                dashes = ":" if is_zero_function(run) else "-"
+                axes.plot(ranks.index, ranks, dashes, color=colours[arm], linewidth=0.8)
+        _labels(axes, "ηt", "effective rank, conv3 to fc1" if kind == "weight_norm" else "")
+        axes.set_title(title)
+    handles = [style.handle(arm.words, color=colours[arm], linewidth=2) for arm in shown]
+    if shown:
+        style.legend(canvas, handles, 4)
+    return bool(shown)
 
 
 def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
@@ -187,6 +208,7 @@ FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
     "settled": settled,
     "constant": constant,
     "scale": scale,
+    "whose": whose,
     "equal_clocks": equal_clocks,
     "controls": controls,
     "a2_schedules": a2_schedules,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from janus_pl.records.effects import mean, ratio
-from janus_pl.records.families import families, lambda_of, seed_of
+from janus_pl.records.families import families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.late import geometric_mean
 from janus_pl.records.run import STEP, Run
 from janus_pl.verify.judge import Verdicts
@@ -16,6 +17,7 @@ from janus_pl.verify.lines import left_out, lines
 
 MIDDLE = ("conv3", "conv4", "fc1")
 FIFTH = 0.2  # of a run's epochs
+WHOSE = ("whose_decay", "whose_held", "whose_plain", "whose_plain_slow")  # sweeps
 
 
 def of_sweeps(runs: Iterable[Run], *sweeps: str) -> list[Run]:
@@ -63,6 +65,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
     found = {name: ends(some) for name, some in deep.items()}
     return found | {
         "settled": settled(square),
+        "whose": whose(of_sweeps(runs, *WHOSE)),
         "linear": linear(runs),
         "layers": layers(square),
         "lemma1": lemma1(of_sweeps(runs, "two_cores_theory")),
@@ -85,6 +88,50 @@ def ends(runs: Sequence[Run]) -> str:
         cells += [over(group, relative_spread, ratio), over(group, velocity, ratio)]
         for layer in MIDDLE:
             cells.append(over(group, partial(Run.last, key=f"effective_rank/{layer}"), mean, ".1f"))
+        rows.append(tuple(cells))
+    return table(head, rows)
+
+
+class Arm(NamedTuple):
+    """An arm of `whose.yaml`: the panel of the figure, and the arm in words."""
+
+    kind: str
+    words: str
+
+
+def arms(runs: Sequence[Run]) -> dict[Arm, list[Run]]:
+    """The runs of each arm of `whose.yaml`, in the order of its claims."""
+    found: dict[tuple[Any, ...], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: str(seed_of(run))):
+        seen, rate = run.description, run.options["model.learning_rate"]
+        if seen.normalization == "none":
+            place, arm = (2, -rate), Arm("none", f"none, rate {rate:g}")
+        elif seen.hold_norms is not None:
+            place, arm = (1, -seen.hold_norms), Arm("held", f"norms held at {seen.hold_norms:g}")
+        elif seen.schedule == "growing":
+            place, arm = (0, 1), Arm("weight_norm", "growing rate")
+        else:
+            place, arm = (0, 0), Arm("weight_norm", "decay of all")
+        found.setdefault((place, arm), []).append(run)
+    return {key[1]: found[key] for key in sorted(found)}
+
+
+def whose(runs: Sequence[Run]) -> str:
+    """The last numbers of the arms of `whose.yaml`; networks that are f = 0 are counted apart."""
+    head = ("arm", "seeds", "f = 0", "epochs", "ηt", "train error", "spikes", "sigma/mu", "‖V̇‖")
+    head += tuple(f"rank {layer}" for layer in MIDDLE)
+    rows = []
+    for arm, group in arms(runs).items():
+        left = [run for run in group if not is_zero_function(run)]
+        cells = [arm.words, f"{len(group)}", f"{len(group) - len(left)}"]
+        if not left:
+            rows.append((*cells, *["-"] * (len(head) - len(cells))))
+            continue
+        cells += [_one(left, "epoch"), _one(left, "eta_t"), percent(left, "train/error")]
+        cells += [f"{np.mean([run.last('event/count') for run in left]):.1f}"]
+        cells += [over(left, relative_spread, ratio), over(left, velocity, ratio)]
+        for layer in MIDDLE:
+            cells.append(over(left, partial(Run.last, key=f"effective_rank/{layer}"), mean, ".1f"))
         rows.append(tuple(cells))
     return table(head, rows)
 

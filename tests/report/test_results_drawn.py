@@ -124,6 +124,81 @@ def test_time_courses_of_each_run_that_is_not_zero(name: str, figures: ModuleTyp
     assert sketch(figures.FIGURES[name], runs[4:])[0] is False, "a zero function alone is none"
 
 
+# The arms of whose.yaml, in the order of its claims: words, sweep, panel, options.
+ARMS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "decay of all": ("whose_decay", 0, {}),
+    "growing rate": ("whose_decay", 0, {"schedule": "growing"}),
+    "norms held at 1": ("whose_held", 1, {"hold_norms": 1.0, "decay": "rho"}),
+    "norms held at 0.7": ("whose_held", 1, {"hold_norms": 0.7, "decay": "rho"}),
+    "none, rate 0.03": ("whose_plain", 2, {"normalization": "none", "learning_rate": 0.03}),
+    "none, rate 0.01": ("whose_plain_slow", 2, {"normalization": "none", "learning_rate": 0.01}),
+}
+
+
+def of_arms() -> dict[str, Run]:
+    counts = enumerate(ARMS.items())
+    columns = {"val/error": [0.5] * 5}
+    return {
+        words: tagged(
+            network(
+                2.5e-3,
+                seed=seed,
+                model={"schedule": "constant", **model},
+                columns={**columns, "event/count": [0, 0, 1, 1, seed]},
+            ),
+            tag,
+        )
+        for seed, (words, (tag, _, model)) in counts
+    }
+
+
+def test_ranks_of_the_arms_of_whose_over_eta_t(figures: ModuleType) -> None:
+    runs = of_arms()
+    emptied = tagged(zero_function(runs["growing rate"]), "whose_decay")
+    shown = [*reversed(runs.values()), emptied, tagged(network(2.5e-3, seed=9), "other")]
+    drawn, found = sketch(figures.whose, shown)
+    assert drawn
+    assert [entry.label for entry in found.legend] == [*ARMS]
+    colours = {entry.label: entry.colour for entry in found.legend}
+    assert len({*colours.values()}) == len(ARMS)
+    for place, panel in enumerate(found.panels):
+        assert (panel.xlabel, panel.ylabel) == ("ηt", "" if place else RANKS)
+        own = [words for words, (_, of_panel, _) in ARMS.items() if of_panel == place]
+        whole = [line for line in panel.lines if line.dashes == "-"]
+        assert [line.colour for line in whole] == [colours[words] for words in own]
+        for line, words in zip(whole, own, strict=True):
+            np.testing.assert_array_equal(line.x, runs[words].rows["eta_t"])
+            np.testing.assert_allclose(line.y, ranks(runs[words]))
+        dotted = [line.colour for line in panel.lines if line.dashes == ":"]
+        assert dotted == ([] if place else [colours["growing rate"]])
+    assert sketch(figures.whose, courses("constant"))[0] is False
+
+
+def test_the_table_of_the_arms_of_whose_counts_networks_that_are_zero(tables: ModuleType) -> None:
+    runs = of_arms()
+    of_growing = runs["growing rate"]
+    emptied = zero_function(runs["norms held at 1"])
+    rows = cells(tables.whose([emptied, *reversed(runs.values()), zero_function(of_growing)]))
+    assert [row["arm"] for row in rows] == [*ARMS]
+    counted = {row["arm"]: (row["seeds"], row["f = 0"]) for row in rows}
+    two = ("2", "1")
+    assert counted == dict.fromkeys(ARMS, ("1", "0")) | {
+        "growing rate": two,
+        "norms held at 1": two,
+    }
+    one = rows[1]
+    last = {key: of_growing.rows[key].iloc[-1] for key in of_growing.rows}
+    assert (one["epochs"], one["ηt"]) == ("9", f"{last['eta_t']:.0f}")
+    assert one["train error"] == f"{last['train/error']:.1%}"
+    assert one["spikes"] == "1.0"
+    assert one["sigma/mu"] == f"{spreads(of_growing)[-1]:.3g}"
+    assert one["‖V̇‖"] == f"{velocities(of_growing)[-1]:.3g}"
+    for layer in MIDDLE:
+        assert one[f"rank {layer}"] == f"{last[f'effective_rank/{layer}']:.1f}"
+    (row,) = cells(tables.whose([zero_function(of_growing)]))
+    assert (row["f = 0"], row["epochs"], row["rank fc1"]) == ("1", "-", "-")
+
+
 def test_time_courses_at_scale_tell_gd_by_dashes(figures: ModuleType) -> None:
     runs = [tagged(network(lam), "scale") for lam in WORDS]
     alone = sketch(figures.scale, runs)[1]
@@ -526,7 +601,8 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
     for name in ("settled", "layers"):
         assert [row["lambda"] for row in cells(found[name])] == ["0.001", "0.002"]
     assert found["lemma1"] == found["linear"] == "*No such runs are recorded yet.*"
-    assert list(found) == [*sweeps, "settled", "linear", "layers", "lemma1"]
+    assert found["whose"] == "*No such runs are recorded yet.*"
+    assert list(found) == [*sweeps, "settled", "whose", "linear", "layers", "lemma1"]
 
 
 def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:
