@@ -49,6 +49,7 @@ from janus_pl.run.description import KEY, read_description
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
+from janus_pl.run.service import begin, may_begin
 from janus_pl.run.shipped import base
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.lightning import set_run_id
@@ -239,6 +240,8 @@ class JanusCLI(ConfigReader):
         self._fill()
         self._seed_data()
         config = self.config[self.subcommand]
+        if self.subcommand == "fit" and may_begin(config.trainer):
+            begin()
         self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
         root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
         if config.ckpt_path is not None:
