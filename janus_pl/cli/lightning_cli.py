@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -19,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli import help as texts
-from janus_pl.cli.base_values import BaseValuesParser
+from janus_pl.cli.base_values import BaseValuesParser, plain
 from janus_pl.cli.checks import (
     Sound,
     check_classes,
@@ -204,9 +203,14 @@ class ConfigReader(LightningCLI):
         """Return the resolved config in plain values."""
         assert self.subcommand is not None
         parser = self._parser(self.subcommand)
-        config = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False))
+        config = plain(parser.dump(self.config[self.subcommand], skip_none=False))
         assert isinstance(config, dict)
         return config
+
+    def _dump_config(self) -> None:
+        """Let the parts have the resolved config; LightningCLI would dump that of all options."""
+        if not hasattr(self, "config_dump"):
+            self.config_dump = self._resolved()
 
     def _logger(self, run_id: str | None = None) -> RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
