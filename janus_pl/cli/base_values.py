@@ -19,6 +19,7 @@ from janus_pl.data import ImagePair
 from janus_pl.deep.classifier import DeepReLUClassifier
 
 PRINTS = re.compile(r"-h$|--(.+\.)?help\b|--print_")  # options that print, and end the command
+FEW = 8  # defaults that are kept
 # The classes that base.yaml's `init_args` are for; subclasses have them too.
 PAPERS = {"model": DeepReLUClassifier, "data": ImagePair}
 
@@ -32,6 +33,7 @@ class BaseValuesParser(LightningArgumentParser):
 
     _kept: Mapping[str, Sequence[str]] = {}
     _dumped: tuple[str, str] | None = None  # what was dumped last, and its text
+    _known: ClassVar[dict[str, Namespace]] = {}  # by what they depend on
     kept_before: ClassVar[Mapping[str, Sequence[str]]] = {}  # of the line that was parsed last
 
     def parse_args(  # type: ignore[override]
@@ -96,7 +98,20 @@ class BaseValuesParser(LightningArgumentParser):
         """Return the defaults; of a part with another class, only the values that this one keeps.
 
         The class of base.yaml stays, because its options may be given before another class is.
+        Each parse of a line asks twice, and those of another run have the same answer.
         """
+        if not self.default_config_files:
+            return super().get_defaults(*more, **options)
+        texts = [Path(each).read_text(encoding="utf-8") for each in self.default_config_files]
+        dests = [action.dest for action in self._actions]
+        asked = repr((texts, dests, self._kept, more, sorted(options.items())))
+        if asked not in self._known:
+            if len(self._known) >= FEW:
+                self._known.clear()
+            self._known[asked] = self._new_defaults(*more, **options)
+        return self._known[asked].clone()
+
+    def _new_defaults(self, *more: Any, **options: Any) -> Namespace:
         defaults = super().get_defaults(*more, **options)
         for part, names in self._kept.items():
             values = vars(defaults[part].init_args)
