@@ -288,7 +288,8 @@ def test_defaults_are_read_once_and_are_those_that_are_read_anew(
     monkeypatch.setattr(LightningArgumentParser, "get_defaults", counted)
     one, two = (ConfigReader(["fit"])._parser("fit") for _ in range(2))
     validate = ConfigReader(["validate"])._parser("validate")
-    for kept in ({}, {"model": []}, {"data": ["seed"]}):
+    cases: list[dict[str, list[str]]] = [{}, {"model": []}, {"data": ["seed"]}]
+    for kept in cases:
         made.clear()
         BaseValuesParser._known.clear()
         found = defaults_of(one, kept)
