@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
@@ -19,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from janus_pl.cli import help as texts
-from janus_pl.cli.base_values import BaseValuesParser
+from janus_pl.cli.base_values import BaseValuesParser, plain
 from janus_pl.cli.checks import (
     Sound,
     check_classes,
@@ -49,6 +48,7 @@ from janus_pl.run.description import KEY, read_description
 from janus_pl.run.folder import check_new, check_outside
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.record import RunRecord, record_of
+from janus_pl.run.service import begin, may_begin
 from janus_pl.run.shipped import base
 from janus_pl.training.checkpoints import with_verified_io
 from janus_pl.training.lightning import set_run_id
@@ -203,9 +203,14 @@ class ConfigReader(LightningCLI):
         """Return the resolved config in plain values."""
         assert self.subcommand is not None
         parser = self._parser(self.subcommand)
-        config = yaml.safe_load(parser.dump(self.config[self.subcommand], skip_none=False))
+        config = plain(parser.dump(self.config[self.subcommand], skip_none=False))
         assert isinstance(config, dict)
         return config
+
+    def _dump_config(self) -> None:
+        """Let the parts have the resolved config; LightningCLI would dump that of all options."""
+        if not hasattr(self, "config_dump"):
+            self.config_dump = self._resolved()
 
     def _logger(self, run_id: str | None = None) -> RunLogger:
         check_run_dir(self._get(self.config, "run_dir"))
@@ -239,6 +244,8 @@ class JanusCLI(ConfigReader):
         self._fill()
         self._seed_data()
         config = self.config[self.subcommand]
+        if self.subcommand == "fit" and may_begin(config.trainer):
+            begin()
         self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
         root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
         if config.ckpt_path is not None:

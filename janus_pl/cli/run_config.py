@@ -7,11 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import WandbLogger
 
+from janus_pl.cli.base_values import plain
 from janus_pl.run import history
 from janus_pl.run.folder import config_of
 from janus_pl.run.logger import RunLogger, sending_by
@@ -31,7 +31,7 @@ class SaveRunConfig(SaveConfigCallback):
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The resolved config in plain values; made once, for each checkpoint holds it."""
-        return dict(yaml.safe_load(self._whole_text))
+        return dict(plain(self._whole_text))
 
     @cached_property
     def _whole_text(self) -> str:
@@ -60,9 +60,9 @@ class SaveRunConfig(SaveConfigCallback):
         if self.entry is not None:
             lines = history.add(folder, self.entry)
         text = self._text(folder) if record.goes_on else self._whole_text
-        plain = yaml.safe_load(text)
+        config = plain(text)
         own = [each for each in trainer.loggers if isinstance(each, RunLogger)]
-        if own and isinstance(plain["trainer"]["logger"], list):
+        if own and isinstance(config["trainer"]["logger"], list):
             text = text.replace("\n  logger:", "\n  logger+:", 1)  # beside the run's own
         record.write_config_text(text)
         noted = {history.KEY: lines} if lines else {}
@@ -70,7 +70,7 @@ class SaveRunConfig(SaveConfigCallback):
             if isinstance(logger, WandbLogger):
                 with sending_by(logger):
                     known = logger.experiment.config
-                    known.update(sent(plain, known) | noted, allow_val_change=True)
+                    known.update(sent(config, known) | noted, allow_val_change=True)
 
     def _text(self, resumed: Path | None = None) -> str:
         """Return the config as YAML; of a resumed run with the checkpoint that it started from."""

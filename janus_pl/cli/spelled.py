@@ -6,8 +6,10 @@ that name in the working directory is the user's own; its other classes are foun
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from jsonargparse import get_loader, set_loader
@@ -28,6 +30,15 @@ def add_mode() -> str:
 
 
 def _load(text: str) -> Any:
+    try:
+        return copy.deepcopy(_loaded(text))
+    except RecursionError:  # too deep for a copy
+        return get_loader("yaml")(text)
+
+
+@lru_cache(maxsize=16)
+def _loaded(text: str) -> Any:
+    """Return the value of a text, which nobody changes; base.yaml is read for each line."""
     value = get_loader("yaml")(text)
     try:
         return in_package(value)

@@ -20,10 +20,11 @@ from janus_pl.cli.parser import ToolParser
 from janus_pl.data.fingerprint import DataFacts
 from janus_pl.errors import Exit, UsageError, check_integer, is_integer
 from janus_pl.run.folder import CONFIG
+from janus_pl.run.service import may_begin
 from janus_pl.run.shipped import CONFIGS
 from janus_pl.sweep import ahead
 from janus_pl.sweep.file import SweepFile, load, points
-from janus_pl.sweep.launchers import Launcher, Processes
+from janus_pl.sweep.launchers import FIRST, Launcher, Processes
 from janus_pl.sweep.plan import PlannedRun, check_data, plan, shown, varied_names
 from janus_pl.sweep.resources import cores, default_jobs, environment_of, gpus
 from janus_pl.sweep.scheduler import Scheduler, StopRequest, unfinished
@@ -85,8 +86,12 @@ class Resolver:
         self._seen: dict[str, DataFacts | None] = {}
 
     def __call__(self, args: Sequence[str]) -> dict[str, Any]:
+        first = self._reader is None
         self._reader = self._reader or ConfigReader(args)
-        return self._reader.resolve(args)
+        config = self._reader.resolve(args)
+        if first:  # the other runs have its classes, or `_launcher` tells more
+            ahead.rehearse(*_in_common([config]))
+        return config
 
     def data_of(self, config: Mapping[str, Any]) -> str | None:
         """Return the fingerprint of the data of the config that was resolved last.
@@ -161,9 +166,17 @@ def _launcher(entries: Sequence[Entry], jobs: int) -> Launcher:
     """Return the launcher of the runs; if none is to be made, one that costs nothing."""
     if not unfinished(entries) and all(e.state is not State.ELSEWHERE for e in entries):
         return Processes()
-    classes = [name for entry in entries for name in _class_paths(entry.run.config)]
+    return ahead.take(jobs, *_in_common([entry.run.config for entry in entries]))
+
+
+def _in_common(
+    configs: Sequence[Mapping[str, Any]],
+) -> tuple[list[str], dict[str, Any] | None, str | None]:
+    """Return what is done once for runs with these configs, or first in each, as `take` has it."""
+    classes = [name for config in configs for name in _class_paths(config)]
     names = [name for name in dict.fromkeys(classes) if name.split(".")[0] in PACKAGES]
-    return ahead.take(jobs, names, _rehearsed(entries[0].run.config))
+    single = all(may_begin(config["trainer"]) for config in configs)
+    return names, _rehearsed(configs[0]), FIRST if single else None
 
 
 def _rehearsed(config: Mapping[str, Any]) -> dict[str, Any] | None:

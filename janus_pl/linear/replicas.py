@@ -29,6 +29,7 @@ from janus_pl.linear.followers import Follower, parts
 from janus_pl.linear.landscape import Landscape
 from janus_pl.linear.watch import Moments
 from janus_pl.theory import decay_factor
+from janus_pl.theory.threads import threads_for
 from janus_pl.training.restoring import check_options
 from janus_pl.training.schedules import ScheduleName, multipliers
 from janus_pl.training.subject import Take
@@ -174,7 +175,8 @@ class LinearTraining:
         self.diverged = torch.where(new, piece.first + lost, self.diverged)
         rates = self._tensor(m)[:, None] * self.eta
         keep = torch.as_tensor(decay_factor(rates, self.lam, self.decay_convention))
-        self.log_decay += self.steps_per_unit * keep.abs().log().sum(0)
+        with threads_for(math.isqrt(keep.numel())):  # a second one is asked for 100 logarithms
+            self.log_decay += self.steps_per_unit * keep.abs().log().sum(0)
         self.eta_t += self.steps_per_unit * rates.sum(0)
         self.plan.done = piece.last
         return ends

@@ -33,6 +33,7 @@ class Journal:
         self.path = folder / file
         self.count = 0
         self._file: IO[str] | None = None
+        self._synced = 0  # lines that are on the disk, if the file is open
 
     def append(self, row: Mapping[str, Value]) -> None:
         """Append a row."""
@@ -42,6 +43,7 @@ class Journal:
         """Append a line of plain values."""
         if self._file is None:
             self._file = self.path.open("a" if self.count else "w", encoding="utf-8")
+            self._synced = -1  # a new file, or one that another process has written
         self._file.write(seal(line, self.count) + "\n")
         self._file.flush()
         self.count += 1
@@ -69,9 +71,10 @@ class Journal:
         return list(kept.values())
 
     def sync(self) -> None:
-        """Wait until the rows are on the disk."""
-        if self._file is not None:
+        """Wait until the rows are on the disk; those that were waited for before are there."""
+        if self._file is not None and self._synced != self.count:
             os.fsync(self._file.fileno())
+            self._synced = self.count
 
     def close(self) -> None:
         """Close the file, with its rows on the disk."""

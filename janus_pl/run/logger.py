@@ -36,6 +36,7 @@ from janus_pl.run.service import (
     forget_service,
     hush_sockets,
     signs_of_death,
+    wait_for_service,
     with_listed_packages,
     without_launch,
 )
@@ -146,6 +147,7 @@ class RunLogger(WandbLogger):
                     "`wandb login` and `wandb sync` bring it online later."
                 )
             Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
+            wait_for_service()
             check_folders()
             run = self._start()
             if getattr(run, "resumed", False):
@@ -306,6 +308,7 @@ def _finish_record(exit_code: int) -> None:
     import wandb
 
     flush_all()
+    wait_for_service()
     if wandb.run is None:
         return
     record = wandb.run.settings.sync_dir

@@ -8,12 +8,13 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 LAUNCH = "wandb.sdk.launch"  # W&B's queue of jobs
 
@@ -72,6 +73,58 @@ def _why_not_writable(folder: str | os.PathLike[str]) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+_starters: list[threading.Thread] = []  # at most one: the start of the service under way
+
+
+def may_begin(trainer: Mapping[str, Any]) -> bool:
+    """Tell whether a fit with these options of the trainer has a run of W&B, in this process alone.
+
+    With several processes the first one may be a fork, and a service of its own belongs to it.
+
+    Args:
+        trainer: The options.
+    """
+    single = trainer["devices"] in (1, "1") and trainer["strategy"] == "auto"
+    return single and trainer["logger"] in (None, True) and not trainer["fast_dev_run"]
+
+
+@rank_zero_only
+def begin() -> None:
+    """Let W&B's service start beside what comes before the run; the start of the run waits for it.
+
+    The service takes a quarter of a second to answer. It is not started if W&B is disabled, or if
+    it has no folder for its log. What goes wrong is left to the start of the run, which tries
+    again.
+    """
+    import wandb
+
+    folders = wandb.env.get_data_dir(), wandb.env.get_cache_dir()
+    if not _starters and all(_why_not_writable(folder) is None for folder in folders):
+        # No daemon: a process that ends early waits for it, and then takes the service down.
+        starter = threading.Thread(target=_start_quietly, name="start of W&B's service")
+        _starters.append(starter)
+        starter.start()
+
+
+def _start_quietly() -> None:
+    import wandb
+
+    with suppress(Exception):
+        wandb.setup()
+
+
+def wait_for_service() -> None:
+    """Wait until a start of the service under way has come to its end."""
+    for starter in [*_starters]:
+        if starter is not threading.current_thread():
+            starter.join()
+            _starters.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=wait_for_service)  # else a fork would inherit W&B's locks
 
 
 def hush_sockets() -> None:

@@ -120,13 +120,16 @@ def may_fork() -> bool:
 def _serve(connection: socket.socket, sweep: int) -> dict[str, Any] | None:
     """Answer requests; return the request in a run's process, None when the sweep is gone."""
     folders: list[TemporaryDirectory[str]] = []
+    first: str | None = None
+    gc.unfreeze()  # the sweep has frozen its imports
     with connection, connection.makefile("rb") as requests:
         for line in requests:
             request = json.loads(line)
             if "names" in request:
+                first = request["first"]
                 import_all(request["names"])
-                _rehearse(request["rehearsal"], request["config"])
-                folders = _without_folders()
+                _call(request["rehearsal"], request["config"])
+                folders += _without_folders()
                 _reply(connection, {"ready": may_fork()})
                 continue
             try:
@@ -137,17 +140,19 @@ def _serve(connection: socket.socket, sweep: int) -> dict[str, Any] | None:
             if pid is None:
                 for folder in folders:
                     TemporaryDirectory.__init__(folder)
+                if first is not None:
+                    _call(first)
                 return dict(request)
             _reply(connection, {"pid": pid})
     return None
 
 
 def _without_folders() -> list[TemporaryDirectory[str]]:
-    """Remove the temporary folders, and return the objects that have made them.
+    """Remove the temporary folders that are new, and return the objects that have made them.
 
-    What is here now is shared with the runs, and no collection of garbage copies it.
+    What is here now is shared with the runs, and no collection of garbage copies it. The next call
+    leaves it alone, too, for to look through it takes half a second.
     """
-    gc.unfreeze()
     gc.collect()
     found = [each for each in gc.get_objects() if type(each) is TemporaryDirectory]
     for folder in found:
@@ -163,11 +168,12 @@ def import_all(names: Sequence[str]) -> None:
             locate(name)
 
 
-def _rehearse(name: str, config: Mapping[str, Any] | None) -> None:
+def _call(name: str, *args: Any) -> None:
+    """Call a function by its dotted name; a run where the same goes wrong says so itself."""
     function = locate(name)
     if callable(function):
-        with suppress(Exception, SystemExit):  # a run where the same goes wrong says so itself
-            function(config)
+        with suppress(Exception, SystemExit):
+            function(*args)
 
 
 def _reply(connection: socket.socket, message: Mapping[str, Any]) -> None:

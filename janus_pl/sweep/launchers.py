@@ -34,6 +34,7 @@ IMPORTED: tuple[str, ...] = (
     *("rich.emoji", "torch.utils.serialization"),
 )
 REHEARSAL = "janus_pl.cli.rehearsal.rehearse"  # the function that does what runs have in common
+FIRST = "janus_pl.run.service.begin"  # of each run of W&B in one process
 
 
 class Running(Protocol):
@@ -199,18 +200,30 @@ class Forks:
         # Unbuffered: what is left in the socket are the replies that were not read yet.
         self._socket, self._replies = ours, ours.makefile("rb", buffering=0)
         self._importing = 0  # replies to come
+        self._told: object = None  # what it prepares, or has prepared last
         self._others: Processes | None = None  # in its place
         self.prepare(names)
 
-    def prepare(self, names: Sequence[str], config: Mapping[str, Any] | None = None) -> None:
+    def prepare(
+        self,
+        names: Sequence[str],
+        config: Mapping[str, Any] | None = None,
+        first: str | None = None,
+    ) -> None:
         """Let the forker import modules and classes by their dotted names, and rehearse a run.
+
+        The same again is told once.
 
         Args:
             names: The names.
             config: The part of a run's config that names its classes, if they are known.
+            first: The dotted name of a function that each run calls before all else.
         """
-        self._importing += 1
-        self._say({"names": list(names), "rehearsal": REHEARSAL, "config": config})
+        told = {"names": list(names), "rehearsal": REHEARSAL, "config": config, "first": first}
+        if told != self._told:
+            self._told = told
+            self._importing += 1
+            self._say(told)
 
     def __enter__(self) -> Forks:
         return self

@@ -99,6 +99,7 @@ PRIVATE = (
     Private(WandbLogger, "_experiment", "RunLogger holds its folder before W&B starts the run."),
     Private(LightningCLI, "_get", "ConfigReader reads options of the subcommand."),
     Private(LightningCLI, "_parser", "ConfigReader dumps the config with the subcommand's parser."),
+    Private(LightningCLI, "_dump_config", "ConfigReader dumps the subcommand's options alone."),
     Private(LightningCLI, "_set_seed", "ConfigReader checks the seed first."),
     Private(
         LightningCLI, "_run_subcommand", "ConfigReader runs nothing; JanusCLI explains errors."

@@ -267,6 +267,51 @@ def test_one_parse_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert counts == [2, 1, 2, 1, 2], "a wrong guess costs as much as none"
 
 
+def defaults_of(parser: Any, kept: Any) -> Any:
+    parser._kept = kept
+    return parser.get_defaults(skip_validation=True)
+
+
+def test_defaults_are_read_once_and_are_those_that_are_read_anew(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By another parser of the same options, too, as the runs of a sweep have."""
+    monkeypatch.setattr(BaseValuesParser, "_known", {})
+    made: list[Any] = []
+    get_defaults = LightningArgumentParser.get_defaults
+
+    def counted(self: Any, *args: Any, **options: Any) -> Any:
+        if self.default_config_files:
+            made.append(self)
+        return get_defaults(self, *args, **options)
+
+    monkeypatch.setattr(LightningArgumentParser, "get_defaults", counted)
+    one, two = (ConfigReader(["fit"])._parser("fit") for _ in range(2))
+    validate = ConfigReader(["validate"])._parser("validate")
+    cases: list[dict[str, list[str]]] = [{}, {"model": []}, {"data": ["seed"]}]
+    for kept in cases:
+        made.clear()
+        BaseValuesParser._known.clear()
+        found = defaults_of(one, kept)
+        assert len(made) == 1
+        again = defaults_of(two, kept)
+        assert len(made) == 1 and again == found
+        again["model"].init_args["strides"] = found["trainer"].callbacks = None
+        found["data"].init_args.seed = "changed"
+        anew = defaults_of(two, kept)
+        assert len(made) == 1 and anew not in (found, again)
+        BaseValuesParser._known.clear()
+        assert anew == defaults_of(one, kept)
+        made.clear()
+        assert defaults_of(validate, kept) != anew and len(made) == 1, "it has other options"
+    base = tmp_path / "base.yaml"
+    base.write_text("seed_everything: 5\n")
+    one.default_config_files = [str(base)]
+    assert defaults_of(one, {})["seed_everything"] == 5
+    base.write_text("seed_everything: 6\n")
+    assert defaults_of(one, {})["seed_everything"] == 6
+
+
 MISTAKES = (
     "--model.taps x",
     "--model.tap 1",

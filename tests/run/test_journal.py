@@ -95,6 +95,27 @@ def test_sync_waits_for_the_file_itself_with_all_its_rows(
     journal.sync()
     file = (tmp_path / "rows.jsonl").stat()
     assert synced == [(file.st_ino, file.st_size)]
+    journal.sync()
+    assert len(synced) == 1, "they are there: two checkpoints of a step wait once"
+    journal.append(row(2))
+    journal.close()
+    assert synced[1:] == [(file.st_ino, (tmp_path / "rows.jsonl").stat().st_size)]
+
+
+def test_what_a_process_before_has_written_is_waited_for(
+    tmp_path: Path, open_journal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may have been killed before it waited itself."""
+    before = open_journal(tmp_path)
+    for epoch in range(3):
+        before.append(row(epoch))
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_size))
+    journal = open_journal(tmp_path)
+    journal.keep(3)
+    journal.append(row(3))
+    journal.sync()
+    assert synced[-1] == (tmp_path / "rows.jsonl").stat().st_size
 
 
 def test_the_first_rows_are_kept_and_the_others_forgotten(

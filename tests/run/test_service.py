@@ -8,6 +8,8 @@ import logging
 import os
 import shutil
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 import wandb
+from lightning.pytorch.utilities import rank_zero_only
 
 from janus_pl.errors import Exit, StorageError
 from janus_pl.run import folder as run_folder
@@ -278,6 +281,115 @@ def test_folders_that_cannot_be_written_are_named_or_replaced(
     assert Path(os.environ["WANDB_CACHE_DIR"]).is_dir()
     check_folders()
     assert len(said) == 2, "each run says it"
+
+
+# The start of the service beside what comes before the run
+
+
+class Starting:
+    """`wandb.setup`, which ends when it may."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error, self.may_end = error, threading.Event()
+        self.calls: list[str] = []
+
+    def __call__(self) -> None:
+        self.calls.append(threading.current_thread().name)
+        self.may_end.wait()
+        self.calls.append("ended")
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Starting]:
+    for name in ("DATA", "CACHE"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / name))
+    service.wait_for_service()
+    setup = Starting()
+    monkeypatch.setattr(wandb, "setup", setup)
+    yield setup
+    setup.may_end.set()
+    service.wait_for_service()
+
+
+def test_the_service_starts_beside_and_the_start_of_the_run_waits_for_it(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    service.begin()
+    service.begin()  # a forked run has begun before its program begins
+
+    def start(logger: RunLogger) -> Any:
+        starting.calls.append("run")
+        return Run()
+
+    def let_end() -> None:
+        starting.may_end.set()
+
+    monkeypatch.setattr(RunLogger, "_start", start)
+    threading.Timer(0, let_end).start()
+    RunLogger(run_dir=tmp_path)._begun()
+    assert starting.calls == ["start of W&B's service", "ended", "run"]
+    wandb_run.discard()
+
+
+def test_a_service_that_does_not_start_is_left_to_the_start_of_the_run(starting: Starting) -> None:
+    starting.error = wandb.Error("no port")
+    starting.may_end.set()
+    service.begin()
+    service.wait_for_service()
+    service.begin()
+    service.wait_for_service()
+    assert starting.calls == ["start of W&B's service", "ended"] * 2, "and may be tried again"
+
+
+def test_a_fork_waits_for_it_too(starting: Starting) -> None:
+    """Else the locks that W&B holds meanwhile would be held in the fork for ever."""
+    starting.may_end.set()
+    service.begin()
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    assert starting.calls == ["start of W&B's service", "ended"]
+    os.waitpid(pid, 0)
+
+
+def test_it_is_not_started_without_a_folder_for_its_log(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "file" / "CACHE"))
+    service.begin()
+    assert starting.calls == []
+
+
+def test_other_processes_than_the_first_start_none(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    service.begin()
+    assert starting.calls == []
+
+
+ONE = {"devices": 1, "strategy": "auto", "logger": None, "fast_dev_run": False}
+
+
+@pytest.mark.parametrize(
+    ("options", "may"),
+    [
+        ({}, True),
+        ({"devices": "1", "logger": True}, True),
+        ({"devices": 2}, False),
+        ({"devices": "auto"}, False),
+        ({"strategy": "ddp_fork"}, False),
+        ({"logger": False}, False),
+        ({"logger": [{"class_path": "a.B"}]}, False),
+        ({"fast_dev_run": True}, False),
+    ],
+)
+def test_it_may_begin_for_one_process_with_a_run_of_our_own(
+    options: dict[str, Any], may: bool
+) -> None:
+    assert service.may_begin({**ONE, **options}) is may
 
 
 # Locks

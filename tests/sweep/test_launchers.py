@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
@@ -110,6 +111,49 @@ def test_each_run_has_a_temporary_folder_of_its_own_and_the_first_to_end_takes_n
     assert [each["there"] for each in made] == [True, True]
     assert made[0]["made"] != made[1]["made"]
     assert not any(os.path.exists(each["made"]) for each in made), "and it is removed at the end"
+
+
+def test_each_run_calls_first_what_the_last_preparation_says(folder: Path) -> None:
+    (folder / "first.py").write_text(
+        "import os\ndef call():\n    os.environ['OWN'] += ' after the call'\n"
+        "def wrong():\n    raise SystemExit(3)\n"
+    )
+    with ready(Forks(os.environ, [])) as forks:
+        assert said(folder, forks, name="none")["own"] == "none"
+        forks.prepare([], None, "first.call")
+        assert said(folder, ready(forks), name="one")["own"] == "one after the call"
+        assert said(folder, forks, name="two")["own"] == "two after the call"
+        forks.prepare([], None, "first.wrong")
+        assert said(folder, ready(forks), name="three")["own"] == "three"
+
+
+def test_what_is_prepared_already_is_told_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+    say = Forks._say
+
+    def spied(forks: Forks, message: Any) -> None:
+        told.append(message)
+        say(forks, message)
+
+    monkeypatch.setattr(Forks, "_say", spied)
+    with ready(Forks(os.environ, ["json"])) as forks:
+        forks.prepare(["json"])
+        assert len(told) == 1 and forks.is_ready()
+        forks.prepare(["json"], {"model": None})
+        assert len(told) == 2 and forks._importing == 1
+        ready(forks)
+
+
+def test_a_folder_of_a_later_import_is_each_runs_own_as_well(folder: Path) -> None:
+    with ready(Forks(os.environ, ["json"])) as forks:
+        forks.prepare(["making"])
+        made = [said(folder, ready(forks), name=name)["made"] for name in ("one", "two")]
+        forks.prepare(["json", "making"])
+        made.append(said(folder, ready(forks), name="three")["made"])
+    assert len(set(made)) == 3
+    assert not any(os.path.exists(each) for each in made)
 
 
 @pytest.mark.parametrize(
@@ -236,9 +280,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
             self.environment, self.names, self.ended = environment, [*names], False
             made.append(self)
 
-        def prepare(self, names: Any, config: Any = None) -> None:
+        def prepare(self, names: Any, config: Any = None, first: Any = None) -> None:
             self.names += names
-            self.config = config
+            self.config, self.first = config, first
 
         def __exit__(self, *_: object) -> None:
             self.ended = True
@@ -261,21 +305,44 @@ def test_the_one_that_was_begun_is_taken_if_the_threads_are_right(
     args: list[str], jobs: int, begun: list[Any]
 ) -> None:
     ahead.begin(["a.yaml", *args])
-    taken: Any = ahead.take(jobs, ["a.B"], {"model": "a.B"})
-    assert taken is begun[0] and taken.config == {"model": "a.B"}
+    taken: Any = ahead.take(jobs, ["a.B"], {"model": "a.B"}, "a.first")
+    assert taken is begun[0] and (taken.config, taken.first) == ({"model": "a.B"}, "a.first")
     assert begun[0].environment["OMP_NUM_THREADS"] == str(8 // jobs)
     assert begun[0].names == [*launchers.IMPORTED, "a.B"] and not begun[0].ended
 
 
 def test_another_one_is_started_if_they_are_wrong(begun: list[Any]) -> None:
     ahead.begin(["a.yaml"])
-    taken: Any = ahead.take(1, ["a.B"], {"model": "a.B"})
-    assert taken is begun[1] and taken.config == {"model": "a.B"}
+    taken: Any = ahead.take(1, ["a.B"], {"model": "a.B"}, "a.first")
+    assert taken is begun[1] and (taken.config, taken.first) == ({"model": "a.B"}, "a.first")
     assert begun[0].ended and not begun[1].ended
     assert begun[1].environment["OMP_NUM_THREADS"] == "8"
     assert begun[1].names == [*launchers.IMPORTED, "a.B"]
     again: Any = ahead.take(1, [])
     assert again is begun[2], "it is taken once"
+
+
+def test_the_one_that_was_begun_prepares_beside_the_plan(begun: list[Any]) -> None:
+    ahead.rehearse(["a.B"], None, None)  # by a sweep that has begun none
+    ahead.begin(["a.yaml"])
+    ahead.rehearse(["a.B"], {"model": "a.B"}, "a.first")
+    (forker,) = begun
+    assert forker.names == [*launchers.IMPORTED, "a.B"]
+    assert (forker.config, forker.first) == ({"model": "a.B"}, "a.first")
+
+
+def test_an_import_ahead_collects_no_garbage_and_nothing_later_looks_through_it(
+    begun: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    during: list[bool] = []
+    monkeypatch.setattr(ahead, "import_all", lambda names: during.append(gc.isenabled()))
+    frozen = gc.get_freeze_count()
+    try:
+        ahead.begin(["a.yaml"])
+        assert during == [False] and gc.isenabled()
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.unfreeze()
 
 
 def test_one_that_was_begun_for_nothing_ends_with_the_sweep(begun: list[Any]) -> None:

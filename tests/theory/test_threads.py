@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 
+from janus_pl.data import LinearProblem
 from janus_pl.linear.landscape import Landscape
+from janus_pl.linear.replicas import LinearTraining
 from janus_pl.theory.stability import stability_limit
 from janus_pl.theory.threads import SMALL, threads_for
 
@@ -48,3 +51,31 @@ def test_the_limit_and_the_rows_of_a_small_problem_are_calculated_by_one(
     seen_before = len(seen)
     landscape.measure(x[None], torch.zeros(1))
     assert len(seen) > seen_before > 0 and {*seen} == {1}
+
+
+def test_the_logarithms_of_a_piece_are_calculated_by_one_to_the_bits_of_three(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[int] = []
+    asked = torch.Tensor.log
+
+    def noted(self: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return asked(self)
+
+    def decay_of(epochs: int) -> torch.Tensor:
+        data = LinearProblem(num_train=3, dim=4, outputs=2)
+        data.setup()
+        w = torch.from_numpy(data.w0())
+        training = LinearTraining(data, [0.01], [0.05], "inverse_sqrt", "paper", epochs, 50, 5, w)
+        while training.plan.done < training.plan.total:
+            for piece in training.plan:
+                training.run(piece)
+        return training.log_decay
+
+    monkeypatch.setattr(torch.Tensor, "log", noted)
+    by_one = decay_of(3000)
+    assert {*seen} == {1} and torch.get_num_threads() == 3
+    monkeypatch.setattr("janus_pl.linear.replicas.threads_for", lambda size: nullcontext())
+    assert torch.equal(decay_of(3000), by_one)
+    assert {*seen} == {1, 3}
