@@ -24,6 +24,7 @@ from janus_pl.cli.checks import (
     Sound,
     check_classes,
     check_device,
+    check_flags,
     check_once,
     check_parts,
     check_restored,
@@ -223,7 +224,8 @@ class JanusCLI(ConfigReader):
 
     def __init__(self, args: Sequence[str], signals: StopSignals | None = None) -> None:
         self._signals = signals
-        self._adds_logger = adds_to("trainer.logger", complete(args))
+        self._given = complete(args)
+        self._adds_logger = adds_to("trainer.logger", self._given)
         with begun_config() as more:
             super().__init__([*args, *more] if args[:1] == ["fit"] else args)
 
@@ -239,6 +241,7 @@ class JanusCLI(ConfigReader):
         self._fill()
         self._seed_data()
         config = self.config[self.subcommand]
+        check_flags(self._given, str(self.subcommand), config.ckpt_path)
         self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
         root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")
         if config.ckpt_path is not None:

@@ -59,6 +59,46 @@ CASES = [
     (f"{FIT} --data.classes 3 8", "argument", "'[3, 8]'"),
     (f"{FIT} trainer.max_epochs=3", "argument", "--NAME VALUE"),
     (f"{FIT} --allow_data_change true", "argument", "--NAME VALUE"),
+    *(
+        (f"{FIT} --{name}=no", f"--{name}", "no value, for the option alone sets it")
+        for name in ("log_model", "save_code", "alerts", "allow_data_change", "allow_config_change")
+    ),
+    # Words and flags that mean nothing there
+    *(
+        (
+            f"{name} --config quickstart.yaml --ckpt_path last",
+            "--ckpt_path",
+            "checkpoints/last.ckpt",
+        )
+        for name in ("validate", "test", "predict")
+    ),
+    (f"{FIT} --allow_data_change", "--allow_data_change", "beside --ckpt_path alone"),
+    (f"{FIT} --allow_config_change", "--allow_config_change", "beside --ckpt_path last of fit"),
+    (
+        f"{FIT} --ckpt_path a.ckpt --allow_config_change",
+        "--allow_config_change",
+        "beside --ckpt_path last of fit",
+    ),
+    (
+        "validate --config quickstart.yaml --allow_config_change",
+        "--allow_config_change",
+        "beside --ckpt_path last of fit",
+    ),
+    (
+        f"{FIT} --trainer.num_nodes 2 --trainer.accelerator cpu",
+        "trainer.num_nodes",
+        "MASTER_ADDR and NODE_RANK on each machine",
+    ),
+    ("report folder --log --project a/b", "--project", "one folder"),
+    ("report folder --log --run_dir tabs.yaml", "--run_dir", "is none to write to"),
+    ("report folder --out tabs.yaml", "--out", "is none to write to"),
+    ("report folder --project p", "--project", "with --log alone"),
+    ("report folder --run_dir r", "--run_dir", "with --log alone"),
+    ("workspace --json --project a/b", "--project", "one folder"),
+    ("workspace --json --project=", "--project", "one folder"),
+    ("workspace --json --entity a/b", "--entity", "a user or team"),
+    ("workspace --json --name=", "--name", "the title"),
+    ("workspace", "--entity", "a user or team of W&B, or --json"),
     ("fit -config quickstart.yaml", "argument", "two dashes"),
     ("fit -cquickstart.yaml", "argument", "two dashes"),
     ("fit --model.help janus_pl.LinearRegressor --name a", "argument", "nothing after"),
