@@ -198,7 +198,7 @@ def _short_names(known: Iterable[str]) -> dict[str, str]:
 def _misread(text: str) -> str | None:
     """Return the message for what the parser itself takes otherwise than it was meant."""
     if match := re.search(r"Invalid option \"(.*)\" for --print_config", text):
-        return f"--print_config: got {match[1]!r}, allowed: comments, skip_default, skip_null"
+        return f"--print_config: got {match[1]!r}, allowed: skip_default, skip_null"
     if match := re.search(r"argument (--\w+): ignored explicit argument '(.*)'", text):
         return f"{match[1]}: got {match[2]!r}, allowed: no value, for the option alone sets it"
     if match := re.search(r"Parser key \"([^\"]+)\":\s+Unable to load config\s+'(.*?)'", text):
