@@ -52,6 +52,13 @@ FILES = {
     "sweep_list": "- 1\n",
     "sweep_empty": "",
 }
+MODULES = {
+    "own": "from lightning.pytorch import Callback\n"
+    "from janus_pl import DeepReLUClassifier\n\n\n"
+    "class Classifier(DeepReLUClassifier): ...\n\n\nclass Tail(Callback): ...\n",
+    "raising": "raise RuntimeError('no such thing')\n",
+    "unread": "def f(:\n",
+}
 # A command line, the field that its line names, and a piece of what the line says is allowed.
 CASES = [
     ("fit quickstart.yaml", "argument", "--config quickstart.yaml"),
@@ -199,6 +206,15 @@ CASES = [
     (f"{FIT} --model janus.DeepReLUClassifier", "model", "is janus_pl.DeepReLUClassifier"),
     (f"{FIT} --trainer.logger CSVLoger", "trainer.logger", "loggers.CSVLogger"),
     (f"{FIT} --trainer.callbacks+=EarlyStoping", "trainer.callbacks", "callbacks.EarlyStopping"),
+    # Classes of one's own
+    (f"{FIT} --model own.Clasifier", "model", "the nearest is own.Classifier"),
+    (f"{FIT} --model onw.Classifier", "model", "the nearest is own.Classifier"),
+    (f"{FIT} --trainer.callbacks+ own.Tial", "trainer.callbacks", "the nearest is own.Tail"),
+    (f"{FIT} --data own.Tail", "data", "the class_path of a LightningDataModule"),
+    (f"{FIT} --model raising.Thing", "model", "be imported (RuntimeError: no such thing)"),
+    (f"{FIT} --data raising.Thing", "data", "be imported (RuntimeError: no such thing)"),
+    (f"{FIT} --trainer.callbacks raising.A", "trainer.callbacks", "(RuntimeError: no such thing)"),
+    (f"{FIT} --model unread.Thing", "model", "be imported (SyntaxError: "),
     (f"{FIT} --learning_rate 1", "learning_rate", "the nearest is model.learning_rate"),
     (f"{FIT} --max_epochs 1", "max_epochs", "the nearest is trainer.max_epochs"),
     (f"{FIT} --batch_size 1", "batch_size", "the nearest is data.batch_size"),
@@ -256,6 +272,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (folder / f"{name}.yaml").write_text(text)
     (folder / "latin.yaml").write_bytes("method: caf\xe9\n".encode("latin1"))
+    for name, text in MODULES.items():
+        (folder / f"{name}.py").write_text(text)
     (folder / "folder").mkdir()
     (folder / "deep").mkdir()
     (folder / "deep" / "base.yaml").write_text("name: a\nname: b\n")
@@ -271,6 +289,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["janus_pl"])
     monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.mark.parametrize(("line", "field", "allowed"), CASES, ids=[case[0] for case in CASES])
