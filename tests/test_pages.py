@@ -9,82 +9,31 @@ A fit is shortened by options behind it: two epochs, a small network, digits in 
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from page_boxes import BOX, DOCS, MINE, PAGES, boxes, words_of
 from PIL import Image
 
 from janus_pl.cli.main import main
 
 # As on the pages: a warning is a line on the screen.
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")
-DOCS = ROOT / "docs"
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
 OTHERS = {
     "docs/extending.md": "tests/test_extending.py runs its blocks",
     "docs/results.md": "its sweeps take days; tests/test_results.py computes it again",
 }
-BOX = re.compile(r"(?:<!-- needs: ([^>]+) -->\n)?```bash\n(.*?)```", re.DOTALL)
 QUIET = "--trainer.enable_progress_bar false --trainer.enable_model_summary false"
 EPOCHS = f"--trainer.max_epochs 2 {QUIET}"
 SMALL = f"{EPOCHS} --model.channels [2,3,4,4] --model.hidden 8"
 DIGITS = "--data janus_pl.data.DigitsPair"
 ELSEWHERE = ("make", "source", "xdg-open", "wandb", "torchrun", "srun", "pip", "janus-pl")
-MINE = """
-import torch
-from lightning.pytorch import LightningDataModule, LightningModule
-from torch.utils.data import DataLoader, TensorDataset
-
-
-class Module(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = torch.nn.Linear(6, 5), torch.nn.Linear(5, 2)
-
-    def forward(self, x):
-        return self.last(torch.relu(self.first(x)))
-
-    def training_step(self, batch, batch_idx):
-        return torch.nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class Data(LightningDataModule):
-    def train_dataloader(self):
-        x = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
-        return DataLoader(TensorDataset(x, torch.arange(12) % 2), batch_size=4)
-"""
-
-
-class Box(NamedTuple):
-    """A box of commands, and what it needs beyond a test; None for nothing."""
-
-    needs: str | None
-    commands: list[str]
-
-
-def boxes(page: str) -> list[Box]:
-    """The boxes of a page, their lines joined where they go on."""
-    return [
-        Box(needs or None, [line for line in re.sub(r"\s*\\\n\s*", " ", text).splitlines() if line])
-        for needs, text in BOX.findall((ROOT / page).read_text(encoding="utf-8"))
-    ]
-
-
-def words_of(command: str) -> list[str]:
-    """The words of a command, without its comment."""
-    return shlex.split(command, comments=True)
-
-
 TRIED = [page for page in PAGES if page not in OTHERS and boxes(page)]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pydoc import locate
@@ -15,6 +14,7 @@ from lightning.pytorch.utilities.model_helpers import is_overridden
 from janus_pl.data import Images, LinearProblem
 from janus_pl.errors import UsageError, is_integer
 from janus_pl.observables.wide import has_float64
+from janus_pl.run.files import check_folder
 from janus_pl.run.folder import CONFIG, checkpoint_of
 from janus_pl.training.callback_checks import check_callbacks, refuse_class
 from janus_pl.training.checkpoints import (
@@ -23,13 +23,14 @@ from janus_pl.training.checkpoints import (
     check_weights_only,
     load_sound,
 )
-from janus_pl.training.lightning import starts_processes_by_fork
+from janus_pl.training.lightning import starts_processes_by_fork, waits_for_nobody
 from janus_pl.training.options import check_least, check_precision, check_trainer_options
 from janus_pl.training.precision import Numerics, check_numerics
 from janus_pl.training.restoring import check_options, check_steps_left
 from janus_pl.training.task import JanusTask
 
 WIDE = "64-true"
+ALLOW_CONFIG, ALLOW_DATA = "--allow_config_change", "--allow_data_change"
 SEEDS = "an integer from 0 to 4294967295"
 
 
@@ -97,16 +98,33 @@ def check_once(callbacks: Sequence[Callback]) -> None:
 
 
 def check_checkpoint(path: str | None) -> None:
-    """Refuse a checkpoint that does not exist, and Lightning's word "best".
+    """Refuse a checkpoint that does not exist, and Lightning's words "best" and "last".
 
     Raises:
-        UsageError: There is no such file, or the path is "best".
+        UsageError: There is no such file, or the path is one of the words.
     """
-    if path == "best":  # Lightning's word for the best of a fit in this same process
-        folder = "RUN_DIR/PROJECT/ID/checkpoints/best.ckpt"
+    if path in ("best", "last"):  # Lightning's words for those of a fit in this same process
+        folder = f"RUN_DIR/PROJECT/ID/checkpoints/{path}.ckpt"
         raise UsageError("--ckpt_path", path, f"an existing checkpoint file, as {folder}")
-    if path not in (None, "last") and not Path(path).is_file():
+    if path is not None and not Path(path).is_file():
         raise UsageError("--ckpt_path", path, "an existing checkpoint file")
+
+
+def check_flags(args: Sequence[str], subcommand: str, path: str | None) -> None:
+    """Refuse flags of a command line that say what a checkpoint may be, where none is asked for.
+
+    Args:
+        args: The command line. A config that an earlier run has written may have the flags.
+        subcommand: The trainer's task.
+        path: The option `ckpt_path`.
+
+    Raises:
+        UsageError: A flag would change nothing.
+    """
+    if ALLOW_DATA in args and path is None:
+        raise UsageError(ALLOW_DATA, True, "beside --ckpt_path alone, which is not given")
+    if ALLOW_CONFIG in args and (subcommand, path) != ("fit", "last"):
+        raise UsageError(ALLOW_CONFIG, True, "beside --ckpt_path last of fit alone")
 
 
 class Sound(NamedTuple):
@@ -129,7 +147,7 @@ def sound_checkpoint(
     Args:
         trainer: The trainer before it has started.
         model: The model that is to take the weights.
-        path: The checkpoint's file, "last" or None.
+        path: The checkpoint's file, or None.
         weights_only: The option of that name; False is refused.
         training: Whether the state of the training is needed, too.
         goes_on: Whether the path was found in the folder of a run to go on with.
@@ -143,7 +161,7 @@ def sound_checkpoint(
     if not isinstance(trainer.strategy.checkpoint_io, VerifiedCheckpointIO):
         return Sound(path)
     check_weights_only(weights_only)
-    if path is None or path == "last":
+    if path is None:
         return Sound(path)
     found, checkpoint = load_sound(Path(path))
     weights = {}
@@ -208,10 +226,7 @@ def check_run_dir(path: str) -> None:
     Raises:
         UsageError: It is not a folder to write to.
     """
-    folder = Path(path).absolute()
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
-        raise UsageError("--run_dir", path, f"a folder; {str(existing)!r} is none to write to")
+    check_folder("--run_dir", path)
 
 
 def check_device(trainer: Trainer, model: LightningModule, numerics: Numerics) -> None:
@@ -261,6 +276,9 @@ def check_parts(
     if starts_processes_by_fork(trainer):
         allowed = "auto or ddp: the record is of a process that was started as a command"
         raise UsageError("trainer.strategy", strategy, allowed)
+    if trainer.num_nodes > 1 and waits_for_nobody(trainer):
+        allowed = "1, or torchrun or SLURM, or MASTER_ADDR and NODE_RANK on each machine"
+        raise UsageError("trainer.num_nodes", trainer.num_nodes, allowed)
     check_trainer_options(trainer, model, subcommand)
     # As in Lightning, only the first process of a node fetches and checks the data.
     if data is not None and trainer.local_rank == 0:

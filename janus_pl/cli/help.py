@@ -94,5 +94,5 @@ def with_the_used_first(text: str) -> str:
     """Put the options that people use before all others in the help of `fit`."""
     lines = [f"  {option:<28} {meaning}" for option, meaning in USED.items()]
     used = "\n".join(["the options that people use:", *lines, ""])
-    opening, line, rest = text.partition("\ndefault config file locations")
+    opening, line, rest = text.partition("\ndefaults:\n")
     return f"{opening}\n{used}{line}{rest}"

@@ -23,6 +23,7 @@ from janus_pl.cli.checks import (
     Sound,
     check_classes,
     check_device,
+    check_flags,
     check_once,
     check_parts,
     check_restored,
@@ -35,6 +36,7 @@ from janus_pl.cli.checks import (
 )
 from janus_pl.cli.config_files import adds_to, begun_config, complete
 from janus_pl.cli.messages import trainer_mistake
+from janus_pl.cli.option_texts import TEXTS, PlainHelp
 from janus_pl.cli.packages import name_missing_packages
 from janus_pl.cli.resume import Resumed, agree, find
 from janus_pl.cli.run_config import SaveRunConfig
@@ -94,7 +96,12 @@ class ConfigReader(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=BaseValuesParser,
-            parser_kwargs={**parser_kwargs, "prog": texts.PROGRAM, **described},
+            parser_kwargs={
+                **parser_kwargs,
+                "prog": texts.PROGRAM,
+                "formatter_class": PlainHelp,  # of the subcommands, too
+                **described,
+            },
             args=args,
         )
 
@@ -149,22 +156,9 @@ class ConfigReader(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         name_missing_packages()
         add_run_options(parser)
-        parser.add_argument(
-            "--numerics",
-            type=Numerics,
-            default=IEEE,
-            help="Float32 of convolutions and products on NVIDIA GPUs: ieee, or the faster tf32.",
-        )
-        parser.add_argument(
-            "--allow_config_change",
-            action="store_true",
-            help="With --ckpt_path last: go on with the run though its config has changed.",
-        )
-        parser.add_argument(
-            "--allow_data_change",
-            action="store_true",
-            help="With --ckpt_path: take the checkpoint though it is of other data; recorded.",
-        )
+        parser.add_argument("--numerics", type=Numerics, default=IEEE, help=TEXTS["numerics"])
+        for name in ("allow_config_change", "allow_data_change"):
+            parser.add_argument(f"--{name}", action="store_true", help=TEXTS[name])
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # LightningCLI would warn that arguments are given here and to the process.
@@ -228,7 +222,8 @@ class JanusCLI(ConfigReader):
 
     def __init__(self, args: Sequence[str], signals: StopSignals | None = None) -> None:
         self._signals = signals
-        self._adds_logger = adds_to("trainer.logger", complete(args))
+        self._given = complete(args)
+        self._adds_logger = adds_to("trainer.logger", self._given)
         with begun_config() as more:
             super().__init__([*args, *more] if args[:1] == ["fit"] else args)
 
@@ -244,6 +239,7 @@ class JanusCLI(ConfigReader):
         self._fill()
         self._seed_data()
         config = self.config[self.subcommand]
+        check_flags(self._given, str(self.subcommand), config.ckpt_path)
         if self.subcommand == "fit" and may_begin(config.trainer):
             begin()
         self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 
 from lightning.pytorch import Trainer
 
@@ -198,7 +199,9 @@ def _short_names(known: Iterable[str]) -> dict[str, str]:
 def _misread(text: str) -> str | None:
     """Return the message for what the parser itself takes otherwise than it was meant."""
     if match := re.search(r"Invalid option \"(.*)\" for --print_config", text):
-        return f"--print_config: got {match[1]!r}, allowed: comments, skip_default, skip_null"
+        return f"--print_config: got {match[1]!r}, allowed: skip_default, skip_null"
+    if match := re.search(r"argument (--\w+): ignored explicit argument '(.*)'", text):
+        return f"{match[1]}: got {match[2]!r}, allowed: no value, for the option alone sets it"
     if match := re.search(r"Parser key \"([^\"]+)\":\s+Unable to load config\s+'(.*?)'", text):
         return f"{match[1]}: got {match[2]!r}, allowed: options by name, or a YAML file of them"
     if match := re.search(r"expected \"subcommand\" to be one of \{(.*)\}", text):
@@ -234,6 +237,10 @@ def _near(path: str, field: str) -> str:
         field: The option that takes the class.
     """
     module, _, name = path.rpartition(".")
+    if close := difflib.get_close_matches(name, _classes_of(module), n=1, cutoff=0.5):
+        return f"; the nearest is {module}.{close[0]}"
+    if close := difflib.get_close_matches(module, _modules_here(), n=1, cutoff=0.6):
+        return f"; the nearest is {close[0]}.{name}"
     known: dict[str, str] = {}
     for place in (*PLACES.get(field.rsplit(".", 1)[-1], ()), module):
         if all(map(str.isidentifier, place.split("."))):
@@ -242,6 +249,34 @@ def _near(path: str, field: str) -> str:
                 known |= {each: f"{place}.{each}" for each in names}
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; the nearest is {known[close[0]]}" if close else ""
+
+
+def _classes_of(module: str) -> list[str]:
+    """Return the public classes of a module; none of one that cannot be imported."""
+    if not all(map(str.isidentifier, module.split("."))):
+        return []
+    with suppress(Exception):  # somebody's module may raise anything; this is but a hint
+        named = vars(import_module(module))
+        return [name for name, each in named.items() if isinstance(each, type) and name[0] != "_"]
+    return []
+
+
+def _modules_here() -> list[str]:
+    """Return the modules of the working directory."""
+    return sorted(file.stem for file in Path().glob("*.py"))
+
+
+def _raised(path: str) -> str:
+    """Return what the module of a class path raises on import; empty if nothing."""
+    module = path.rpartition(".")[0]
+    if module and all(map(str.isidentifier, module.split("."))):
+        try:
+            import_module(module)
+        except ImportError:  # told by `_not_importable`, if a module is meant at all
+            return ""
+        except Exception as error:
+            return f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ""
 
 
 def _wrong_value(text: str) -> str | None:
@@ -259,6 +294,10 @@ def _wrong_value(text: str) -> str | None:
     bases = bases or re.findall(r"but (?:\w+\.)*(\w+) is abstract", inner)[:1]
     allowed = dict.fromkeys(_readable(kind) for kind in expected)
     allowed |= dict.fromkeys(f"the class_path of {_article(base)}" for base in bases)
+    if bases and keys in (["model"], ["data"]):
+        allowed.pop("null", None)  # of the parser; a run has both
+    if raised := _raised(given[1]):
+        allowed = {f"a class that can be imported ({raised})": None}
     if keys[-1] == "seed_everything":  # its type is LightningCLI's, its range ours
         allowed = {SEEDS: None}
     elif "str" in allowed and re.fullmatch(r"True|False|None|-?[\d.]+(e[-+]?\d+)?", given[1]):

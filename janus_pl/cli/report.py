@@ -19,12 +19,15 @@ from janus_pl.records.run import Run
 from janus_pl.records.scans import OPTIONS, candidates, is_shown, scan, varying
 from janus_pl.report.figures import SCANS, Figure, draw
 from janus_pl.report.page import write
+from janus_pl.run.account import check_folder_name
+from janus_pl.run.files import check_folder
 from janus_pl.run.folder import check_outside
 from janus_pl.verify.claims import read_claims
 from janus_pl.verify.judge import judge
 from janus_pl.verify.lines import to_json
 
 USAGE = "RUN... --out DIR [--by OPTION] [--x epoch|step|eta_t] [--unfinished] [--log]"
+PROJECT, RUN_DIR = "janus_pl", "runs"
 AXES = {"epoch": "epoch", "step": "trainer/global_step", "eta_t": "eta_t"}
 
 
@@ -38,8 +41,8 @@ def main(args: Sequence[str]) -> int:
     """
     options = _parser().read(args, needed="runs")
     check_outside("--out", options.out)
-    if options.log:
-        check_outside("--run_dir", options.run_dir)
+    check_folder("--out", options.out)
+    _check_log(options.log, options.project, options.run_dir)
     _check_names(options.by)
     records = read(options.runs, options.unfinished)
     for line in told(records):
@@ -66,8 +69,26 @@ def main(args: Sequence[str]) -> int:
     if options.log:
         from janus_pl.report.publish import publish  # imports W&B, half a second
 
-        print(f"W&B:     {publish(figures, page, records.runs, options.project, options.run_dir)}")
+        place = options.project or PROJECT, options.run_dir or RUN_DIR
+        print(f"W&B:     {publish(figures, page, records.runs, *place)}")
     return Exit.DONE
+
+
+def _check_log(log: bool, project: str | None, run_dir: str | None) -> None:
+    """Refuse a place of W&B's run that cannot be, or that is given without `--log`.
+
+    Raises:
+        UsageError: The project or the folder cannot be used.
+    """
+    if not log:
+        for field, given in (("--project", project), ("--run_dir", run_dir)):
+            if given is not None:
+                raise UsageError(field, given, "with --log alone")
+        return
+    if project is not None:
+        check_folder_name("--project", project)
+    check_outside("--run_dir", run_dir or RUN_DIR)
+    check_folder("--run_dir", run_dir or RUN_DIR)
 
 
 def _check_names(by: Sequence[str]) -> None:
@@ -147,6 +168,6 @@ def _parser() -> ToolParser:
     parser.add_argument(
         "--log", action="store_true", help="put the figures into a W&B run of job type report"
     )
-    parser.add_argument("--project", default="janus_pl", help="W&B project for --log")
-    parser.add_argument("--run_dir", default="runs", help="folder of runs for --log")
+    parser.add_argument("--project", help=f"W&B project for --log (default: {PROJECT})")
+    parser.add_argument("--run_dir", help=f"folder of runs for --log (default: {RUN_DIR})")
     return parser

@@ -9,34 +9,23 @@ from typing import Any
 from jsonargparse import ArgumentParser
 
 from janus_pl.cli.config_checks import EXTRA_FLAGS, EXTRA_TEXTS, RUN_OPTIONS
+from janus_pl.cli.option_texts import TEXTS
 from janus_pl.errors import is_integer
 from janus_pl.run.account import with_environment
 from janus_pl.run.extras import Extras
 from janus_pl.run.logger import RunLogger
 
 NAME = str | int | None
-EXTRAS = {
-    "log_model": "Send the last and the best checkpoint to W&B at the end.",
-    "save_code": "Send the code behind the run to W&B.",
-    "alerts": "Let W&B send a message at the end of the run, and if it diverges.",
-}
-assert tuple(EXTRAS) == EXTRA_FLAGS
 
 
 def add_run_options(parser: ArgumentParser) -> None:
     """Add the options to the parser of a subcommand."""
-    parser.add_argument("--name", type=NAME, default=None, help="Name of the W&B run.")
-    parser.add_argument("--project", type=NAME, default=None, help="W&B project.")
-    parser.add_argument("--group", type=NAME, default=None, help="W&B group.")
-    parser.add_argument("--tags", type=list[str | int], default=[], help="W&B tags.")
-    parser.add_argument(
-        "--run_dir", type=str, default="runs", help="Folder of runs: RUN_DIR/PROJECT/ID/."
-    )
-    parser.add_argument("--entity", type=NAME, default=None, help="W&B user or team.")
-    parser.add_argument("--notes", type=NAME, default=None, help="A text about the W&B run.")
-    parser.add_argument("--job_type", type=NAME, default=None, help="W&B job type.")
-    for name, text in EXTRAS.items():
-        parser.add_argument(f"--{name}", action="store_true", help=text)
+    for name in ("name", "project", "group", "entity", "notes", "job_type"):
+        parser.add_argument(f"--{name}", type=NAME, default=None, help=TEXTS[name])
+    parser.add_argument("--tags", type=list[str | int], default=[], help=TEXTS["tags"])
+    parser.add_argument("--run_dir", type=str, default="runs", help=TEXTS["run_dir"])
+    for name in EXTRA_FLAGS:
+        parser.add_argument(f"--{name}", action="store_true", help=TEXTS[name])
 
 
 def fill(config: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,8 +14,9 @@ from janus_pl.cli.parser import ToolParser
 from janus_pl.errors import Exit, UsageError
 from janus_pl.records.read import read, told
 from janus_pl.report.workspace import Views, as_json
-from janus_pl.run.account import has_account
+from janus_pl.run.account import check_folder_name, has_account
 from janus_pl.run.columns import LOSS, NORMALIZATION
+from janus_pl.run.extras import ENTITY
 from janus_pl.verify.claims import PAPER, find_claims, read_claims
 from janus_pl.verify.judge import judge
 from janus_pl.verify.lines import to_json
@@ -33,7 +35,8 @@ def main(args: Sequence[str]) -> int:
             RUN cannot be read, or W&B refuses.
         ModuleNotFoundError: wandb-workspaces is missing.
     """
-    options = _parser().read(args, needed="project")
+    options = _parser().read(args)
+    _check_place(options.entity, options.project, options.name)
     _check_names(options.loss, options.normalization, options.module)
     import wandb_workspaces.reports.v2 as panels
     import wandb_workspaces.workspaces as workspaces
@@ -59,6 +62,19 @@ def main(args: Sequence[str]) -> int:
         raise UsageError("workspace", f"{options.entity}/{options.project}", said) from error
     print(view.url)
     return Exit.DONE
+
+
+def _check_place(entity: str | None, project: str, name: str) -> None:
+    """Refuse a team, a project or a title that W&B does not take.
+
+    Raises:
+        UsageError: One of them cannot be.
+    """
+    check_folder_name("--project", project)
+    if entity is not None and not re.fullmatch(ENTITY, entity):
+        raise UsageError("--entity", entity, "a user or team of W&B")
+    if not name.strip():
+        raise UsageError("--name", name, "the title of the workspace or the report")
 
 
 def _check_names(loss: str | None, normalization: str | None, module: str | None) -> None:
@@ -92,9 +108,9 @@ def _check_names(loss: str | None, normalization: str | None, module: str | None
 
 def _check_account(entity: str | None) -> None:
     if not entity:
-        raise UsageError("--entity", entity, "a user or team of W&B")
+        raise UsageError("--entity", entity, "a user or team of W&B, or --json")
     if not has_account():
-        raise UsageError("--entity", entity, "--json, until `wandb login` was run")
+        raise UsageError("account of W&B", "none", "`wandb login` before, or --json in its place")
 
 
 def _verdicts(runs: Sequence[str]) -> list[Any]:

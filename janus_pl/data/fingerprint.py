@@ -21,9 +21,8 @@ def fingerprint(**parts: Any) -> str:
     An array counts by its name, type, shape and entries in C order, little-endian; -0.0 counts as
     0.0. Neither the order of the names nor the machine counts. A value has to be plain JSON.
 
-    Pixels that a decoder has made are as equal as the decoder makes them. PNG files are the same
-    everywhere. JPEG files may differ in a bit between versions of libjpeg, and so may a resized
-    image between versions of Pillow; the fingerprint then differs too.
+    Pixels of JPEG files may differ in a bit between versions of libjpeg, and those of resized
+    images between versions of Pillow; the fingerprint then differs too.
 
     >>> fingerprint(x=np.arange(3), n=3) == fingerprint(n=3, x=np.array([0, 1, 2]))
     True

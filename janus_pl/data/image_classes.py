@@ -24,16 +24,14 @@ WAYS = "--data.source folder --data.root DIR for a folder of images, or --data.s
 class ImageClasses(Images):
     """K >= 2 classes of images; labels are the integers 0 to K - 1, in the order of `classes`.
 
-    The sources, all read as images of three channels and without augmentation:
-
     - `folder`: ROOT/train/CLASS and ROOT/test/CLASS, as `ImageFolderPair` reads them;
     - `digits`: the ten handwritten digits that scikit-learn ships, as `DigitsPair` has them;
-    - `CIFAR10`, `CIFAR100`, `MNIST`, `FashionMNIST`: torchvision's, whose files are compared with
-      their checksums. Gray images have three equal channels. CIFAR-10 is standardized with its
-      usual channel means and standard deviations, the others with those of all their training
-      images, of whatever classes.
+    - `CIFAR10`, `CIFAR100`, `MNIST`, `FashionMNIST`: torchvision's, compared with their checksums.
 
-    `noisy` says which training labels are replaced, (N,) in data order; None without noise.
+    Images have three channels, equal ones if they are gray. CIFAR-10 is standardized by its usual
+    channel means and standard deviations, the others by those of all their training images.
+
+    `noisy` (N,) says which training labels are replaced, in data order; None without noise.
 
     Args:
         source: Where the images come from.

@@ -152,13 +152,14 @@ class ImageFolder(Source):
 class ImageFolderPair(ImagePair):
     """Two classes of images from ROOT/train/CLASS and ROOT/test/CLASS.
 
-    Images of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read as RGB, as a person
-    sees them: in the orientation of EXIF, scaled by their depth, transparency over white. If their
-    size differs, they are resized bilinearly to a square. Files that are not read are counted and
-    named; images that are damaged or move are refused, all of them in one line. They are
-    standardized with the channel means and standard deviations of the whole training split of the
-    two classes (also where `num_train` uses a part of it), then scaled to unit norm. Data order is
-    the files of the first class by name, then those of the second.
+    Images of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF and WebP are read as RGB: in the
+    orientation of EXIF, scaled by their depth, transparency over white, resized bilinearly to a
+    square if their sizes differ. Other files are counted and named; damaged and moving images are
+    refused, all of them in one line.
+
+    They are standardized by the channel means and standard deviations of the whole training split
+    of the two classes, whatever `num_train`, then scaled to unit norm. Data order is the files of
+    the first class by name, then those of the second.
 
     Args:
         root: Folder that holds train/ and test/; may start with ~.

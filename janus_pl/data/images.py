@@ -53,14 +53,12 @@ class Images(LightningDataModule, ABC):
     """Classes of images, in memory, on the training device.
 
     After `setup`: `train_x` (N, C, H, W) and `test_x`, float32 in channels_last memory; `train_y`
-    (N,) and `test_y`; `class_names` in the order of their labels, and `num_classes`; `image_size`;
-    `facts`, which the record of a run holds; `files`, the file of each sample by split, if any;
-    `noisy`, which labels are replaced (N,), None if none are.
-    The validation set is the test set: nothing is selected on it, it is only watched.
+    (N,) and `test_y`; `class_names` in the order of their labels, `num_classes`; `image_size`;
+    `facts` for the record; `files`, the file of each sample by split, if any; `noisy` (N,), which
+    labels are replaced, or None. The validation set is the test set, which is only watched.
 
-    Images of more than 1 GiB as float32 are held as bytes (`ByteImages`), once, and become float32
-    a minibatch at a time; one line says so. The numbers are the same, bit for bit. For gradient
-    descent, whose minibatch is all images, they are float32 all the same.
+    Images of more than 1 GiB as float32 are held as bytes (`ByteImages`) and become float32 a
+    minibatch at a time, bit for bit the same; not for GD, whose minibatch is all images.
 
     Args:
         batch_size: Samples in a minibatch, 1 to N, or "full" for gradient descent.

@@ -59,14 +59,11 @@ class Batch(NamedTuple):
 class InMemoryBatches:
     """Minibatches of tensors that live on the training device.
 
-    Images are stored as a contiguous (N, H, W, C) tensor, so that gathering samples gives a batch
-    of shape (B, C, H, W) in channels_last memory. Where a batch is a run of the data (`order`
-    "sequential", or the whole set), it is a view of the stored tensor, with no copy. Images that
-    are held as bytes become floats a batch at a time.
+    Images are stored as (N, H, W, C), so that a batch is (B, C, H, W) in channels_last memory. A
+    batch that is a run of the data (`order` "sequential", or the whole set) is a view of them.
+    Images that are held as bytes become floats a batch at a time.
 
     The order of an epoch depends on (seed, epoch) alone; no global random state is read or moved.
-    The epoch is read when the first batch is asked for, not when the iterator is made: Lightning
-    makes its first iterator before it sets the epoch.
 
     Args:
         x: Inputs, (N, C, H, W) or (N, d), or images as bytes.
@@ -91,6 +88,9 @@ class InMemoryBatches:
     >>> [len(batch.y) for batch in loader]
     [4, 4, 2]
     """
+
+    # The epoch is read when the first batch is asked for, not when the iterator is made: Lightning
+    # makes its first iterator before it sets the epoch.
 
     # Lightning reads this from every loader that has a `sampler`.
     batch_sampler = None

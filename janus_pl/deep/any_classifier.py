@@ -39,17 +39,16 @@ NORMALIZATIONS = ("none", "weight_norm")
 class Classifier(Trains):
     r"""Any network on K classes, trained by SGD or full-batch GD as `DeepReLUClassifier` is.
 
-    f_W(x) = rho network(x). With `weight_norm` the weight of each nn.Linear and nn.Conv is
-    W_k = g_k v_k/||v_k|| with a frozen gain g_k, its norm at the start, and rho is learned. With
-    `none` weights are as they are and rho is 1.
+    f_W(x) = rho network(x). With `weight_norm` each nn.Linear and nn.Conv has W_k = g_k v_k/||v_k||
+    with a frozen gain g_k, its norm at the start, and rho is learned. With `none` rho is 1.
 
-    The margin of a sample is (f_y - max of the other outputs)/2. It is divided by the product of
-    the norms |rho| prod_k ||W_k|| if twice any one weight gives twice the outputs. That is measured
-    at the start of a fit. If not, margins are in the units of the outputs (`margin_raw/*`).
+    The margin of a sample is (f_y - max of the other outputs)/2, divided by |rho| prod_k ||W_k|| if
+    twice any one weight gives twice the outputs, as measured at the start of a fit. If not, it is
+    in the units of the outputs (`margin_raw/*`).
 
-    Batch normalization: its statistics are of the whole minibatch, so micro-batches and several
-    processes are refused. Losses, errors and margins over a whole set, and gradients that callbacks
-    ask for, are in evaluation mode, with the running statistics.
+    Batch normalization takes statistics of the whole minibatch, so micro-batches and several
+    processes are refused. Whatever callbacks read is in evaluation mode, with the running
+    statistics.
 
     Args:
         network: The network, a `torch.nn.Module` with K outputs, as `class_path` and `init_args`:

@@ -17,13 +17,13 @@ CONVOLUTIONS = 4
 class DeepReLU(nn.Module):
     r"""The network f_W(x) = rho_learned W_L relu(W_{L-1} relu(... relu(W_1 x))), by default L = 6.
 
-    It has four convolutions (padding 0) and L - 4 dense layers with ReLU between, and is positively
-    homogeneous in every weight. At the start W_k ~ N(0, init_scale^2) and rho_learned
-    is 1. `janus_pl.deep.normalizations` decides which parameters are learned, in which coordinates.
+    Four convolutions (padding 0) and L - 4 dense layers, positively homogeneous in every weight. At
+    the start W_k ~ N(0, init_scale^2) and rho_learned is 1. `janus_pl.deep.normalizations` decides
+    which parameters are learned.
 
     Strides (1, 2, 1, 2) give the paper's 3,519,335 parameters (3,519,328 weights, and rho and six
-    gains with `WeightNorm`) and its 3200 features before the first dense layer. The paper prints
-    the strides (2, 2, 2, 2); they give 128 features and cost a tenth.
+    gains with `WeightNorm`) and its 3200 features before the first dense layer. The printed strides
+    (2, 2, 2, 2) give 128 features and cost a tenth.
 
     Args:
         strides: The strides of the four convolutions.

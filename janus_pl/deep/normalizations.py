@@ -198,25 +198,21 @@ class Lagrange(GlobalScale):
         rho <- rho + eta ((2/B) sum_n l_n fbar_n - 2 lambda rho)
         V_k <- V_k + eta (2 rho/B) sum_n l_n (d fbar_n/dV_k - fbar_n V_k),   V_k <- V_k/||V_k||.
 
-    (As printed, Eq. 1 and 17 have a minus before the sums, and lack eta or rho in the second line.)
-    A projection does the work of the multiplier: the weight is g_k p_k/||p_k|| at ||p_k|| = 1, and
-    its gradient in p_k has no part along V_k, in a backward pass and in `autograd.grad`. So this is
-    `WeightNorm` with v_k put back on its sphere after every step. One step without decay on v_k is
-    the same in both; after it, ||v_k||^2 = 1 + eta^2 ||V_k dot||^2 sets them apart. Momentum keeps
-    tangents of earlier V_k; the retraction allows for them, and Eq. 17 does not have them.
-
-    With `unit_gains`, f_W = rho f_V and everything above is in the paper's units. rho starts as the
-    product of all norms, 7e6 for the paper's network, so a step hardly changes it, and lambda acts
-    on its square. Without `unit_gains`, f_W = rho (prod_k g_k) f_V as with `WeightNorm`, and the
-    first line is in units of the learned rho: fbar_n = y_n f_W(x_n)/rho. V_k dot is the same.
-
-    A step moves V_k by eta V_k dot; weight normalization moves it by eta V_k dot/||v_k||^2, and
-    ||v_k||^2 is 9 to 33,000 in the paper's network at the start. So learning rates have to be lower
-    here.
-
-    `decay: all` acts on rho alone: the gradient lambda V_k is along V_k, and the projection removes
-    all of it.
+    Learning rates have to be lower than with `WeightNorm`, where a step moves V_k by eta V_k
+    dot/||v_k||^2, and ||v_k||^2 is 9 to 33,000 in the paper's network at the start. With
+    `unit_gains` f_W = rho f_V, and rho starts as the product of all norms, 7e6 for the paper's
+    network. Without it f_W = rho (prod_k g_k) f_V, and rho above is the learned one. V_k dot is the
+    same. `decay: all` acts on rho alone.
     """
+
+    # As printed, Eq. 1 and 17 have a minus before the sums, and lack eta or rho in the second line.
+    # A projection does the work of the multiplier: the weight is g_k p_k/||p_k|| at ||p_k|| = 1,
+    # and its gradient in p_k has no part along V_k, in a backward pass and in `autograd.grad`. So
+    # this is `WeightNorm` with v_k put back on its sphere after every step. One step without decay
+    # on v_k is the same in both; after it, ||v_k||^2 = 1 + eta^2 ||V_k dot||^2 sets them apart.
+    # Momentum keeps tangents of earlier V_k; the retraction allows for them, and Eq. 17 does not
+    # have them. With `unit_gains` a step hardly changes rho, and lambda acts on its square. The
+    # gradient lambda V_k of `decay: all` is along V_k, and the projection removes all of it.
 
     def __init__(self, network: HomogeneousNetwork, unit_gains: bool = False) -> None:
         super().__init__(network)

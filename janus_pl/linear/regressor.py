@@ -45,20 +45,16 @@ SAMPLES_AT_ONCE = 65_536
 class LinearRegressor(Curved):
     r"""Linear regression W x = y by minibatch SGD or GD in float64, on a `LinearProblem`.
 
-    L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2 (Eq. 2, a mean and not the printed sum).
-    A step on the minibatch S of size B is
+        L(W) = (1/N) sum_i ||W x_i - y_i||^2 + lambda ||W||^2                (Eq. 2, here a mean)
+        W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5)
 
-        W <- (1 - 2 eta lambda) W - (2 eta/B) sum_{i in S} (W x_i - y_i) x_i^T            (Eq. 5).
-
-    GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded. All steps between two
-    records are one call of compiled code, or several calls of about a quarter of a second. An
-    "epoch" of the trainer is the stretch up to the next run of its callbacks. A stream
-    (`data.order: online`) is a single epoch; log-spaced steps of it are recorded.
+    GD (Eq. 4) is `data.batch_size: full`. Log-spaced epochs are recorded; of a stream (`data.order:
+    online`), which is a single epoch, log-spaced steps.
 
     If `weight_decay` or `learning_rate` is a list, or the data have replicas, all combinations run
-    at once. The seed varies slowest and eta fastest. Each replica is bitwise its own single run. A
-    number of the record is then the median over the replicas, with the quantiles `q05` and `q95`
-    beside it. The last row adds `replicas`, a table of all replicas. Callbacks read the first one.
+    at once, the seed slowest and eta fastest, each bitwise as its own single run. A number of the
+    record is then the median over them, beside the quantiles `q05` and `q95`. The last row adds
+    `replicas`, a table of all of them. Callbacks read the first one.
 
     Args:
         learning_rate: The learning rate eta at the start. "auto": 0.5/sigma_max(X) (Section 3.3
@@ -78,6 +74,10 @@ class LinearRegressor(Curved):
     Raises:
         UsageError: A value is outside its range.
     """
+
+    # Eq. 2 prints a sum. All steps between two records are one call of compiled code, or several
+    # calls of about a quarter of a second. An "epoch" of the trainer is the stretch up to the next
+    # run of its callbacks.
 
     keys = KEYS
     splits_epochs, in_float64 = False, True  # an epoch of the trainer takes a few seconds

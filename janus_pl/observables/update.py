@@ -70,9 +70,9 @@ def split_step(
     r"""Return the parts by name of p(t+1) - p(t), for the step that optimizer.step() takes next.
 
     Call it once a step, after the backward pass (unscaled, clipped) and before the step. The parts
-    sum to the step. The optimizer, the parameter and its gradient stay as they are. The equations
-    stand at the top of this module. SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop and Adagrad of
-    PyTorch are known, with all their options.
+    sum to the step (equations: top of this module); optimizer, parameter and gradient stay as they
+    are. Known are SGD, Adam, AdamW, NAdam, RAdam, Adamax, RMSprop and Adagrad of PyTorch, with all
+    their options.
 
     A step without a call, or a call without its step, leaves the buffers behind the optimizer's
     own, and the parts no longer sum to the step. Tensors in `buffers` are replaced and never
@@ -160,13 +160,11 @@ def momentum_of(optimizer: Optimizer) -> float | None:
 def decay_of(optimizer: Optimizer, parameter: Tensor) -> tuple[str, float]:
     """Return how the optimizer decays a parameter, and the weight decay of the parameter's group.
 
-    "coupled": wd p is added to the gradient. "decoupled": lr wd p is taken from the parameter,
-    apart from the gradient. "none", with 0: the group has no weight decay, or no group holds the
-    parameter.
-
-    Decay is decoupled if the group says so (`decoupled_weight_decay`) or the class is AdamW,
-    Adafactor or Muon. Every other class counts as coupled, also one that is not known here and may
-    decay otherwise.
+    "coupled": wd p is added to the gradient. "decoupled": lr wd p is taken from the parameter.
+    "none", with 0: the group has no weight decay, or no group holds the parameter. Decay is
+    decoupled if the group says so (`decoupled_weight_decay`) or the class is AdamW, Adafactor or
+    Muon. Every other class counts as coupled, also one that is not known here and may decay
+    otherwise.
 
     >>> weight = torch.nn.Parameter(torch.ones(1))
     >>> decay_of(torch.optim.AdamW([weight], weight_decay=0.1), weight)

@@ -13,6 +13,7 @@ from typing import Any
 from janus_pl.errors import INTERRUPTED, DivergenceError, Exit, UsageError
 from janus_pl.run.account import begun_run, job_type
 
+ENTITY = r"[\w.-]+"
 PACKAGE = Path(__file__).resolve().parents[1]
 ELSEWHERE = ("site-packages", "dist-packages")  # the code of others
 
@@ -47,7 +48,7 @@ class Extras:
         for name in ("log_model", "save_code", "alerts"):
             if not isinstance(value := getattr(self, name), bool):
                 raise UsageError(f"--{name}", value, "true, false")
-        if self.entity is not None and not re.fullmatch(r"[\w.-]+", self.entity):
+        if self.entity is not None and not re.fullmatch(ENTITY, self.entity):
             raise UsageError("--entity", self.entity, "a user or team of W&B")
         job_type(self.job_type)
         _check_begun(self.entity, self.job_type)

@@ -14,9 +14,22 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike
 
-from janus_pl.errors import StorageError
+from janus_pl.errors import StorageError, UsageError
 
 PART = ".janus-part"  # ends the name of a file that is being written
+
+
+def check_folder(field: str, path: str | Path) -> None:
+    """Refuse a place for files that is no folder, or in which none can be made.
+
+    Raises:
+        UsageError: It is not a folder to write to.
+    """
+    folder = Path(path).expanduser().absolute()
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        allowed = f"a folder; {str(existing)!r} is none to write to"
+        raise UsageError(field, str(path), allowed)
 
 
 def write_atomically(

@@ -26,7 +26,7 @@ from janus_pl.run.account import (
 from janus_pl.run.columns import described
 from janus_pl.run.description import Description
 from janus_pl.run.extras import Extras
-from janus_pl.run.files import settle
+from janus_pl.run.files import check_folder, settle
 from janus_pl.run.folder import ROWS, RunFolder
 from janus_pl.run.name import run_name, run_tags
 from janus_pl.run.sender import Sender, flush_all
@@ -118,8 +118,9 @@ class RunLogger(WandbLogger):
         # WandbLogger passes it on even if it is not set, and W&B then warns.
         del self._wandb_init["anonymous"]
         # Absolute, for W&B's service may have been started in another working directory.
-        place = os.environ.get("WANDB_DIR") or self.folder
-        self._wandb_init["dir"] = str(Path(place).absolute())
+        if given := os.environ.get("WANDB_DIR"):
+            check_folder("WANDB_DIR", given)
+        self._wandb_init["dir"] = str(Path(given or self.folder).absolute())
 
     @property
     @rank_zero_experiment
@@ -146,7 +147,10 @@ class RunLogger(WandbLogger):
                     "W&B: no account is configured, so this run is recorded offline; "
                     "`wandb login` and `wandb sync` bring it online later."
                 )
-            Path(self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
+            try:
+                Path(place := self._wandb_init["dir"]).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise StorageError(place, error) from error
             wait_for_service()
             check_folders()
             run = self._start()

@@ -165,15 +165,17 @@ def velocity_norm(
 def velocity_floor(values: Tensor, multiplier: Tensor, rank: int) -> Tensor:
     r"""Return 2 |nu| sqrt(sum_{i > B m} sigma_i(V_k)^2) <= ||V_k dot||, a floor of Eq. 24, (...).
 
-    Eq. 23 in general: V_k dot = (rho/B) sum_n pull_n d fbar_n/dV_k - 2 nu V_k, whose first term
-    has rank B m at most (`gradient_rank_bound`) and so leaves all of V_k beyond it, by Eckart and
-    Young. A minibatch at rest, with nu other than 0, needs a V_k of rank B m. The paper says this
-    in words below Eq. 24. Shapes: values (..., r), the singular values of V_k, largest first;
-    multiplier (...), the minibatch's `lagrange_multiplier`; rank is B m.
+    A minibatch at rest, with nu other than 0, needs a V_k of rank B m.
+
+    Shapes: values (..., r), the singular values of V_k, largest first; multiplier (...), the
+    minibatch's `lagrange_multiplier`; rank is B m.
 
     >>> float(velocity_floor(torch.tensor([0.8, 0.6]), torch.tensor(-0.5), rank=1))
     0.6000000238418579
     """
+    # Eq. 23 in general: V_k dot = (rho/B) sum_n pull_n d fbar_n/dV_k - 2 nu V_k, whose first term
+    # has rank B m at most (`gradient_rank_bound`) and so leaves all of V_k beyond it, by Eckart and
+    # Young. The paper says this in words below Eq. 24.
     return 2 * multiplier.abs() * tail_norm(values, rank)
 
 
@@ -231,16 +233,14 @@ def lemma_1_bound(shape: Sequence[int], positions: int = 1) -> int:
 
     2 for a dense layer, 2 m for a convolution with m output positions, where Lemma 1 says 2. The
     conditions: B < N, no margin 0, rho not 0, and one pull at least not 0, which lambda > 0 brings.
-    The paper combines two samples; Eq. 21, whose numerator has a plus for a minus, then says
-
-        V_k = (l_i d fbar_i/dV_k - l_j d fbar_j/dV_k)/(l_i fbar_i - l_j fbar_j).
-
-    In truth m is enough: by Eq. 20 all samples have the same l_n (d fbar_n/dV_k - fbar_n V_k), by
-    Eq. 19 any B of these add up to 0, so each is 0, and V_k = (d fbar_n/dV_k)/fbar_n.
 
     >>> lemma_1_bound((1024, 3200)), lemma_1_bound((128, 128, 3, 3), positions=25)
     (2, 50)
     """
+    # The paper combines two samples; Eq. 21, whose numerator has a plus for a minus, then says
+    #     V_k = (l_i d fbar_i/dV_k - l_j d fbar_j/dV_k)/(l_i fbar_i - l_j fbar_j).
+    # In truth m is enough: by Eq. 20 all samples have the same l_n (d fbar_n/dV_k - fbar_n V_k), by
+    # Eq. 19 any B of these add up to 0, so each is 0, and V_k = (d fbar_n/dV_k)/fbar_n.
     return gradient_rank_bound(shape, positions, samples=2)
 
 
@@ -301,16 +301,17 @@ def tail_norm(values: Tensor, rank: int) -> Tensor:
 def tail_bound(values: Tensor, start_norm: Tensor, decays: Tensor, rank: int) -> TailBound:
     r"""Return both sides of the bound on the singular values that n steps cannot reach.
 
-    It is sqrt(sum_{i > n B m} sigma_i(W_T)^2) <= prod_t |a_t| ||W_(T-n)|| (arXiv 2206.05794).
-    W_T = (prod_t a_t) W_(T-n) + U, where U has the rank of n gradients, n B m at most: true of
-    every run without momentum, up to rounding, which adds some eps ||W|| of full rank a step.
+        sqrt(sum_{i > n B m} sigma_i(W_T)^2) <= prod_t |a_t| ||W_(T-n)||      (arXiv 2206.05794)
+
     Shapes: values (..., r), all singular values of W_T (or of v_T), largest first; start_norm
-    (...), its Frobenius norm n steps before; decays (..., n), `plain_decay` or `weight_norm_decay`
-    of these steps; rank is n B m, the sum of B m over them.
+    (...), its Frobenius norm n steps before; decays (..., n), the a_t by `plain_decay` or
+    `weight_norm_decay`; rank is n B m, the sum of B m over the steps.
 
     >>> tail_bound(torch.tensor([5.0, 0.5]), torch.tensor(4.0), torch.tensor([0.5, -0.5]), rank=1)
     TailBound(tail=tensor(0.5000), bound=tensor(1.), vacuous=False)
     """
+    # W_T = (prod_t a_t) W_(T-n) + U, where U has the rank of n gradients, n B m at most: true of
+    # every run without momentum, up to rounding, which adds some eps ||W|| of full rank a step.
     bound = decays.abs().prod(-1) * start_norm
     return TailBound(tail_norm(values, rank), bound, rank >= values.shape[-1])
 

@@ -115,15 +115,15 @@ def decay_per_epoch(
 ) -> Tensor:
     r"""Return ||W_perp|| after each epoch over ||W_perp|| at the start, (E, ...) for rates (E,).
 
-    prod_{e' <= e} |1 - 2 eta_e' lambda|^ceil(N/B). The abstract has "exponential for SGD, and
-    linear for GD": both are geometric, step by step the same, and SGD takes N/B steps in an epoch
-    where GD takes one (`log_slope_ratio`). The remark on B > 1 prints
-    (1 - eta lambda/B)^(N/B), but Eq. 5 does not divide the decay by B. `lam` is (...); rates that
-    change from step to step are epochs of one step.
+    It is prod_{e' <= e} |1 - 2 eta_e' lambda|^ceil(N/B): geometric for SGD and GD alike, where SGD
+    takes N/B steps in an epoch and GD one (`log_slope_ratio`). `lam` is (...). Rates that change
+    from step to step are epochs of one step.
 
     >>> decay_per_epoch(torch.tensor([0.25, 0.25]), 0.5, steps_per_epoch=2)
     tensor([0.5625, 0.3164])
     """
+    # The abstract has "exponential for SGD, and linear for GD". The remark on B > 1 prints (1 - eta
+    # lambda/B)^(N/B), but Eq. 5 does not divide the decay by B.
     lam = torch.as_tensor(lam, dtype=etas.dtype, device=etas.device)
     factor = torch.as_tensor(decay_factor(etas.view(-1, *[1] * lam.dim()), lam, convention))
     return torch.cumprod(factor.abs() ** steps_per_epoch, dim=0)

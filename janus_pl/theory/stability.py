@@ -94,15 +94,11 @@ def stability_limit(
 ) -> float:
     r"""Return the constant learning rate from which training on X (d, N) stops converging.
 
-    All samples in every step ("full" in any order, B = N unless drawn with replacement):
+    All samples in every step ("full", or B = N unless drawn with replacement):
     `gradient_descent_limit`. "sequential": `cyclic_limit`. Else the `mean_square_limit` of the
-    first 10,000 samples, beyond which the variance of W grows without bound: exact for draws from
-    them with replacement; for "shuffle" it was too low, never too high, wherever tried.
-
-    Too dear problems get `gradient_descent_limit` as well: those above some 2e9 operations for a
-    cycle, above d = 20 for a mean square. No batch size raises that limit for independent draws,
-    since beyond it even the mean of W diverges, but the variance may do so long before: for
-    x ~ N(0, I) and B = 1 at 1/(d + 2) of it. A fixed order may fail as early, or bear a bit more.
+    first 10,000 samples: exact for draws from them with replacement; for "shuffle" too low, never
+    too high, wherever tried. Above 2e9 operations for a cycle, or d = 20 for a mean square, it is
+    `gradient_descent_limit`, an upper bound for independent draws.
 
     >>> x = torch.tensor([[1.0, 0.5**0.5]], dtype=torch.float64)
     >>> round(stability_limit(x, "full", 0.0, "sequential"), 6)
@@ -110,6 +106,10 @@ def stability_limit(
     >>> [round(stability_limit(x, 1, 0.0, order), 6) for order in ("sequential", "shuffle")]
     [1.5, 1.2]
     """
+    # Above the mean square limit the variance of W grows without bound. No batch size raises the
+    # limit of gradient descent for independent draws, since beyond it even the mean of W diverges,
+    # but the variance may do so long before: for x ~ N(0, I) and B = 1 at 1/(d + 2) of it. A fixed
+    # order may fail as early, or bear a bit more.
     with threads_for(min(x.shape)):
         return _stability_limit(x, batch_size, lam, order)
 

@@ -32,16 +32,14 @@ OF_TRAINING = {"callbacks", "loops", "lr_schedulers", "optimizer_states"}
 class VerifiedCheckpointIO(TorchCheckpointIO):
     """A checkpoint plugin that saves in one step with a checksum, and loads sound files alone.
 
-    A file is the zip archive of `torch.save`. The archive's comment holds the SHA-256 of all bytes
-    before it, so `torch.load` reads the file as any other. It is written to a temporary file in the
-    same folder, which replaces the checkpoint when it is complete and on the disk. The old
-    `last.ckpt` then stays as `previous.ckpt`, if it was sound.
+    A file is the zip archive of `torch.save`, whose comment holds the SHA-256 of all bytes before
+    it; `torch.load` reads it as any other. It replaces the checkpoint once it is complete and on
+    the disk. The old `last.ckpt` stays as `previous.ckpt`, if it was sound.
 
-    Loading takes tensors and plain containers only, so it runs no code. If the file is damaged, the
-    newest sound checkpoint of its folder is taken, with a warning. A file without our checksum is
-    judged by the CRC-32 of its records, which `torch.save` writes and `torch.load` ignores.
-
-    `LightningModule.load_from_checkpoint` does not use this plugin: it reads without any check.
+    Loading takes tensors and plain containers only, so it runs no code. In place of a damaged file
+    the newest sound checkpoint of its folder is taken, with a warning. A file without our checksum
+    is judged by the CRC-32 of its records. `LightningModule.load_from_checkpoint` does not use this
+    plugin, and checks nothing.
     """
 
     def __init__(self) -> None:

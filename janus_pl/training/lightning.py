@@ -9,6 +9,7 @@ silent change of behaviour.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -17,7 +18,7 @@ from types import FrameType
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import (
     EarlyStopping,
@@ -241,6 +242,12 @@ def set_run_id(logger: WandbLogger, run_id: str) -> None:
 def starts_processes_by_fork(trainer: Trainer) -> bool:
     """Tell whether a strategy starts its processes from within this one (spawn, fork)."""
     return isinstance(trainer.strategy.launcher, _MultiProcessingLauncher)
+
+
+def waits_for_nobody(trainer: Trainer) -> bool:
+    """Tell whether the processes of other nodes have no address to find this one by."""
+    by_hand = type(getattr(trainer.strategy, "cluster_environment", None)) is LightningEnvironment
+    return by_hand and "MASTER_ADDR" not in os.environ
 
 
 def model_registry(trainer: Trainer) -> str | None:

@@ -52,6 +52,13 @@ FILES = {
     "sweep_list": "- 1\n",
     "sweep_empty": "",
 }
+MODULES = {
+    "own": "from lightning.pytorch import Callback\n"
+    "from janus_pl import DeepReLUClassifier\n\n\n"
+    "class Classifier(DeepReLUClassifier): ...\n\n\nclass Tail(Callback): ...\n",
+    "raising": "raise RuntimeError('no such thing')\n",
+    "unread": "def f(:\n",
+}
 # A command line, the field that its line names, and a piece of what the line says is allowed.
 CASES = [
     ("fit quickstart.yaml", "argument", "--config quickstart.yaml"),
@@ -59,6 +66,46 @@ CASES = [
     (f"{FIT} --data.classes 3 8", "argument", "'[3, 8]'"),
     (f"{FIT} trainer.max_epochs=3", "argument", "--NAME VALUE"),
     (f"{FIT} --allow_data_change true", "argument", "--NAME VALUE"),
+    *(
+        (f"{FIT} --{name}=no", f"--{name}", "no value, for the option alone sets it")
+        for name in ("log_model", "save_code", "alerts", "allow_data_change", "allow_config_change")
+    ),
+    # Words and flags that mean nothing there
+    *(
+        (
+            f"{name} --config quickstart.yaml --ckpt_path last",
+            "--ckpt_path",
+            "checkpoints/last.ckpt",
+        )
+        for name in ("validate", "test", "predict")
+    ),
+    (f"{FIT} --allow_data_change", "--allow_data_change", "beside --ckpt_path alone"),
+    (f"{FIT} --allow_config_change", "--allow_config_change", "beside --ckpt_path last of fit"),
+    (
+        f"{FIT} --ckpt_path a.ckpt --allow_config_change",
+        "--allow_config_change",
+        "beside --ckpt_path last of fit",
+    ),
+    (
+        "validate --config quickstart.yaml --allow_config_change",
+        "--allow_config_change",
+        "beside --ckpt_path last of fit",
+    ),
+    (
+        f"{FIT} --trainer.num_nodes 2 --trainer.accelerator cpu",
+        "trainer.num_nodes",
+        "MASTER_ADDR and NODE_RANK on each machine",
+    ),
+    ("report folder --log --project a/b", "--project", "one folder"),
+    ("report folder --log --run_dir tabs.yaml", "--run_dir", "is none to write to"),
+    ("report folder --out tabs.yaml", "--out", "is none to write to"),
+    ("report folder --project p", "--project", "with --log alone"),
+    ("report folder --run_dir r", "--run_dir", "with --log alone"),
+    ("workspace --json --project a/b", "--project", "one folder"),
+    ("workspace --json --project=", "--project", "one folder"),
+    ("workspace --json --entity a/b", "--entity", "a user or team"),
+    ("workspace --json --name=", "--name", "the title"),
+    ("workspace", "--entity", "a user or team of W&B, or --json"),
     ("fit -config quickstart.yaml", "argument", "two dashes"),
     ("fit -cquickstart.yaml", "argument", "two dashes"),
     ("fit --model.help janus_pl.LinearRegressor --name a", "argument", "nothing after"),
@@ -159,6 +206,15 @@ CASES = [
     (f"{FIT} --model janus.DeepReLUClassifier", "model", "is janus_pl.DeepReLUClassifier"),
     (f"{FIT} --trainer.logger CSVLoger", "trainer.logger", "loggers.CSVLogger"),
     (f"{FIT} --trainer.callbacks+=EarlyStoping", "trainer.callbacks", "callbacks.EarlyStopping"),
+    # Classes of one's own
+    (f"{FIT} --model own.Clasifier", "model", "the nearest is own.Classifier"),
+    (f"{FIT} --model onw.Classifier", "model", "the nearest is own.Classifier"),
+    (f"{FIT} --trainer.callbacks+ own.Tial", "trainer.callbacks", "the nearest is own.Tail"),
+    (f"{FIT} --data own.Tail", "data", "the class_path of a LightningDataModule"),
+    (f"{FIT} --model raising.Thing", "model", "be imported (RuntimeError: no such thing)"),
+    (f"{FIT} --data raising.Thing", "data", "be imported (RuntimeError: no such thing)"),
+    (f"{FIT} --trainer.callbacks raising.A", "trainer.callbacks", "(RuntimeError: no such thing)"),
+    (f"{FIT} --model unread.Thing", "model", "be imported (SyntaxError: "),
     (f"{FIT} --learning_rate 1", "learning_rate", "the nearest is model.learning_rate"),
     (f"{FIT} --max_epochs 1", "max_epochs", "the nearest is trainer.max_epochs"),
     (f"{FIT} --batch_size 1", "batch_size", "the nearest is data.batch_size"),
@@ -216,6 +272,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, text in FILES.items():
         (folder / f"{name}.yaml").write_text(text)
     (folder / "latin.yaml").write_bytes("method: caf\xe9\n".encode("latin1"))
+    for name, text in MODULES.items():
+        (folder / f"{name}.py").write_text(text)
     (folder / "folder").mkdir()
     (folder / "deep").mkdir()
     (folder / "deep" / "base.yaml").write_text("name: a\nname: b\n")
@@ -231,6 +289,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["janus_pl"])
     monkeypatch.chdir(place)
+    monkeypatch.syspath_prepend(place)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
 
 
 @pytest.mark.parametrize(("line", "field", "allowed"), CASES, ids=[case[0] for case in CASES])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -76,18 +77,32 @@ def test_it_draws_what_it_can_and_says_why_it_draws_no_more(
             ["runs", "--ot", "x"],
             "error: report: got '--ot', allowed: a valid option, the nearest is --out",
         ),
-        (["runs", "--out", "runs/file/x"], "error: runs/file/x: cannot be written: Not a dir"),
+        (["runs", "--out", "runs/file/x"], "error: --out: got 'runs/file/x', allowed: a folder"),
         (["runs", "--log", "--project", "../x"], "error: --project: got '../x'"),
+        (["runs", "--log", "--run_dir", "runs/file"], "error: --run_dir: got 'runs/file'"),
     ],
 )
 def test_a_mistake_is_one_line(
     args: list[str], said: str, runs: Path, capsys: pytest.CaptureFixture
 ) -> None:
     (runs / "file").touch()
-    code = tools.main(["report", *args])
-    assert code == (4 if "cannot be written" in said else 2)
-    (line,) = capsys.readouterr().err.splitlines()
+    assert tools.main(["report", *args]) == 2
+    output, errors = capsys.readouterr()
+    (line,) = errors.splitlines()
     assert line.startswith(said)
+    assert not output and not Path("report").exists()
+
+
+def test_a_folder_that_the_system_does_not_make_is_one_line(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(self: Path, **options: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    assert tools.main(["report", "runs", "--out", "there"]) == 4
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "error: there: cannot be written: No space left on device"
 
 
 def test_a_run_that_has_not_ended_is_named_and_taken_only_when_asked_for(

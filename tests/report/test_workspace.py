@@ -291,7 +291,8 @@ def test_without_an_account_it_is_refused_in_one_line(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    for args, field in (([], "--entity"), (["--entity", "e"], "--entity"), (["-x"], "workspace")):
+    named = ["--entity", "e"]
+    for args, field in (([], "--entity"), (named, "account of W&B"), (["-x"], "workspace")):
         assert tools.main(["workspace", *args]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"error: {field}: got")

@@ -73,6 +73,18 @@ def test_wandbs_directory_is_where_its_variable_says(
     assert RunLogger("p", run_id="x")._wandb_init["dir"] == str(tmp_path / "away")
 
 
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_directory_of_wandb_that_cannot_be_is_refused_and_nothing_is_made(
+    place: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    Path("file").touch()
+    monkeypatch.setenv("WANDB_DIR", place)
+    assert main(fit_args()) == 2
+    (said,) = filter(str.strip, capsys.readouterr().err.splitlines())
+    assert said.startswith(f"error: WANDB_DIR: got '{place}', allowed: a folder; ")
+    assert {path.name for path in Path().iterdir()} == {"file", "tiny.yaml"}
+
+
 @pytest.mark.usefixtures("variables")
 @pytest.mark.parametrize("options", [False, True])
 def test_a_run_has_them(options: bool, monkeypatch: pytest.MonkeyPatch) -> None:
