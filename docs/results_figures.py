@@ -50,7 +50,11 @@ def scale(canvas: Canvas, runs: Sequence[Run]) -> bool:
 def whose(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """Ranks of the arms of `whose.yaml` over eta t; runs that end as f = 0 are dotted."""
     shown = arms(of_sweeps(runs, *WHOSE))
-    panels = {"weight normalization": "weight_norm", "norms held": "held", "no normalization": "none"}
+    panels = {
+        "weight normalization": "weight_norm",
+        "norms held": "held",
+        "no normalization": "none",
+    }
     colours = dict(zip(shown, style.colours(range(len(shown))).values(), strict=True))
     for axes, (title, kind) in zip(canvas.subplots(1, 3, sharey=True), panels.items(), strict=True):
         for arm, of_arm in shown.items():
