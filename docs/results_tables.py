@@ -118,7 +118,8 @@ def arms(runs: Sequence[Run]) -> dict[Arm, list[Run]]:
 
 def whose(runs: Sequence[Run]) -> str:
     """The last numbers of the arms of `whose.yaml`; networks that are f = 0 are counted apart."""
-    head = ("arm", "seeds", "f = 0", "epochs", "ηt", "train error", "spikes", "sigma/mu", "‖V̇‖")
+    head: tuple[str, ...] = ("arm", "seeds", "f = 0", "epochs", "ηt", "train error", "spikes")
+    head += ("sigma/mu", "‖V̇‖")
     head += tuple(f"rank {layer}" for layer in MIDDLE)
     rows = []
     for arm, group in arms(runs).items():
