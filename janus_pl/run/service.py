@@ -9,7 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
@@ -166,30 +166,46 @@ def without_launch() -> Iterator[None]:
 
 
 _listed: list[Any] = []  # the installed packages
+_places: list[object] = []  # the folders that they were in, and their names there
 
 
 def list_packages() -> None:
-    """List the installed packages once for all runs that are forked from this process.
+    """List the installed packages, unless none has come or gone since that was done.
 
     W&B reads the metadata of each package at the start of a run, a tenth of a second in all. The
-    runs have the packages of this process.
+    later runs of this process have its packages, and so have those that are forked from it.
     """
     import wandb
 
-    _listed[:] = getattr(wandb.util, "working_set", tuple)()
+    _list(getattr(wandb.util, "working_set", tuple))
+
+
+def _list(ask: Callable[[], Iterable[Any]]) -> list[Any]:
+    places = [*_installed()]
+    if not _listed or _places != places:
+        _listed[:], _places[:] = ask(), places
+    return [*_listed]
+
+
+def _installed() -> Iterator[tuple[str, list[str]]]:
+    """Yield the folders of modules, and what is installed there; the names have the versions."""
+    for folder in sys.path:
+        with suppress(OSError):
+            names = os.listdir(folder or ".")
+            yield folder, sorted(each for each in names if each.endswith(("-info", ".egg")))
 
 
 @contextmanager
 def with_listed_packages() -> Iterator[None]:
-    """Hand the list of `list_packages`, if there is one, to a run of W&B that starts."""
+    """Hand the list of `list_packages` to a run of W&B that starts and asks for it."""
     import wandb
 
     util: Any = wandb.util
     before = getattr(util, "working_set", None)
-    if before is None or not _listed:
+    if before is None:
         yield
         return
-    util.working_set = lambda: [*_listed]
+    util.working_set = lambda: _list(before)
     try:
         yield
     finally:

@@ -180,27 +180,63 @@ def test_rows_are_no_data_frames_and_what_others_log_may_be(
         assert wandb.util.pd_available
 
 
-def test_packages_are_listed_once_for_the_runs_that_are_forked_from_here(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    def refuse() -> None:
-        pytest.fail("the packages are listed once more")
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """An entry for each time that the packages are read; none are known yet."""
+    times: list[str] = []
+    own: Any = wandb.util
+    working_set = own.working_set
+
+    def read() -> Any:
+        times.append("read")
+        return working_set()
 
     monkeypatch.setattr(service, "_listed", [])
+    monkeypatch.setattr(service, "_places", [])
+    monkeypatch.setattr(own, "working_set", read)
+    return times
+
+
+def given() -> dict[str, str]:
+    """The packages that a run of W&B gets that starts."""
     own: Any = wandb.util
-    listed = [*own.working_set()]
     with service.with_listed_packages():
-        assert own.working_set() is not listed, "W&B asks itself until somebody has listed them"
+        return {each.key: each.version for each in own.working_set()}
+
+
+def test_packages_are_listed_once_for_the_runs_of_a_process_and_its_forks(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own: Any = wandb.util
+    before = own.working_set
+    listed = {each.key: each.version for each in before()}
+    asked.clear()
+    with service.with_listed_packages():
+        assert asked == [], "a run that is not to have them asks for none"
+    assert given() == listed and "torch" in listed
     service.list_packages()
-    monkeypatch.setattr(own, "working_set", refuse)
-    with service.with_listed_packages():
-        given = [(each.key, each.version) for each in own.working_set()]
-    assert own.working_set is refuse
-    assert given == [(each.key, each.version) for each in listed]
-    assert "torch" in dict(given)
+    assert given() == listed and asked == ["read"]
+    assert own.working_set is before
     monkeypatch.delattr(own, "working_set")
     with service.with_listed_packages():
         assert not hasattr(own, "working_set"), "a W&B without it has no need"
+
+
+def test_a_package_that_comes_or_goes_is_seen(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """In a notebook, a cell installs it between two fits."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "none"), *sys.path])
+    given()
+    (tmp_path / "runs").mkdir()
+    given()
+    assert asked == ["read"], "a run's folder is no package"
+    (tmp_path / "new-1.0.dist-info").mkdir()
+    given()
+    (tmp_path / "new-1.0.dist-info").rename(tmp_path / "new-1.1.dist-info")
+    given()
+    given()
+    assert asked == ["read"] * 3
 
 
 # Tables
