@@ -254,6 +254,16 @@ def test_images_of_another_size_are_refused_before_the_start(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize("name", ["nowhere.npz", "npz_pair.py", "."])
+def test_a_file_that_the_page_cannot_read_is_refused(
+    name: str, capsys: pytest.CaptureFixture
+) -> None:
+    line = ["fit", "--config", "quickstart.yaml", "--config", "npz.yaml", "--data.file", name]
+    assert main(line) == 2
+    assert f"error: data.file: got '{name}', allowed: an .npz file" in capsys.readouterr().err
+    assert not Path("runs").exists()
+
+
 def radii(run: Path) -> tuple[list[float], list[float]]:
     """||v_k|| and g_k of the last weights."""
     state = state_of(run)

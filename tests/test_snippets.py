@@ -8,6 +8,7 @@ import re
 import runpy
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,18 @@ from lightning.pytorch import Trainer
 from page_boxes import CODE, DOCS, MINE, PAGES, ROOT, boxes, snippets, words_of
 from training.crashing import CONTEXT, code_of
 
+import janus_pl.callbacks as callbacks
 from janus_pl.cli import subcommands as tools
 from janus_pl.cli.config_checks import EXTRA_FLAGS, EXTRA_TEXTS, OPTIONS, RUN_OPTIONS
+from janus_pl.cli.config_files import CONFIGS
 from janus_pl.cli.main import main
 from janus_pl.records.read import read
+from janus_pl.run.columns import COLUMNS
+from janus_pl.run.compared import COMPARED, OF_LAYERS
 from janus_pl.run.extras import Extras
 from janus_pl.run.logger import RunLogger
+from janus_pl.run.rows import AXES
+from janus_pl.training.callback_checks import REFUSED, REFUSED_OURS
 
 # As on the pages: a warning is a line on the screen.
 pytestmark = pytest.mark.filterwarnings("default::UserWarning")
@@ -185,6 +192,60 @@ def test_the_options_of_wandb_are_all_on_their_page() -> None:
     table = re.findall(r"^\| (.*?) \|", text, re.MULTILINE)
     named = set(re.findall(r"--(\w+)", " ".join(table)))
     assert named == {*RUN_OPTIONS, *EXTRA_TEXTS, *EXTRA_FLAGS} - {"run_dir"}
+
+
+def spans_of(page: str, title: str) -> list[str]:
+    """The names in code spans below a title of a page, up to the next title."""
+    text = (DOCS / page).read_text(encoding="utf-8").partition(f"\n## {title}\n")[2]
+    return re.findall(r"`([^`\n]+)`", text.partition("\n## ")[0])
+
+
+def test_columns_of_wandb_are_those_of_the_page() -> None:
+    text = (DOCS / "wandb.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| (`.*?) \|", text.partition("## Columns of the summary")[0], re.MULTILINE
+    )
+    assert {name for row in rows for name in re.findall(r"`(\w+)`", row)} == {*COLUMNS}
+    named = spans_of("wandb.md", "Columns of the summary")
+    known = {*COMPARED, *OF_LAYERS, *AXES}
+    assert [name for name in named if not any(fnmatch(key, name) for key in known)] == []
+    in_words = ("train/", "val/", "margin/", "margin_raw/")  # losses, errors, margins
+    left = {key for key in known if not any(fnmatch(key, name) for name in named)}
+    assert [key for key in sorted(left) if not key.startswith(in_words)] == []
+
+
+def test_callbacks_of_lightning_that_are_refused_are_those_of_the_page() -> None:
+    text = (DOCS / "callbacks.md").read_text(encoding="utf-8").partition("own callbacks\n")[2]
+    said = dict(
+        re.findall(r"^- Refused (everywhere|with the paper's tasks): (.*)", text, re.MULTILINE)
+    )
+    for where, table, in_words in (
+        (
+            "everywhere",
+            REFUSED,
+            {"averages of weights": {"StochasticWeightAveraging", "WeightAveraging"}},
+        ),
+        ("with the paper's tasks", REFUSED_OURS, {"finetuning": {"BaseFinetuning"}}),
+    ):
+        named = set(re.findall(r"`(\w+)`", said[where]))
+        for words, classes in in_words.items():
+            assert words in said[where]
+            named |= classes
+        assert named == {each.__name__ for each in table}, where
+
+
+def test_callbacks_that_ask_for_more_are_ours() -> None:
+    named = {
+        name for name in spans_of("callbacks.md", "Callbacks that ask for more") if "_" not in name
+    }
+    assert len(named) > 5 and named <= {*callbacks.__all__}
+
+
+def test_sweeps_that_their_page_names_exist() -> None:
+    text = (DOCS / "sweeps.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    names = re.findall(r"`([\w*]+)`", text)
+    assert len(names) > 5
+    assert [name for name in names if not [*(CONFIGS / "sweeps").glob(f"{name}.yaml")]] == []
 
 
 def test_a_logger_of_a_script_is_as_the_page_makes_it(place: Path) -> None:

@@ -55,7 +55,9 @@ def main(args: Sequence[str]) -> int:
     end = list(args).index("--") if "--" in args else len(args)
     options, more = _options(args[:end]), args[end + 1 :]
     sweep = load(options.sweep, (CONFIGS / "sweeps", CONFIGS))
-    values = points(sweep, options.count, options.seed)
+    if options.seed is not None and sweep.method == "grid":
+        raise UsageError("--seed", options.seed, "with method: random alone; a grid draws nothing")
+    values = points(sweep, options.count, options.seed or 0)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     moved = [] if options.run_dir is None else ["--run_dir", options.run_dir]
     runs = _planned(sweep, values, [*more, *moved], options)
@@ -301,7 +303,8 @@ def _options(args: Sequence[str]) -> Any:
     if options.jobs is not None and options.jobs_per_gpu is not None:
         given = options.jobs_per_gpu
         raise UsageError("--jobs-per-gpu", given, "one of --jobs, for all runs, and --jobs-per-gpu")
-    check_integer("--seed", options.seed, 0)
+    if options.seed is not None:
+        check_integer("--seed", options.seed, 0)
     return options
 
 
@@ -343,9 +346,7 @@ def _parser() -> ToolParser:
     parser.add_argument(
         "--count", type=int, metavar="N", help="runs of a random sweep, in place of run_cap"
     )
-    parser.add_argument(
-        "--seed", type=int, default=0, metavar="N", help="of a random sweep; default 0"
-    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of a random sweep (default: 0)")
     parser.add_argument(
         "--allow_data_change",
         action="store_true",

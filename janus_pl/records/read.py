@@ -115,7 +115,7 @@ def read_parts(paths: Iterable[str | Path]) -> list[Part | Skipped]:
         if is_online(path):
             parts += read_online(path)
             continue
-        if not find([Path(path)]):
+        if not path.strip() or not find([Path(path)]):  # an empty one would be all below here
             raise UsageError("RUN", path, WANTED)
         places.append(Path(path))
     found = find(places)

@@ -25,6 +25,8 @@ def check_folder(field: str, path: str | Path) -> None:
     Raises:
         UsageError: It is not a folder to write to.
     """
+    if not str(path).strip():
+        raise UsageError(field, str(path), "a folder")
     folder = Path(path).expanduser().absolute()
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):

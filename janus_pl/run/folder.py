@@ -117,6 +117,19 @@ def check_new(folder: Path) -> None:
     check_outside("--run_dir", folder.parent)
 
 
+def check_goes_on(folder: Path) -> None:
+    """Refuse a folder to go on with that holds no run, or one whose run has ended.
+
+    Raises:
+        UsageError: The record of such a run does not change any more, or there is none.
+    """
+    if not any((folder / name).exists() for name in (CONFIG, ROWS, CHECKPOINTS)):
+        raise UsageError("resumed", str(folder), "the folder of a run")
+    if exit_code_of(folder) in FINAL:
+        allowed = "a run that has not ended; a new run starts from a checkpoint without `resumed`"
+        raise UsageError("resumed", str(folder), allowed)
+
+
 def check_outside(field: str, place: str | Path) -> None:
     """Refuse a place to write to that is in the folder of a run that has ended.
 

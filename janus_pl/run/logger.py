@@ -27,7 +27,7 @@ from janus_pl.run.columns import described
 from janus_pl.run.description import Description
 from janus_pl.run.extras import Extras
 from janus_pl.run.files import check_folder, settle
-from janus_pl.run.folder import ROWS, RunFolder
+from janus_pl.run.folder import ROWS, RunFolder, check_goes_on
 from janus_pl.run.name import run_name, run_tags
 from janus_pl.run.sender import Sender, flush_all
 from janus_pl.run.service import (
@@ -79,7 +79,8 @@ class RunLogger(WandbLogger):
             if W&B gets them as they come.
 
     Raises:
-        UsageError: W&B would refuse an option, or the project or id is not the name of one folder.
+        UsageError: W&B would refuse an option, the project or id is not the name of one folder, or
+            `resumed` is no folder of a run that can go on.
     """
 
     def __init__(
@@ -89,10 +90,12 @@ class RunLogger(WandbLogger):
         group: str | None = None,
         tags: Sequence[str] | None = (),
         run_dir: str | Path = "runs",
-        resumed: Path | None = None,
+        resumed: str | Path | None = None,
         run_id: str | None = None,
         extras: Extras | None = None,
     ) -> None:
+        if resumed is not None:
+            check_goes_on(resumed := Path(resumed))
         run_id = resumed.resolve().name if resumed else run_id or given_id() or new_id()
         tags = tags or ()
         check_names(project, run_id, name, group, tags)

@@ -247,6 +247,7 @@ CASES = [
     ("sweep sweep.yaml --seed_everything 1", "sweep", "behind --"),
     ("sweep sweep.yaml --run_dir latin.yaml", "--run_dir", "latin.yaml' is none to write to"),
     ("sweep sweep.yaml -- --run_dir latin.yaml/a", "--run_dir", "is none to write to"),
+    ("sweep sweep.yaml --seed 3", "--seed", "with method: random alone"),
     ("sweep sweep.yaml --jobs x", "--jobs", "an integer"),
     ("sweep sweep.yaml --jobs", "--jobs", "a value"),
     ("sweep sweep.yaml --dry-run -- --model.loss", "--model.loss", "a value"),

@@ -284,6 +284,33 @@ def test_a_run_that_wandb_resumes_has_its_rows_up_to_a_step(
     assert logger.sent_steps == recorded
 
 
+@pytest.mark.parametrize(
+    ("outcome", "allowed"),
+    [
+        (None, "the folder of a run"),
+        (0, "a run that has not ended"),
+        (3, "a run that has not ended"),
+        (143, None),
+    ],
+)
+def test_only_a_run_that_has_not_ended_goes_on(
+    outcome: int | None, allowed: str | None, tmp_path: Path
+) -> None:
+    """Otherwise a mistyped folder would be a new run, and a finished record would change."""
+    place = tmp_path / "p" / "x"
+    if outcome is not None:
+        place.mkdir(parents=True)
+        (place / "config.yaml").touch()
+        (place / "outcome.json").write_text(json.dumps({"exit_code": outcome}))
+    if allowed is None:
+        assert RunLogger("p", run_dir=tmp_path, resumed=str(place)).run_id == "x"
+        return
+    before = {*tmp_path.rglob("*")}
+    with pytest.raises(UsageError, match=f"resumed: got '{place}', allowed: {allowed}"):
+        RunLogger("p", run_dir=tmp_path, resumed=place)
+    assert {*tmp_path.rglob("*")} == before
+
+
 def test_a_run_that_was_told_to_stop_is_marked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb_run.mark_preempting()
     assert run.preempting == 1
