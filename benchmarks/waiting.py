@@ -19,6 +19,7 @@ QUIET = {"WANDB_MODE": "offline", "WANDB_SILENT": "true"}
 
 def main(rounds: int = 3) -> None:
     help_time(rounds)
+    again_time(rounds)
     sweep_time(rounds)
 
 
@@ -38,6 +39,28 @@ def help_time(rounds: int) -> None:
     print("python -m janus_pl fit --help / importing lightning, seconds and processor time")
     print(f"  the first time     {_ratio(first, least['import'])}")
     print(f"  from then on       {_ratio(least['help'], least['import'])}  (at most 0.60)")
+
+
+def again_time(rounds: int) -> None:
+    """The fixed cost of a fit: three epochs of linear/a2 in a process that has fitted before."""
+    cost = min(json.loads(_output(["-c", AGAIN])) for _ in range(rounds))
+    print(f"A fit of three epochs of {A2} in a process that has fitted before")
+    print(f"  {cost[0]:.3f} s, processor time {cost[1]:.3f} s")
+
+
+AGAIN = f"""
+import contextlib, io, json, time
+from janus_pl.cli.main import main
+
+def fit():
+    begun = time.perf_counter(), time.process_time()
+    with contextlib.redirect_stdout(io.StringIO()):
+        main(["fit", "--config", "{A2}", "--trainer.max_epochs=3"])
+    return time.perf_counter() - begun[0], time.process_time() - begun[1]
+
+fit()
+print(json.dumps([min(kind) for kind in zip(*(fit() for _ in range(7)), strict=True)]))
+"""
 
 
 def sweep_time(rounds: int) -> None:
@@ -72,9 +95,22 @@ def _commands() -> Cost:
 def _cost(args: list[str], folder: str | None = None, **environment: str) -> Cost:
     """Return what a process of Python costs."""
     wall, used = time.perf_counter(), _used()
-    told = {**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parents[1]), **environment}
-    subprocess.run([sys.executable, *args], cwd=folder, env=told, check=True, capture_output=True)
+    _run(args, folder, **environment)
     return time.perf_counter() - wall, _used() - used
+
+
+def _output(args: list[str]) -> str:
+    """Return what a process of Python says, which runs in a folder of its own."""
+    with TemporaryDirectory() as folder:
+        return _run(args, folder)
+
+
+def _run(args: list[str], folder: str | None = None, **environment: str) -> str:
+    told = {**os.environ, **QUIET, "PYTHONPATH": str(Path(__file__).parents[1]), **environment}
+    command = [sys.executable, *args]
+    return subprocess.run(
+        command, cwd=folder, env=told, check=True, capture_output=True, text=True
+    ).stdout
 
 
 def _used() -> float:
