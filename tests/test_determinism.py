@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from environments import LIMIT
 from record_reader import read_rows
 
 SCRIPT = """
@@ -37,7 +38,9 @@ def run(folder: Path, threads: int, seed: int = 3) -> None:
     settings |= {"NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SCRIPT, str(seed)]
     env = {**os.environ, **settings}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(
+        command, cwd=folder, env=env, capture_output=True, text=True, timeout=LIMIT
+    )
     assert done.returncode == 0, done.stderr
 
 

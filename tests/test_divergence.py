@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from environments import LIMIT
 from record_reader import exit_code, read_records, read_rows
 from torch import Tensor, nn
 from troublemakers import Witness
@@ -311,7 +312,7 @@ def test_two_ranks_keep_the_same_weights(tmp_path: Path) -> None:
     command = [sys.executable, "-c", RANKS, str(tmp_path / "store")]
     places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     env = {**os.environ, "PYTHONPATH": places}
-    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT)
     assert run.returncode == 0, run.stderr
     for rank in range(2):
         said = (tmp_path / f"store.{rank}").read_text()

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import wandb
 from conftest import ROOT
+from environments import LIMIT
 from storage import read_only
 from troublemakers import kill_service
 
@@ -37,7 +38,6 @@ LOOKS = [
 ]
 FIT = ["fit", "--config=quickstart.yaml", *SMALL, *PLAIN]
 LINEAR = ["fit", "--config=linear/a1.yaml", "--model.learning_rate=0.03", BARE, PLAIN[0]]
-LIMIT = 120
 
 
 @pytest.fixture(autouse=True)

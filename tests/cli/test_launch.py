@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from conftest import ROOT
+from environments import LIMIT
 from record_reader import exit_code
 
 from janus_pl.cli.main import main
@@ -39,8 +40,6 @@ FIT += [f"--trainer.callbacks=[{', '.join(CALLBACKS)}]"]
 THREE_EPOCHS = ["--trainer.max_epochs", "3"]
 FOR_EVER = ["--trainer.max_epochs", "1000000", "--model.schedule", "constant"]
 TWO = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
-STARTED = 180.0  # seconds that importing and the first epoch may take on a busy machine
-ENDED = 60.0  # seconds from the death of one process to that of all
 
 MARKER = "JANUS_TEST_OF"  # in the environment of all that a test starts
 Start = Callable[..., subprocess.Popen]
@@ -68,7 +67,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for pid in running():
         os.kill(pid, signal.SIGKILL)
     for process in started:
-        process.wait(ENDED)
+        process.wait(LIMIT)
 
 
 def running() -> dict[int, str]:
@@ -165,13 +164,13 @@ def test_two_processes_and_two_nodes_are_one_process(start: Start) -> None:
     right = run_folder("one")
 
     process = start(*janus(*THREE_EPOCHS, *TWO, "--run_dir", "devices"))
-    assert process.wait(STARTED) == 0, logs()
+    assert process.wait(LIMIT) == 0, logs()
     assert_same_run(run_folder("devices"), right)
     assert Path("0.log").read_text().count("Run folder:") == 1
 
     port = free_port()
     nodes = [start(*agent(i, port, *THREE_EPOCHS, "--run_dir", "nodes")) for i in (0, 1)]
-    assert [node.wait(STARTED) for node in nodes] == [0, 0], logs()
+    assert [node.wait(LIMIT) for node in nodes] == [0, 0], logs()
     assert_same_run(run_folder("nodes"), right)
 
 
@@ -194,30 +193,30 @@ def test_killed_or_stopped_two_processes_go_on_as_if_they_had_not_been(start: St
     right = run_folder("one")
 
     start(*janus(*MANY_EPOCHS, *TWO, "--run_dir", "devices"))
-    wait_for(rows_written("devices", 3), STARTED)
+    wait_for(rows_written("devices", 3), LIMIT)
     for pid in ranks():
         os.kill(pid, signal.SIGKILL)
-    wait_for(lambda: not running(), ENDED)
+    wait_for(lambda: not running(), LIMIT)
     assert not (run_folder("devices") / "outcome.json").exists(), "it was too fast to be killed"
-    assert start(*janus(*MANY_EPOCHS, *TWO, "--run_dir", "devices")).wait(STARTED) == 0, logs()
+    assert start(*janus(*MANY_EPOCHS, *TWO, "--run_dir", "devices")).wait(LIMIT) == 0, logs()
     assert_same_run(run_folder("devices"), right, parts=2, rows_in_all=61)
 
     port = free_port()
     nodes = [start(*agent(i, port, *MANY_EPOCHS, "--run_dir", "nodes")) for i in (0, 1)]
-    wait_for(rows_written("nodes", 3), STARTED)
+    wait_for(rows_written("nodes", 3), LIMIT)
     for node in nodes:
         node.terminate()
-    wait_for(lambda: not running(), ENDED)
+    wait_for(lambda: not running(), LIMIT)
     assert exit_code_of(run_folder("nodes")) == 143
     port = free_port()
     nodes = [start(*agent(i, port, *MANY_EPOCHS, "--run_dir", "nodes")) for i in (0, 1)]
-    assert [node.wait(STARTED) for node in nodes] == [0, 0], logs()
+    assert [node.wait(LIMIT) for node in nodes] == [0, 0], logs()
     assert_same_run(run_folder("nodes"), right, parts=2, rows_in_all=61)
 
 
 def test_divergence_of_two_processes_is_one_line_and_exit_code_3(start: Start) -> None:
     args = ["--trainer.max_epochs", "30", "--model.learning_rate", "1e20", *TWO]
-    assert start(*janus(*args)).wait(STARTED) == 3, logs()
+    assert start(*janus(*args)).wait(LIMIT) == 3, logs()
     lines = [x for x in Path("0.log").read_text().splitlines() if x.startswith("error:")]
     assert len(lines) == 1
     assert "not finite" in lines[0]
@@ -231,19 +230,19 @@ def trained(base: str) -> Callable[[], bool]:
 
 def test_lightnings_launcher_ends_when_a_process_is_killed(start: Start) -> None:
     process = start(*janus(*FOR_EVER, *TWO))
-    wait_for(trained("runs"), STARTED)
+    wait_for(trained("runs"), LIMIT)
     (other,) = set(ranks()) - {process.pid}
     os.kill(other, signal.SIGKILL)
-    wait_for(lambda: not running(), ENDED)
+    wait_for(lambda: not running(), LIMIT)
     assert process.wait(1) != 0
 
 
 def test_torchrun_ends_on_both_nodes_when_a_process_is_killed(start: Start) -> None:
     port = free_port()
     nodes = [start(*agent(i, port, *FOR_EVER)) for i in (0, 1)]
-    wait_for(trained("runs"), STARTED)
+    wait_for(trained("runs"), LIMIT)
     os.kill(ranks()[-1], signal.SIGKILL)
-    wait_for(lambda: not running(), ENDED)
+    wait_for(lambda: not running(), LIMIT)
     assert all(node.wait(1) != 0 for node in nodes)
 
 
@@ -254,8 +253,8 @@ def test_a_process_whose_other_is_killed_ends_by_itself(victim: int, start: Star
     both = [
         start(*janus(*FOR_EVER, *TWO), **world, NODE_RANK="0", LOCAL_RANK=str(i)) for i in (0, 1)
     ]
-    wait_for(trained("runs"), STARTED)
+    wait_for(trained("runs"), LIMIT)
     both[victim].kill()
-    wait_for(lambda: all(rank.poll() is not None for rank in both), ENDED)
+    wait_for(lambda: all(rank.poll() is not None for rank in both), LIMIT)
     assert both[victim].wait(1) == -signal.SIGKILL
     assert both[1 - victim].wait(1) == 1

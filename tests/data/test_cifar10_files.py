@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from environments import LIMIT
 from torchvision.datasets import cifar, utils
 
 from janus_pl.data import CIFAR10Pair
@@ -161,7 +162,7 @@ def test_two_that_fetch_at_once_fetch_once(
 
     def slow(url: str, file: str, **options: Any) -> None:
         began.set()
-        assert waits.wait(60)
+        assert waits.wait(LIMIT)
         retrieve(url, file, **options)
 
     def counted(file: Any, kind: int) -> None:
@@ -182,10 +183,10 @@ def test_two_that_fetch_at_once_fetch_once(
 
     threads = [threading.Thread(target=run) for _ in range(2)]
     threads[0].start()
-    assert began.wait(60)
+    assert began.wait(LIMIT)
     threads[1].start()
     for thread in threads:
-        thread.join(60)
+        thread.join(LIMIT)
     assert not failed and len(asked) == 1 and len(locked) == 2
     assert content(root) == {f"{FOLDER}/{k}": v for k, v in content(batches).items()}
 

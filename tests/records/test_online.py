@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from conftest import ROOT
+from environments import LIMIT
 from wandb_server import RunsServer, node
 
 from janus_pl.errors import UsageError
@@ -59,7 +60,7 @@ def ask(server: RunsServer, path: str, unfinished: bool = False) -> Records:
     env = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
     env |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", SCRIPT, path, str(unfinished)]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr
     return pickle.loads(Path("records").read_bytes())
 

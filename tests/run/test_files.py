@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from environments import LIMIT
 from storage import REFUSED, fill, read_only, small_disk
 
 from janus_pl.errors import StorageError
@@ -193,5 +194,5 @@ def test_settling_waits_for_the_program_that_has_the_record_open(tmp_path: Path)
         assert not settled.is_set()
     finally:
         holder.communicate()
-    waiting.join(60)
+    waiting.join(LIMIT)
     assert settled.is_set()

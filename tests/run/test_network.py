@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
+from environments import LIMIT
 from record_reader import inspect, read_rows
 from training.crashing import CONTEXT, code_of
 from wandb_server import Server
@@ -103,7 +104,7 @@ def test_the_network_dies_in_the_middle_of_a_run(server: Server) -> None:
     again = Server()
     try:
         sync = [sys.executable, "-m", "wandb", *command.split()[1:]]
-        subprocess.run(sync, env=environment(again.url), timeout=60, capture_output=True)
+        subprocess.run(sync, env=environment(again.url), timeout=LIMIT, capture_output=True)
     finally:
         again.die()
     assert "UpsertBucket" in again.asked  # what is said is right

@@ -12,13 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from environments import LIMIT
 
 from janus_pl.run import logger as wandb_run
 from janus_pl.run.logger import RunLogger
 from janus_pl.run.rows import log_row
 from janus_pl.run.sender import Sender, flush_all
-
-LIMIT = 60  # seconds, of waiting for another thread
 
 
 class Gate:

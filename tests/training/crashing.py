@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from environments import LIMIT
 from lightning.pytorch import Callback
 
 CONTEXT = multiprocessing.get_context("forkserver")
 PRELOADED = ["janus_pl.cli.main", "janus_pl.callbacks", "sklearn.datasets", "wandb.apis.public"]
 CONTEXT.set_forkserver_preload(PRELOADED)
-LIMIT = 120  # seconds
 
 
 class Jitter(Callback):

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from environments import LIMIT
 
 # Each block is larger than all that were freed before, so glibc by itself gives it back at once.
 ROUNDS = """
@@ -24,7 +25,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def faults(keeps: bool) -> int:
     """Return the page faults of the last round."""
     command = [sys.executable, "-c", ROUNDS.format(keeps=keeps)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=True)
     return int(done.stdout)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from environments import LIMIT
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins import AsyncCheckpointIO
@@ -452,7 +453,7 @@ def test_killed_while_saving(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, check=True, timeout=300
+        command, capture_output=True, text=True, env=environment, check=True, timeout=LIMIT
     )
     moments = dict(line.split() for line in done.stdout.splitlines())
     assert len(moments) == 6

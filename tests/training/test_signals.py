@@ -18,6 +18,7 @@ import pytest
 import torch
 import troublemakers
 from conftest import ROOT
+from environments import LIMIT
 from record_reader import exit_code, read_records, read_rows
 
 import janus_pl.linear.replicas
@@ -281,9 +282,9 @@ def test_a_signal_to_one_rank_stops_all_at_one_step(monkeypatch: pytest.MonkeyPa
     ranks = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
     process = start(*DIGITS, callbacks(), *PLAIN, *ranks, "--trainer.max_epochs=1000000")
     try:
-        wait_until(lambda: any(Path().glob("runs/janus_pl/*/checkpoints/last.ckpt")), 120)
+        wait_until(lambda: any(Path().glob("runs/janus_pl/*/checkpoints/last.ckpt")), LIMIT)
         process.terminate()  # the first rank alone
-        err = process.communicate(timeout=60)[1]
+        err = process.communicate(timeout=LIMIT)[1]
         assert process.returncode == 143
     finally:
         process.kill()
@@ -304,7 +305,7 @@ def test_before_the_first_step_a_signal_to_one_rank_stops_all(
     ranks = ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp"]
     process = start(*DIGITS, early, *PLAIN, *ranks, path=ROOT / "tests")
     try:
-        err = process.communicate(timeout=120)[1]
+        err = process.communicate(timeout=LIMIT)[1]
     finally:
         process.kill()
     assert process.returncode == 143, err
@@ -322,7 +323,7 @@ def test_a_second_sigint_ends_at_once(tmp_path: Path) -> None:
         "    def on_train_batch_start(self, *args):\n"
         "        if args[0].global_step == 4:\n"
         "            print('waiting', flush=True)\n"
-        "            threading.Event().wait(120)\n"
+        "            threading.Event().wait()\n"
     )
     process = start(*DIGITS, *PLAIN, callbacks({"class_path": "endless.Endless"}), path=tmp_path)
     try:
@@ -332,14 +333,14 @@ def test_a_second_sigint_ends_at_once(tmp_path: Path) -> None:
             if "waiting" in line:
                 break
         # W&B writes a row to disk within half a second.
-        wait_until(lambda: len(read_rows(run_folder())) == 2, 30)
+        wait_until(lambda: len(read_rows(run_folder())) == 2, LIMIT)
         process.send_signal(signal.SIGINT)
         for line in process.stderr:
             if "another one ends at once" in line:
                 break
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 130
+        assert process.wait(LIMIT) == 130
     finally:
         process.kill()
         process.communicate()
