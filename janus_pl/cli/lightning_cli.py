@@ -240,7 +240,8 @@ class JanusCLI(ConfigReader):
         self._seed_data()
         config = self.config[self.subcommand]
         check_flags(self._given, str(self.subcommand), config.ckpt_path)
-        if self.subcommand == "fit" and may_begin(config.trainer):
+        trainer = config.trainer
+        if self.subcommand == "fit" and isinstance(trainer, Namespace) and may_begin(vars(trainer)):
             begin()
         self._takes_up = self.subcommand == "fit" and config.ckpt_path == "last"
         root = Path(self._get(self.config, "run_dir")) / self._get(self.config, "project")

@@ -78,14 +78,16 @@ def _why_not_writable(folder: str | os.PathLike[str]) -> OSError | None:
 _starters: list[threading.Thread] = []  # at most one: the start of the service under way
 
 
-def may_begin(trainer: Mapping[str, Any]) -> bool:
+def may_begin(trainer: object) -> bool:
     """Tell whether a fit with these options of the trainer has a run of W&B, in this process alone.
 
     With several processes the first one may be a fork, and a service of its own belongs to it.
 
     Args:
-        trainer: The options.
+        trainer: The options by name; of anything else the answer is no, and the fit refuses it.
     """
+    if not isinstance(trainer, Mapping):
+        return False
     single = trainer["devices"] in (1, "1") and trainer["strategy"] == "auto"
     return single and trainer["logger"] in (None, True) and not trainer["fast_dev_run"]
 

@@ -54,9 +54,18 @@ def test_a_mistake_in_the_command_line_starts_nothing(order: list[str]) -> None:
     assert order == []
 
 
+def test_options_of_the_trainer_that_are_none_are_left_to_their_check(order: list[str]) -> None:
+    Path("trainer.yaml").write_text("trainer: 3\n")
+    assert main(["fit", *A2, "--config=trainer.yaml"]) == 2
+    assert order == ["makes"]
+
+
 def test_forked_runs_begin_with_it_if_none_has_several_devices() -> None:
     trainer = {"devices": 1, "strategy": "auto", "logger": None, "fast_dev_run": False}
     one = {"trainer": {**trainer, "callbacks": []}}
     two = {"trainer": {**trainer, "callbacks": [], "devices": 2}}
     assert tool._in_common([one, one])[2] == FIRST
     assert tool._in_common([one, two])[2] is None
+    assert tool._in_common([one, {"trainer": 3}])[2] is None, (
+        "the run refuses it, and not the sweep"
+    )
