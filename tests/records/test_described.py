@@ -132,7 +132,10 @@ def test_the_recorded_runs_of_docs_have_the_names_and_tags_that_they_got() -> No
         ]
         size = run.options["data.batch_size"]
         linear = ["linear"] * run.options["model"].endswith("LinearRegressor")
-        expected = [*linear, "GD" if size == "full" else "SGD", *options]
+        controls = ["growing"] * (run.options.get("model.schedule") == "growing")
+        if (held := run.options.get("model.hold_norms")) is not None:
+            controls.append(f"hold{held:g}")
+        expected = [*linear, "GD" if size == "full" else "SGD", *options, *controls]
         assert run_tags(run.description) == expected
 
 
