@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 EPOCHS = 6
+FINAL = (0, 3, 5)  # exit codes of janus_pl.errors
 stop: list[int] = []
 
 
@@ -30,7 +31,11 @@ def main() -> int:
     except OSError:
         print("error: another process is at work there")
         return 2
-    (folder / "outcome.json").unlink(missing_ok=True)
+    if (outcome := folder / "outcome.json").exists():
+        if json.loads(outcome.read_text())["exit_code"] in FINAL:
+            print("error: the run has ended")  # by another process, since the sweep has looked
+            return 2
+        outcome.unlink()
     (folder / "config.yaml").write_text("model: {}\n")
     code = train(folder, run_id, told)
     if code >= 0:

@@ -8,9 +8,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from janus_pl.data import LinearProblem
 from janus_pl.linear.landscape import Landscape
-from janus_pl.linear.replicas import LinearTraining
 from janus_pl.theory.stability import stability_limit
 from janus_pl.theory.threads import SMALL, threads_for
 
@@ -56,6 +54,9 @@ def test_the_limit_and_the_rows_of_a_small_problem_are_calculated_by_one(
 def test_the_logarithms_of_a_piece_are_calculated_by_one_to_the_bits_of_three(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    from janus_pl.data import LinearProblem  # with Lightning, which the other tests do without
+    from janus_pl.linear.replicas import LinearTraining
+
     seen: list[int] = []
     asked = torch.Tensor.log
 
