@@ -123,7 +123,7 @@ def _main(
     if program is not None:
         told_tool: Any = tool
         launchers.PROGRAM, told.IMPORTED, told_tool.PACKAGES = program, (), ()
-        launchers.REHEARSAL = ""
+        launchers.REHEARSAL, told_tool.FIRST = "", None  # it has no run of W&B
     if not forks:
         told.can_fork = lambda: False
     if forget:
