@@ -119,7 +119,7 @@ def arms(runs: Sequence[Run]) -> dict[Arm, list[Run]]:
 def whose(runs: Sequence[Run]) -> str:
     """The last numbers of the arms of `whose.yaml`; networks that are f = 0 are counted apart."""
     head: tuple[str, ...] = ("arm", "seeds", "f = 0", "epochs", "ηt", "train error", "spikes")
-    head += ("sigma/mu", "‖V̇‖")
+    head += ("rate's growth", "sigma/mu", "‖V̇‖")
     head += tuple(f"rank {layer}" for layer in MIDDLE)
     rows = []
     for arm, group in arms(runs).items():
@@ -130,11 +130,18 @@ def whose(runs: Sequence[Run]) -> str:
             continue
         cells += [_one(left, "epoch"), _one(left, "eta_t"), percent(left, "train/error")]
         cells += [f"{np.mean([run.last('event/count') for run in left]):.1f}"]
+        cells += [over(left, rate_growth, ratio)]
         cells += [over(left, relative_spread, ratio), over(left, velocity, ratio)]
         for layer in MIDDLE:
             cells.append(over(left, partial(Run.last, key=f"effective_rank/{layer}"), mean, ".1f"))
         rows.append(tuple(cells))
     return table(head, rows)
+
+
+def rate_growth(run: Run) -> float:
+    """eta/||v_k||^2 at the last look over the first, geometric mean of the middle layers."""
+    keys = [f"effective_rate/{layer}" for layer in MIDDLE]
+    return geometric_mean([run.last(key) / run.first(key) for key in keys])
 
 
 def layers(runs: Sequence[Run]) -> str:

@@ -274,7 +274,7 @@ def _raised(path: str) -> str:
             import_module(module)
         except ImportError:  # told by `_not_importable`, if a module is meant at all
             return ""
-        except Exception as error:
+        except Exception as error:  # the user's module may raise anything; it is what is told
             return f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ""
 

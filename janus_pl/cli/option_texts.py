@@ -26,7 +26,7 @@ CALLBACKS = (
 )
 MODELS = "janus_pl.DeepReLUClassifier, janus_pl.Classifier, janus_pl.LinearRegressor"
 DATA = "CIFAR10Pair, DigitsPair, ImageFolderPair, ImageClasses or LinearProblem of janus_pl.data"
-# A text with no %(default)s has the default in it, or there is none.
+# A text without %(default)s names the default itself, or the option has none.
 D = "(default: %(default)s)"
 TEXTS = {
     "config": "A file of options in YAML. Of several files and options the later ones win.",

@@ -121,7 +121,7 @@ def check_goes_on(folder: Path) -> None:
     """Refuse a folder to go on with that holds no run, or one whose run has ended.
 
     Raises:
-        UsageError: The record of such a run does not change any more, or there is none.
+        UsageError: There is no run, or its run has ended, and its record does not change any more.
     """
     if not any((folder / name).exists() for name in (CONFIG, ROWS, CHECKPOINTS)):
         raise UsageError("resumed", str(folder), "the folder of a run")

@@ -71,7 +71,7 @@ class Journal:
         return list(kept.values())
 
     def sync(self) -> None:
-        """Wait until the rows are on the disk; those that were waited for before are there."""
+        """Wait until the rows are on the disk, if some have come since the last wait."""
         if self._file is not None and self._synced != self.count:
             os.fsync(self._file.fileno())
             self._synced = self.count

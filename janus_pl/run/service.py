@@ -175,7 +175,7 @@ def list_packages() -> None:
     """List the installed packages, unless none has come or gone since that was done.
 
     W&B reads the metadata of each package at the start of a run, a tenth of a second in all. The
-    later runs of this process have its packages, and so have those that are forked from it.
+    list is kept for later runs of this process, and of those that are forked from it.
     """
     import wandb
 

@@ -34,7 +34,7 @@ def helps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> dic
 
 
 def options_of(text: str) -> dict[str, str]:
-    """The options of a help, and what it says of each."""
+    """Return what a help says of each of its options."""
     found: dict[str, str] = {}
     text = text.partition("\noptions:\n")[2].partition("\nExit codes")[0]
     for part in re.split(r"\n(?=  -)|\n\n", f"\n{text}"):

@@ -138,13 +138,15 @@ ARMS: dict[str, tuple[str, int, dict[str, Any]]] = {
 def of_arms() -> dict[str, Run]:
     counts = enumerate(ARMS.items())
     columns = {"val/error": [0.5] * 5}
+    growths = zip(MIDDLE, (2.0, 4.0, 27.0), strict=True)
+    rates = {f"effective_rate/{k}": [float("nan"), 3, 9, 9, 3 * to] for k, to in growths}
     return {
         words: tagged(
             network(
                 2.5e-3,
                 seed=seed,
                 model={"schedule": "constant", **model},
-                columns={**columns, "event/count": [0, 0, 1, 1, seed]},
+                columns={**columns, "event/count": [0, 0, 1, 1, seed], **rates},
             ),
             tag,
         )
@@ -191,6 +193,7 @@ def test_the_table_of_the_arms_of_whose_counts_networks_that_are_zero(tables: Mo
     assert (one["epochs"], one["ηt"]) == ("9", f"{last['eta_t']:.0f}")
     assert one["train error"] == f"{last['train/error']:.1%}"
     assert one["spikes"] == "1.0"
+    assert one["rate's growth"] == "6", "the cube root of 2 * 4 * 27"
     assert one["sigma/mu"] == f"{spreads(of_growing)[-1]:.3g}"
     assert one["‖V̇‖"] == f"{velocities(of_growing)[-1]:.3g}"
     for layer in MIDDLE:
