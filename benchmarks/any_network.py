@@ -72,7 +72,7 @@ LOOKS = (LayerVelocity, LayerRank, MarginHistogram)
 def of_fit(
     make: Callable[[], nn.Module], batches: InMemoryBatches, epochs: int, looks: Sequence[Any] = ()
 ) -> float:
-    """Return the median seconds of an epoch; the last one has a pass over the training set."""
+    """Return the median seconds of an epoch; the last one is not counted."""
     task = Classifier(make(), optimizer=sgd)
     return fit_seconds(task, batches, epochs, [look() for look in looks])
 

@@ -58,7 +58,10 @@ class EpochClock:
 
 
 def fit_seconds(task: Any, loader: Any, epochs: int, callbacks: Any = (), **options: Any) -> float:
-    """Seconds an epoch of a fit through the Trainer, its start excluded: the median epoch."""
+    """Seconds an epoch of a fit through the Trainer, its start excluded: the median epoch.
+
+    The last of several epochs is not counted: a fit ends with a pass over all samples.
+    """
     from lightning.pytorch import Callback
 
     clock = EpochClock()
@@ -86,7 +89,8 @@ def fit_seconds(task: Any, loader: Any, epochs: int, callbacks: Any = (), **opti
             }
         )
         trainer.fit(task, loader)
-    return median(clock.epochs())
+    seconds = clock.epochs()
+    return median(seconds[:-1] or seconds)
 
 
 def classifier() -> DeepReLUClassifier:

@@ -132,11 +132,11 @@ def main(rounds: int = 3) -> None:
     loader = memory_loader(x, y)
     seconds = side_by_side(
         {
-            "fit": lambda: fit_seconds(classifier(), loader, 1),
+            "fit": lambda: fit_seconds(classifier(), loader, 2),
             "plain": plain_epoch(x, y, torch.channels_last),
             "plain, NCHW": plain_epoch(x, y, torch.contiguous_format),
             "usual pipeline": usual_epoch,
-            "fit, velocities": lambda: fit_seconds(classifier(), loader, 1, [LayerVelocity()]),
+            "fit, velocities": lambda: fit_seconds(classifier(), loader, 2, [LayerVelocity()]),
         },
         rounds,
     )

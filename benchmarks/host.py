@@ -94,14 +94,14 @@ def main(rounds: int = 5) -> None:
 
     def fit_ours() -> float:
         observers = [MarginHistogram(), LayerVelocity(), LayerRank()]
-        return fit_seconds(TinyTask(), ours, 2, observers)
+        return fit_seconds(TinyTask(), ours, 3, observers)
 
     def fit_default() -> float:
         with TemporaryDirectory() as folder:
             return fit_seconds(
                 DefaultTask(),
                 usual,
-                2,
+                3,
                 logger=CSVLogger(folder),
                 enable_checkpointing=True,
                 enable_progress_bar=True,
