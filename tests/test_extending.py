@@ -254,10 +254,11 @@ def test_images_of_another_size_are_refused_before_the_start(
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("name", ["nowhere.npz", "npz_pair.py", "."])
+@pytest.mark.parametrize("name", ["nowhere.npz", "npz_pair.py", ".", "half.npz"])
 def test_a_file_that_the_page_cannot_read_is_refused(
-    name: str, capsys: pytest.CaptureFixture
+    name: str, folder: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    np.savez(folder / "half.npz", train_x=np.zeros((2, 16, 16)), train_y=np.arange(2))
     line = ["fit", "--config", "quickstart.yaml", "--config", "npz.yaml", "--data.file", name]
     assert main(line) == 2
     assert f"error: data.file: got '{name}', allowed: an .npz file" in capsys.readouterr().err

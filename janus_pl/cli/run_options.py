@@ -10,7 +10,7 @@ from jsonargparse import ArgumentParser
 
 from janus_pl.cli.config_checks import EXTRA_FLAGS, EXTRA_TEXTS, RUN_OPTIONS
 from janus_pl.cli.option_texts import TEXTS
-from janus_pl.errors import is_integer
+from janus_pl.errors import UsageError, is_integer
 from janus_pl.run.account import with_environment
 from janus_pl.run.extras import Extras
 from janus_pl.run.logger import RunLogger
@@ -29,7 +29,14 @@ def add_run_options(parser: ArgumentParser) -> None:
 
 
 def fill(config: Any) -> None:
-    """Take W&B's variables for options that are not given; names of digits become text."""
+    """Take W&B's variables for options that are not given; names of digits become text.
+
+    Raises:
+        UsageError: A text is given and empty.
+    """
+    for name in ("name", "group", "notes", "job_type"):
+        if config.get(name) == "":
+            raise UsageError(f"--{name}", "", "a text, or null")
     config.tags = [str(tag) for tag in config.tags or []]
     for name in EXTRA_TEXTS:
         config[name] = _as_text(config.get(name))

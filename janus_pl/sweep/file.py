@@ -80,6 +80,7 @@ def load(path: str, places: tuple[Path, ...] = ()) -> SweepFile:
     cap = content.get("run_cap")
     if cap is not None:
         check_integer("run_cap", cap, 1)
+    _check_metric(content.get("metric"))
     sweep = SweepFile(file.stem, method, command, parameters, cap, content.get("clock"))
     if "clock" in content:
         check_clock(sweep.clock)
@@ -110,6 +111,16 @@ def points(sweep: SweepFile, count: int | None = None, seed: int = 0) -> list[di
         raise UsageError("--count", None, "the number of runs of a random sweep, here or run_cap")
     rng = np.random.default_rng(seed)
     return [{p.name: p.draw(float(rng.random())) for p in sweep.parameters} for _ in range(count)]
+
+
+def _check_metric(metric: Any) -> None:
+    """Check what W&B's page of the sweep ranks the runs by; no method that runs here needs it."""
+    if metric is None:
+        return
+    if not isinstance(metric, dict) or not isinstance(metric.get("name"), str):
+        raise UsageError("metric", metric, "name: KEY of a row, and goal: minimize or maximize")
+    if (goal := metric.get("goal", "minimize")) not in ("minimize", "maximize"):
+        raise UsageError("metric.goal", goal, "minimize, maximize")
 
 
 def _find(path: str, places: tuple[Path, ...]) -> Path:

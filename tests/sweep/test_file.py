@@ -189,6 +189,12 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"early_terminate": {"type": "hyperband"}}, "early_terminate: got"),
     ({"run_cap": 0}, "run_cap: got 0, allowed: an integer from 1 up"),
     ({"run_cap": True}, "run_cap: got True"),
+    ({"metric": "train/loss"}, "metric: got 'train/loss', allowed: name: KEY of a row, and goal:"),
+    ({"metric": {"goal": "minimize"}}, "metric: got {'goal': 'minimize'}"),
+    (
+        {"metric": {"name": "train/loss", "goal": "least"}},
+        "metric.goal: got 'least', allowed: minimize, maximize",
+    ),
     ({"parameters": {"a": 1}}, "parameters.a: got 1, allowed: value: V"),
     ({"parameters": {"a": {}}}, "parameters.a.distribution: got None"),
     ({"parameters": {"a": {"parameters": {"b": A}}}}, "parameters.a.parameters: got"),
