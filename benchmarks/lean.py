@@ -3,7 +3,8 @@
 Cheap strides and few samples, where what surrounds the arithmetic shows. Processor time of one
 thread, the least of several rounds by turns. The first ten epochs have five looks of the margins
 and ranks, the next ten have one, as any ten later have; a look passes all samples forward. The
-last epoch of a run, which always has such a pass, is not counted.
+last epoch of a run, which always has such a pass, is not counted. With `model.compile` the first
+window has the compilation as well.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ class Processor(Callback):
         return tuple((after - before) / WINDOW for before, after in pairwise(self._at))
 
 
-def through_fit(callbacks: Callable[[], list[Callback]]) -> Callable[[], Seconds]:
+def through_fit(
+    callbacks: Callable[[], list[Callback]], compile: bool = False
+) -> Callable[[], Seconds]:
     """Return a function that returns the seconds of an epoch through `fit`, by window."""
     x, y = images(N)
     loader = InMemoryBatches(x, y, B)
@@ -67,7 +70,7 @@ def through_fit(callbacks: Callable[[], list[Callback]]) -> Callable[[], Seconds
                 default_root_dir=Path(folder),
                 callbacks=[*callbacks(), clock],
             )
-            trainer.fit(DeepReLUClassifier(strides=STRIDES), loader)
+            trainer.fit(DeepReLUClassifier(strides=STRIDES, compile=compile), loader)
         return clock.seconds()
 
     return run
@@ -108,6 +111,7 @@ def main() -> None:
         ),
         "fit, LayerVelocity": through_fit(lambda: [LayerVelocity()]),
         "fit alone": through_fit(list),
+        "fit alone, compiled": through_fit(list, compile=True),
     }
     seconds: dict[str, list[Seconds]] = {name: [] for name in variants}
     for _ in range(ROUNDS):

@@ -18,6 +18,7 @@ STARTERS = {
     *("sync_playwright", "chromium", "new_page"),  # a browser
     *("init",),  # wandb.init: a process of W&B's
     *("counted",),  # a fit of benchmarks.operations
+    *("step_pass", "check_compiler"),  # a compiler, which is a process
 }
 
 EVERYWHERE = {"light_stays_light", "quiet_wandb"}  # fixtures of every test

@@ -18,6 +18,7 @@ from janus_pl.data.standard import ByteImages
 from janus_pl.deep.batches import labelled
 from janus_pl.deep.checks import check_run
 from janus_pl.deep.class_losses import CLASS_LOSSES, indices
+from janus_pl.deep.compiled import check_compiler
 from janus_pl.deep.growing import GROWING
 from janus_pl.deep.normalizations import PARAMETRIZATIONS
 from janus_pl.deep.optimizers import OptimizerFactory
@@ -69,6 +70,8 @@ class Classifier(Trains):
         on_divergence: The end of a run if a loss, gradient or weight is not finite. It keeps the
             last sound weights. `stop`: an error, exit code 3. `record`: an outcome, exit code 0.
         schedule_interval: What the schedule steps after, and a cosine runs over: `epoch` or `step`.
+        compile: Whether the passes of training steps go through `torch.compile`, which takes some
+            ten seconds or more at the start. Looks do not.
 
     Raises:
         UsageError: A value is outside its range.
@@ -77,6 +80,7 @@ class Classifier(Trains):
     keys = tuple(key for key in Trains.keys if not key.startswith("equilibrium/"))
     network: Scaled  # type: ignore[assignment]
     hold_norms = None
+    _classes: int | None = None
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class Classifier(Trains):
         normalization: str = "none",
         on_divergence: OnDivergence = "stop",
         schedule_interval: Interval = "epoch",
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_number("model.learning_rate", learning_rate, above=0)
@@ -118,9 +123,9 @@ class Classifier(Trains):
         self.schedule_interval = schedule_interval
         self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
+        self.compiled = compile
         # Measured when a fit starts; None if it may be.
         self.homogeneous = False if shifts(self.network) else None
-        self._classes: int | None = None
         self._told = False
         self.check_options()  # a mistake shows before the start
 
@@ -190,6 +195,8 @@ class Classifier(Trains):
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_run(trainer, data, self.schedule)
+        if self.compiled:
+            check_compiler(trainer.strategy.root_device.type)
         found = batch_norms(self.network)
         if found and trainer.world_size > 1:
             allowed = f"1: the statistics of {found[0]} are of one process; GroupNorm has none"

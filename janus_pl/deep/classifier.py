@@ -63,6 +63,8 @@ class DeepReLUClassifier(Trains):
             ||v_k|| goes where the steps take it.
         depth: L, the number of weights: the four convolutions and L - 4 dense layers; 5 or more.
         kernel_size: The height and width of each convolution's kernel, in pixels.
+        compile: Whether the passes of training steps go through `torch.compile`, which takes some
+            ten seconds or more at the start. Looks do not.
 
     Raises:
         UsageError: A value is outside its range.
@@ -89,6 +91,7 @@ class DeepReLUClassifier(Trains):
         hold_norms: float | None = None,
         depth: int = 6,
         kernel_size: int = 3,
+        compile: bool = False,
     ) -> None:
         super().__init__()
         check_number("model.learning_rate", learning_rate, above=0)
@@ -116,6 +119,7 @@ class DeepReLUClassifier(Trains):
         self.hold_norms = hold_norms
         self.on_divergence: OnDivergence = on_divergence
         self.make_optimizer = optimizer
+        self.compiled = compile
         self._equilibrium = Equilibrium(self.parametrization, loss, weight_decay, decay)
         self.check_options()  # a mistake shows before the start
 

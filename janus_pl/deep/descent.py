@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from janus_pl.data.images import ImagePair
 from janus_pl.deep.checks import batches_in, check_restored, check_run, fixed_options
+from janus_pl.deep.compiled import check_compiler
 from janus_pl.deep.growing import (
     GROWING,
     check_growing,
@@ -48,6 +49,7 @@ class Descends(HoldsOut):
         schedule_interval: What any other schedule steps after.
         make_optimizer: Makes the optimizer.
         hold_norms: The factor of the norms that are held; None if none are.
+        compiled: Whether the passes of training steps go through `torch.compile`.
     """
 
     parametrization: Parametrization
@@ -59,6 +61,7 @@ class Descends(HoldsOut):
     schedule_interval: Interval
     make_optimizer: OptimizerFactory
     hold_norms: float | None
+    compiled = False
 
     @property
     def grows(self) -> bool:
@@ -81,6 +84,8 @@ class Descends(HoldsOut):
 
     def check_run(self, trainer: Trainer, data: object = None) -> None:
         check_run(trainer, data, self.schedule, self.image_size)
+        if self.compiled:
+            check_compiler(trainer.strategy.root_device.type)
         # Only the first process of a node has read the data by now; the others ask when they train.
         if self.grows and isinstance(data, ImagePair) and trainer.local_rank == 0:
             options = batches_in(data)

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from janus_pl.deep.answers import Answers
 from janus_pl.deep.checks import batches_of
+from janus_pl.deep.compiled import StepPass, step_pass
 from janus_pl.deep.epoch import Epoch, TrainingPass
 from janus_pl.deep.parametrization import gradients_of, trained_parameters
 from janus_pl.errors import DivergenceError
@@ -43,6 +44,7 @@ class Trains(Answers):
     """
 
     on_divergence: OnDivergence
+    _step_pass: StepPass
 
     def __init__(self) -> None:
         super().__init__()
@@ -104,8 +106,7 @@ class Trains(Answers):
         self.guard.begin()
         with backward_alone(self.trainer.strategy), self.parametrization.once():
             for x, y in batch.split(self.ranks.rank, self.ranks.size):
-                outputs = self.network(x)
-                losses = self.losses(outputs, y)
+                outputs, losses = self._step_pass(x, y)
                 part = losses.sum() / len(batch.y)
                 self.manual_backward(part)
                 parts.append(part.detach())
@@ -145,6 +146,7 @@ class Trains(Answers):
         assert isinstance(optimizer, LightningOptimizer)
         self._epoch.optimizer = optimizer
         self._epoch.move_to(self.device)
+        self._step_pass = step_pass(self.network, self.losses, self.compiled)
         if self.trainer.global_step == 0:
             self._start(optimizer.optimizer)
             self._complete_row(epoch=0)

@@ -49,8 +49,9 @@ OPTIONS_OF: dict[Varied, tuple[str, ...]] = {
     "label_noise": ("data.label_noise",),
     "optimizer": ("model.optimizer",),
 }
-# Options of ours that change no number: what a run does if it diverges, and how much memory it has.
-NO_NUMBER = ("model.on_divergence", "data.micro_batch_size")
+# Options of ours that change no number beyond rounding: what a run does if it diverges, how much
+# memory it has, and whether its steps are compiled.
+NO_NUMBER = ("model.on_divergence", "model.compile", "data.micro_batch_size")
 # Options of ours that the description knows better: old records lack them.
 DESCRIBED = ("model.hold_norms",)
 # Options of the paper's network that older records lack, with the values that their runs had.

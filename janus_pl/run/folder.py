@@ -34,8 +34,8 @@ FREE = (
     *("ckpt_path", "allow_config_change", "allow_data_change"),
     *("entity", "notes", "job_type", "log_model", "save_code", "alerts"),
 )
-# Records of before lack this option, and their runs on a CPU had this value.
-ADDED = {"numerics": "ieee"}
+# Records of before lack these options, and their runs (on a CPU) had these values.
+ADDED = {"numerics": "ieee", "model.init_args.compile": False}
 # Records of before have `auto`, which is one device on a machine that has one.
 DEVICES, ONE_DEVICE = "trainer.devices", ("auto", 1, "1")
 FREE_OF_TRAINER = ("enable_progress_bar", "enable_model_summary", "logger", "logger+", "profiler")

@@ -23,6 +23,7 @@ MODEL = [
     Row("model.optimizer.init_args.nesterov", "true", group("nesterov"), [True] * 2),
     Row("model.normalization", "none"),
     Row("model.on_divergence", "record", of_module("on_divergence"), "record"),
+    Row("model.compile", "true", of_module("compiled"), True),
 ]
 MLP = [
     Row(f"{NETWORK}inputs", "3071", says="model.network"),

@@ -105,6 +105,7 @@ MODEL = [
     Row("model.normalization", "per_layer"),
     Row("model.normalization", "none"),
     Row("model.on_divergence", "record", of_module("on_divergence"), "record"),
+    Row("model.compile", "true", of_module("compiled"), True),
 ]
 DATA = [
     Row("data.batch_size", "50", of_loader("batch_size"), 50),
