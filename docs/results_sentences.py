@@ -80,13 +80,14 @@ def unchecked(page: str, runs: Iterable[Run], sentences: Sequence[Sentence]) -> 
         said = said.replace(sentence.text.format(*sentence.numbers(recorded)), " ")
     found = []
     for paragraph in said.splitlines():
-        if PARTS.match(paragraph):
+        if not TOLD.match(paragraph):
             left = NAMES.sub("", paragraph)
             found += [left[max(0, m.start() - 40) : m.end() + 20] for m in NUMBER.finditer(left)]
     return found
 
 
-PARTS = re.compile(r"\*\*(Seen|Verdict|Surprise|Holds|Does not hold|Undecided|Whose)\b|- ")
+# Paragraphs that say what a run was told, and what is not of the records.
+TOLD = re.compile(r"#|\||!\[|\*[^*]|\*\*(Claim|Command|Scale|Reading)")
 NUMBER = re.compile(r"(?<![\w.])\d[\d.,e-]*")
 NAMES = re.compile(
     r"(Fig(ure|ures|\.)|Eqs?\.|Sections?|Theorem|Lemma|Prediction|Appendix) [A-C]?[\d.]+\w*( and \d+\w*)?"
@@ -103,6 +104,16 @@ def plain(page: str) -> str:
 
 
 # What sentences are computed from
+
+
+def power(value: float, digits: int = 0) -> str:
+    """A number as the page has small ones.
+
+    >>> power(0.00038), power(1.23e-5, 1)
+    ('4e-4', '1.2e-5')
+    """
+    mantissa, _, exponent = f"{value:.{digits}e}".partition("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def rank(layer: str) -> Callable[[Run], float]:
