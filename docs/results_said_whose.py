@@ -1,0 +1,127 @@
+"""What docs/results.md says of whose the low rank is; see results_sentences."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from results_sentences import Recorded, Sentence, kept, mean, times
+from results_tables import MIDDLE, WHOSE, arms, of_sweeps, rate_growth
+
+from janus_pl.records.effects import ratio
+from janus_pl.records.families import is_zero_function
+from janus_pl.records.run import Run
+from janus_pl.verify.claims import find_claims, read_claims
+from janus_pl.verify.judge import judge
+
+
+def whose(recorded: Recorded) -> tuple[dict[str, list[Run]], dict[str, list[Run]]]:
+    """The arms whose norms are held, and the others; without the networks that are f = 0."""
+    held: dict[str, list[Run]] = {}
+    free: dict[str, list[Run]] = {}
+    for arm, runs in arms(of_sweeps(recorded.runs, *WHOSE)).items():
+        left = [run for run in runs if not is_zero_function(run)]
+        (held if arm.kind == "held" else free)[arm.words] = left
+    return held, free
+
+
+def held_keep(recorded: Recorded) -> bool:
+    """Whether ranks stay where norms are held, and rho decays."""
+    held, _ = whose(recorded)
+    stay = all(mean(runs, kept(layer)) > 0.95 for layer in MIDDLE for runs in held.values())
+    every = [run for runs in held.values() for run in runs]
+    same = np.allclose([rate_growth(run) for run in every], 1)
+    return (
+        len(held) == 3
+        and stay
+        and same
+        and all(run.last("rho") < run.first("rho") for run in every)
+    )
+
+
+def free_lose(recorded: Recorded) -> bool:
+    """Whether ranks fall and the effective rate grows in each of the other arms."""
+    _, free = whose(recorded)
+    fell = all(mean(runs, kept(layer)) < 0.9 for layer in MIDDLE for runs in free.values())
+    grown = [ratio("", [rate_growth(run) for run in runs]).low for runs in free.values()]
+    return len(free) == 4 and fell and all(low is not None and low > 1 for low in grown)
+
+
+def plain_arms(recorded: Recorded) -> tuple[list[Run], list[Run]]:
+    """The networks without normalization, slow and fast."""
+    _, free = whose(recorded)
+    return free["none, rate 0.01"], free["none, rate 0.03"]
+
+
+def slow_grows_more(recorded: Recorded) -> bool:
+    """Whether the effective rate grows more at a third of the rate, in every seed."""
+    slow, fast = plain_arms(recorded)
+    third = times(slow, fast, partial(Run.last, key="learning_rate"))
+    return np.allclose(third, 1 / 3) and min(times(slow, fast, rate_growth)) > 1
+
+
+def slow_is_not_small(recorded: Recorded) -> bool:
+    """Whether the slow arm's effective rate ends above that of every held one."""
+    held, _ = whose(recorded)
+
+    def rate(run: Run) -> float:
+        return float(np.mean([run.last(f"effective_rate/{layer}") for layer in MIDDLE]))
+
+    highest = max(rate(run) for runs in held.values() for run in runs)
+    return min(rate(run) for run in plain_arms(recorded)[0]) > highest
+
+
+def undecided(recorded: Recorded) -> bool:
+    """Whether several weight-normalized networks end no better than f = 0, and claims leave it."""
+    normalized = [
+        run
+        for arm, runs in arms(of_sweeps(recorded.runs, *WHOSE)).items()
+        for run in runs
+        if arm.kind == "weight_norm"
+    ]
+    apart = sum(run.last("train/loss") > 0.99 for run in normalized)  # f = 0 has a loss of 1
+    found = judge(read_claims(find_claims("whose")), of_sweeps(recorded.runs, *WHOSE))
+    answers = {verdict.claim.name: verdict.answer.value for verdict in found.verdicts}
+    open_still = {answers["decay"], answers["growing"]} <= {"undecided", "not testable"}
+    return apart >= 3 and bool(found.collapsed) and open_still
+
+
+def smooth(run: Run) -> bool:
+    """Whether more rank is lost between spikes than in them."""
+    within, between = (
+        np.nansum([run.last(f"event/rank_{where}/{layer}") for layer in MIDDLE])
+        for where in ("within", "between")
+    )
+    return bool(between > within)
+
+
+def in_spikes(recorded: Recorded) -> list[int]:
+    """In how many networks of the three other arms more is lost in spikes, and of how many."""
+    _, free = whose(recorded)
+    runs = [run for words, some in free.items() if words != "none, rate 0.01" for run in some]
+    return [sum(not smooth(run) for run in runs), len(runs)]
+
+
+SENTENCES = [
+    Sentence("ranks stay within a few percent, though rho decays.", so=held_keep),
+    Sentence(
+        "In the four other arms ranks fall, and in all four the effective rate has grown",
+        so=free_lose,
+    ),
+    Sentence("At a third of the rate it grows by more.", so=slow_grows_more),
+    Sentence(
+        "several have come apart by the last epoch; the claims leave those out, and do not decide.",
+        so=undecided,
+    ),
+    Sentence(
+        "its slow arm cannot: without normalization a smaller rate does not keep the effective "
+        "rate small.",
+        so=slow_is_not_small,
+    ),
+    Sentence(
+        "And in every seed of the slow arm more rank is lost between spikes than in them; in the "
+        "three other arms it is so in {} networks of {}, without the one that is f = 0.",
+        lambda r: [in_spikes(r)[1] - in_spikes(r)[0], in_spikes(r)[1]],
+        lambda r: all(smooth(run) for run in plain_arms(r)[0]),
+    ),
+]
