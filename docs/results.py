@@ -5,7 +5,8 @@
 
 A recorded run replaces one of the same id; nothing is left out by its result. Its rows are kept as
 they are; of its singular values 20 looks are kept, of its histograms 5. Each table stands in
-results.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written.
+results.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written. The
+sentences are compared with the records, and what they have to say instead is printed.
 """
 
 from __future__ import annotations
@@ -32,15 +33,28 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import results_figures  # noqa: E402  beside this file
+import results_said_controls  # noqa: E402
+import results_said_deep  # noqa: E402
+import results_said_figures  # noqa: E402
+import results_said_predictions  # noqa: E402
+import results_said_short  # noqa: E402
 import results_tables  # noqa: E402
+from results_sentences import check, unchecked  # noqa: E402
 
 PAGE, RECORDED = HERE / "results.md", HERE / "results"
 VERDICTS = "verdicts.json"
+SENTENCES = [
+    *results_said_short.SENTENCES,
+    *results_said_deep.SENTENCES,
+    *results_said_figures.SENTENCES,
+    *results_said_predictions.SENTENCES,
+    *results_said_controls.SENTENCES,
+]
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Record, draw, write; returns 0."""
+    """Record, draw, write; returns 0, or 1 if the page says what the records do not."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--record", nargs="+", metavar="RUN", help="folders of runs to take over")
     options = parser.parse_args(args)
@@ -51,7 +65,13 @@ def main(args: Sequence[str] | None = None) -> int:
     (RECORDED / VERDICTS).write_text(verdicts_json(runs), encoding="utf-8")
     PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables(runs)), encoding="utf-8")
     print(f"{len(runs)} runs; {', '.join(names)}; {VERDICTS}; {PAGE.name}")
-    return 0
+    page = PAGE.read_text(encoding="utf-8")
+    found = check(page, runs, SENTENCES)
+    if not found:
+        found = [f"in no sentence: {where}" for where in unchecked(page, runs, SENTENCES)]
+    for wrong in found:
+        print(f"{PAGE.name}: {wrong}", file=sys.stderr)
+    return 1 if found else 0
 
 
 def record(folders: Sequence[str], target: Path) -> None:

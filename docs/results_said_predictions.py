@@ -4,29 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
-from results_said_deep import (
-    AT_SCALE,
-    FIG1,
-    TRAINED,
-    at_end,
-    at_rest,
-    emptied,
-    entropy,
-    error,
-    growth,
-    middles,
-    mu,
-    quick,
-    square,
-)
-from results_sentences import Recorded, Sentence, each, gmean, mean, middle, over, rank, times
+from results_said_deep import FIG1, TRAINED, emptied, error, growth, middles
+from results_said_figures import at_end, at_rest, entropy, quick, square
+from results_sentences import Recorded, Sentence, each, gmean, mean, middle, over, rank
 from results_tables import MIDDLE, relative_spread, velocity
 from scipy.stats import kendalltau
 
 from janus_pl.records.families import lambda_of
-from janus_pl.records.late import geometric_mean
 from janus_pl.records.run import Run
 
 CONSTANT = ("two_cores_constant", "two_cores_constant_seeds")
@@ -100,12 +87,9 @@ PREDICTIONS = [
         "The spread does not grow in order at the end of a cosine with decay on all (Figure 1); it "
         "does at a constant rate, and with decay on rho.",
         so=lambda r: (
-            gmean(constant(r, 1e-3), relative_spread)
-            > 100 * gmean(constant(r, 0), relative_spread)
+            gmean(constant(r, 1e-3), relative_spread) > 100 * gmean(constant(r, 0), relative_spread)
             and grows_with_rho_decay(r)
-            and sum(
-                np.diff([gmean(r.of(*FIG1, lam=lam), relative_spread) for lam in TRAINED]) < 0
-            )
+            and sum(np.diff([gmean(r.of(*FIG1, lam=lam), relative_spread) for lam in TRAINED]) < 0)
             > 1
         ),
     ),
@@ -188,8 +172,7 @@ def pauses(run: Run) -> int:
 def loud(run: Run) -> list[bool]:
     """Whether ||V dot|| is above 1 in an epoch from one look to the next."""
     noise, looks = loudness_over(run), middles(run).index
-    pairs = zip(looks[:-1], looks[1:], strict=True)
-    return [noise.loc[start:end].max() > 1 for start, end in pairs]
+    return [noise.loc[start:end].max() > 1 for start, end in pairwise(looks)]
 
 
 def in_spikes(run: Run) -> float:
@@ -212,7 +195,7 @@ def loudness_over(run: Run):
 def falls_with_lambda(recorded: Recorded, what: Callable[[Run], float]) -> bool:
     """Whether it falls with lambda up to 1e-3, within a per cent."""
     found = [gmean(recorded.of(*FIG1, lam=lam), what) for lam in TRAINED if lam <= 1e-3]
-    return all(after < 1.01 * before for before, after in zip(found, found[1:], strict=False))
+    return all(after < 1.01 * before for before, after in pairwise(found))
 
 
 def waves(recorded: Recorded) -> list[tuple[float, float]]:

@@ -26,6 +26,7 @@ class Recorded:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self.runs = list(runs)
+        self.judged: dict[str, Any] = {}  # what `verify` says, by claims file, once it was asked
 
     def of(self, *sweeps: str, lam: float | None = None, dynamics: str | None = None) -> list[Run]:
         """The runs of some sweeps, by seed and lambda.
@@ -68,7 +69,7 @@ def check(page: str, runs: Iterable[Run], sentences: Sequence[Sentence]) -> list
                 wrong.append(f"the records say: {text}")
             elif not sentence.so(recorded):
                 wrong.append(f"no longer so: {text}")
-        except LookupError as error:
+        except (LookupError, ArithmeticError, ValueError) as error:
             wrong.append(f"cannot be computed ({error}): {sentence.text}")
     return wrong
 
@@ -87,13 +88,17 @@ def unchecked(page: str, runs: Iterable[Run], sentences: Sequence[Sentence]) -> 
 
 
 # Paragraphs that say what a run was told, and what is not of the records.
-TOLD = re.compile(r"#|\||!\[|\*[^*]|\*\*(Claim|Command|Scale|Reading)")
+TOLD = re.compile(
+    r"#|\||!\[|\*[^*]|\*\*(Claim|Command|Scale|Reading)|- The paper's|What is true|.*:$"
+)
 NUMBER = re.compile(r"(?<![\w.])\d[\d.,e-]*")
 NAMES = re.compile(
-    r"(Fig(ure|ures|\.)|Eqs?\.|Sections?|Theorem|Lemma|Prediction|Appendix) [A-C]?[\d.]+\w*( and \d+\w*)?"
-    r"|arXiv [\d.]+|`[^`]*`|\]\([^)]*\)"
-    # What a run was told: its lambda, batch size, rate, steps and epochs.
-    r"|(lambda|lambda of|N|B|rate|at lambda|eta t) =? ?[\d.,e-]*\d( (and|or) [\d.e-]*\d)?"
+    r"(Fig(ure|ures|\.)|Eqs?\.|Sections?|Theorem|Lemma|Prediction|Appendix) [A-C]?[\d.]+\w*"
+    r"( and \d+\w*)?|arXiv [\d.]+|`[^`]*`|\]\([^)]*\)"
+    # What a run was told: its images, lambda, batch size and rate.
+    r"|[\d,]+ images|200 seeds|with momentum 0.9|(at|and) [1-9]e-[2-6]|f = 0|a rate of [\d.]+"
+    r"|([Ll]ambda|lambda of|N|B|rate|[Rr]ate of|eta t) =? ?[\d.,e-]*\d( (and|or) [\d.e-]*\d)?"
+    r"|l_n > 0"
 )
 
 

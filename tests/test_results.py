@@ -131,6 +131,37 @@ def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
     assert set(re.findall(r"\(results/(\w+)\.png\)", page)) == set(names)
 
 
+def test_every_sentence_with_a_number_is_what_the_records_say(
+    results: ModuleType, runs: list[Run], page: str
+) -> None:
+    assert len(results.SENTENCES) >= 100
+    assert results.check(page, runs, results.SENTENCES) == []
+    assert results.unchecked(page, runs, results.SENTENCES) == []
+    # Controls: another number in the records, another on the page, runs that are gone, and a number
+    # that no sentence has.
+    changed = [with_ranks(run, 0.8) if "whose_held" in run.config["tags"] else run for run in runs]
+    (wrong,) = results.check(page, changed, results.results_said_short.SENTENCES)
+    assert wrong.startswith("the records say: Where the norms of the v_k are held")
+    planted = page.replace("falls in steps, not smoothly, to 15 in", "falls in steps, to 25 in")
+    (wrong,) = results.check(planted, runs, results.SENTENCES)
+    assert "falls in steps, not smoothly, to 15 in one seed" in wrong
+    fewer = [run for run in runs if "two_cores_fig5a" not in run.config["tags"]]
+    gone = results.check(page, fewer, results.results_said_figures.SENTENCES)
+    assert all(wrong.startswith("cannot be computed (no runs of two_cores_fig5a") for wrong in gone)
+    assert len(gone) >= 3
+    planted = page.replace("which is a description of these runs", "of 17 runs, which is one")
+    (left,) = results.unchecked(planted, runs, results.SENTENCES)
+    assert "of 17 runs" in left
+
+
+def with_ranks(run: Run, factor: float) -> Run:
+    """Ranks that have fallen in the last row, and nowhere before."""
+    rows = run.rows.copy()
+    ranks = [key for key in rows if key.startswith("effective_rank/")]
+    rows.loc[rows.index[-1], ranks] *= factor
+    return replace(run, rows=rows)
+
+
 WORDS = re.compile(
     r"\b(holds?|fail(s|ed)?|supported|contradicted|undecided|confirmed|refuted|proved)\b", re.I
 )

@@ -1,0 +1,159 @@
+"""The sentences of docs/results.md that stand first: what holds in short; and windows of claims."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+from results_said_deep import FIG1, TRAINED, mu
+from results_said_figures import at_rest, square
+from results_said_predictions import below_sgd
+from results_sentences import Recorded, Sentence, gmean, middle, rank
+from results_tables import MIDDLE, of_sweeps, relative_spread, velocity
+
+from janus_pl.records.families import lambda_of
+from janus_pl.records.run import STEP, Run
+from janus_pl.verify.claims import find_claims, read_claims
+from janus_pl.verify.judge import Verdicts, judge
+from janus_pl.verify.lines import lines
+
+
+def judged(recorded: Recorded, claims: str = "") -> Verdicts:
+    """What `verify` says of all runs, or of those that another claims file is about."""
+    if claims not in recorded.judged:
+        runs = of_sweeps(recorded.runs, claims) if claims else recorded.runs
+        asked = read_claims(find_claims(claims)) if claims else read_claims()
+        recorded.judged[claims] = judge(asked, runs)
+    return recorded.judged[claims]
+
+
+def factor(recorded: Recorded, name: str) -> float:
+    """What a claim of `scale.yaml` estimates."""
+    (verdict,) = (v for v in judged(recorded, "scale").verdicts if v.claim.name == name)
+    return verdict.judged[0].estimate
+
+
+def windows(recorded: Recorded) -> list[float]:
+    by_name = {v.claim.name: v.claim.window for v in judged(recorded, "scale").verdicts}
+    (early, late) = (by_name[name] for name in ("noise", "rank_late"))
+    assert early and late
+    return [*early, *late]
+
+
+def answers(recorded: Recorded) -> Counter[str]:
+    """How many primary claims of the paper have which answer."""
+    found = judged(recorded)
+    primary = {v.claim.name for v in found.verdicts if v.claim.primary}
+    return Counter(line.answer for line in lines(found) if line.name in primary)
+
+
+def theorems(recorded: Recorded) -> list[str]:
+    """The answers to the theorems."""
+    found = judged(recorded)
+    claims = {v.claim.name for v in found.verdicts}
+    return [line.answer for line in lines(found) if line.name not in claims]
+
+
+def steps(recorded: Recorded, *sweeps: str) -> float:
+    """The steps of the longest SGD run."""
+    return max(run.last(STEP) for run in recorded.of(*sweeps, dynamics="SGD"))
+
+
+def in_order(recorded: Recorded, what) -> bool:
+    """Whether it grows with lambda without a fall, at the end of a cosine."""
+    return bool(np.all(np.diff([gmean(recorded.of(*FIG1, lam=lam), what) for lam in TRAINED]) > 0))
+
+
+def ranks_fall_with_time(recorded: Recorded) -> bool:
+    """Whether middle ranks have lost a tenth at 2e-3 and 5e-3, at 1e-3 in the longer runs alone."""
+
+    def left(runs: list[Run], without: list[Run]) -> float:
+        return gmean(runs, middle) / gmean(without, middle)
+
+    short = {lam: left(recorded.of(*FIG1, lam=lam), recorded.of(*FIG1, lam=0)) for lam in TRAINED}
+    long = (recorded.of("small", lam=lam, dynamics="SGD") for lam in (1e-3, 0))
+    fallen = {lam for lam, rest in short.items() if rest < 0.9}
+    return fallen == {2e-3, 5e-3} and left(*long) < 0.9
+
+
+def first_layer_alone(recorded: Recorded) -> bool:
+    """Whether decay on rho moves the rank of conv1 by a sixth, and the middle ones by nothing."""
+    runs = sorted(recorded.of("two_cores_rho"), key=lambda_of)
+    change = {k: rank(k)(runs[-1]) / rank(k)(runs[0]) for k in ("conv1", "conv3", "conv4", "fc1")}
+    return abs(change.pop("conv1") - 5 / 6) < 0.02 and min(change.values()) > 0.99
+
+
+def lost_where_held(recorded: Recorded) -> float:
+    """The most that a mean of the middle ranks has lost where norms are held, in per cent."""
+    return max(100 * (1 - middle(run) / first_middle(run)) for run in recorded.of("whose_held"))
+
+
+def first_middle(run: Run) -> float:
+    """The mean of the middle ranks in the first row."""
+    return float(np.mean([run.first(f"effective_rank/{layer}") for layer in MIDDLE]))
+
+
+SENTENCES = [
+    Sentence(
+        "The theorem is met to rounding in every run",
+        so=lambda r: set(theorems(r)) == {"holds"},
+    ),
+    Sentence(
+        "At N = 10,000, B = 128 and lambda = 1e-3 ‖V̇‖ is {:.0f} times, the margins' spread {:.0f} "
+        "times, and the mean of the middle ranks {:.2f} of what they are without decay",
+        lambda r: [factor(r, name) for name in ("noise", "spread", "rank")],
+        lambda r: all(
+            str(v.answer) == "supported" for v in judged(r, "scale").verdicts if v.claim.primary
+        ),
+    ),
+    Sentence("The windows are epochs {} to {}, and {} to {} for the late ranks.", windows),
+    Sentence(
+        "Mean margins grow with lambda, and ranks fall where decay has had time to act: at lambda "
+        "of 2e-3 and 5e-3 in {:,.0f} steps, at 1e-3 in {:,.0f}.",
+        lambda r: (steps(r, *FIG1), steps(r, "small")),
+        lambda r: (
+            ranks_fall_with_time(r)
+            and gmean(r.of(*FIG1, lam=5e-3), mu) > 10 * gmean(r.of(*FIG1, lam=0), mu)
+        ),
+    ),
+    Sentence(
+        "But the spread and ‖V̇‖ at the end do not grow with lambda in order.",
+        so=lambda r: not in_order(r, relative_spread) and not in_order(r, velocity),
+    ),
+    Sentence(
+        "At equal steps GD's ‖V̇‖ is {:.0f} to {:.0f} times smaller.",
+        lambda r: below_sgd(r, velocity),
+    ),
+    Sentence(
+        "At equal epochs GD shows no low rank, but it takes {:.0f} times fewer steps; at equal "
+        "steps it lowers the ranks as well, here by more (one seed).",
+        lambda r: [square(r).last(STEP) / r.of("two_cores_fig2a")[0].last(STEP)],
+        lambda r: (
+            min(rank("conv3")(run) for run in r.of("two_cores_fig2a"))
+            > 0.99 * rank("conv3")(square(r))
+            and middle(at_rest(r, "GD", 5e-3)) < middle(at_rest(r, "SGD", 5e-3))
+            and len(r.of("two_cores_equal_steps", lam=5e-3)) == 1
+        ),
+    ),
+    Sentence(
+        "with decay on rho alone, which is what Eq. 12 has, margins, spread and ‖V̇‖ grow with "
+        "lambda, and of the ranks that of the first layer falls by a sixth and the middle ones "
+        "stay.",
+        so=first_layer_alone,
+    ),
+    Sentence(
+        "Where the norms of the v_k are held, and with them the effective rate eta/‖v_k‖², ranks "
+        "stay, but for {:.0f}% at most",
+        lambda r: [lost_where_held(r)],
+    ),
+    Sentence(
+        "Of the {} claims of the paper in the table {} are decided: {} need more seeds, and {} "
+        "need runs that are not here",
+        lambda r: (
+            sum(answers(r).values()),
+            answers(r)["supported"] + answers(r)["contradicted"],
+            answers(r)["undecided"],
+            answers(r)["not testable"],
+        ),
+    ),
+]
