@@ -21,6 +21,7 @@ import pytest
 import torch
 import torch.multiprocessing
 from conftest import ROOT, SMALL
+from environments import PACKAGE
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lockstep import announced, leave
@@ -379,7 +380,7 @@ def run_all(world: int, group: str = "cases") -> list[dict[str, Result]]:
     if world == 1:
         return [{name: case(1) for name, case in GROUPS[group].items()}]
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(ROOT / "tests")]))
+        patch.setenv("PYTHONPATH", os.pathsep.join([PACKAGE, str(ROOT / "tests")]))
         multiprocessing.set_forkserver_preload([__name__])
         ports = free_ports(2)
         processes = torch.multiprocessing.start_processes(

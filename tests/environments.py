@@ -12,6 +12,10 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
+import janus_pl
+
+# Where the package under test lies: the checkout, or the packages of an environment with its wheel.
+PACKAGE = str(Path(janus_pl.__file__).parents[1])
 LIMIT = 570  # seconds of a process, on a machine that has much else to do
 # Starts Python without the packages of this environment, but for the folders that are named first.
 START = "import sys; n = int(sys.argv[1]); sys.path += sys.argv[2:2 + n]; del sys.argv[1:2 + n]; "

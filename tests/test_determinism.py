@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from record_reader import read_rows
 
 SCRIPT = """
@@ -35,7 +34,7 @@ def run(folder: Path, threads: int, seed: int = 3) -> None:
     """Both tasks in a process of its own; Python's hashes differ from one to the next."""
     folder.mkdir()
     settings = {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
-    settings |= {"NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    settings |= {"NUMBA_NUM_THREADS": str(threads), "PYTHONPATH": PACKAGE}
     command = [sys.executable, "-c", SCRIPT, str(seed)]
     env = {**os.environ, **settings}
     done = subprocess.run(

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from record_reader import exit_code, read_records, read_rows
 from torch import Tensor, nn
 from troublemakers import Witness
@@ -310,7 +310,7 @@ if child:
 def test_two_ranks_keep_the_same_weights(tmp_path: Path) -> None:
     """The loss of one of them is bad in the third step."""
     command = [sys.executable, "-c", RANKS, str(tmp_path / "store")]
-    places = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    places = os.pathsep.join([PACKAGE, str(ROOT / "tests")])
     env = {**os.environ, "PYTHONPATH": places}
     run = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT)
     assert run.returncode == 0, run.stderr

@@ -11,6 +11,7 @@ import nbclient
 import nbformat
 import pytest
 from conftest import ROOT
+from environments import PACKAGE
 
 from janus_pl.records.read import read
 
@@ -19,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
 
 def executed(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A notebook, executed in a folder of its own by a fresh process."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.setenv("PYTHONPATH", PACKAGE)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     book = nbformat.read(ROOT / "docs" / "notebooks" / f"{name}.ipynb", as_version=4)
     where = {"metadata": {"path": str(place)}}

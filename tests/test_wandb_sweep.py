@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from environments import PACKAGE
 from record_reader import inspect
 from wandb_server import SweepServer
 
@@ -55,7 +55,7 @@ exit $code
     monkeypatch.chdir(tmp_path)
     env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     env["PATH"] = f"{shim.parent}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{env['PATH']}"
-    more = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_API_KEY": "k" * 40}
+    more = {"PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": "k" * 40}
     return {**env, **more, "WANDB_AGENT_DISABLE_FLAPPING": "true", "WANDB_ERROR_REPORTING": "false"}
 
 

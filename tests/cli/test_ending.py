@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import wandb
 from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from storage import read_only
 from troublemakers import kill_service
 
@@ -56,12 +56,12 @@ def fit(epochs: int, *trouble: tuple[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def environment(source: Path = ROOT, **given: str) -> dict[str, str]:
+def environment(source: str | Path = PACKAGE, **given: str) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}
     return {**kept, "PYTHONPATH": f"{source}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1", **given}
 
 
-def run(args: list[str], source: Path = ROOT, **env: str) -> tuple[int, str]:
+def run(args: list[str], source: str | Path = PACKAGE, **env: str) -> tuple[int, str]:
     """The exit code and stderr of a command line in a process of its own."""
     command = [sys.executable, "-m", "janus_pl", *args]
     ended = subprocess.run(

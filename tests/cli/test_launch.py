@@ -17,8 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from record_reader import exit_code
 
 from janus_pl.cli.main import main
@@ -58,7 +57,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     def run(*command: str, **environment: str) -> subprocess.Popen:
         marker = {MARKER: str(tmp_path)}
         env = {k: v for k, v in os.environ.items() if k != "WANDB_SERVICE"}  # of this process
-        env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | marker | environment
+        env |= {"PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1"} | marker | environment
         with (tmp_path / f"{len(started)}.log").open("w") as log:
             started.append(subprocess.Popen(command, env=env, stdout=log, stderr=log))
         return started[-1]

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from wandb_server import RunsServer, node
 
 from janus_pl.errors import UsageError
@@ -58,7 +57,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RunsServ
 
 def ask(server: RunsServer, path: str, unfinished: bool = False) -> Records:
     env = {key: value for key, value in os.environ.items() if not key.startswith("WANDB_")}
-    env |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "PYTHONPATH": str(ROOT)}
+    env |= {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": "k" * 40, "PYTHONPATH": PACKAGE}
     command = [sys.executable, "-c", SCRIPT, path, str(unfinished)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=LIMIT)
     assert done.returncode == 0, done.stderr

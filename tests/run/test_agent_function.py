@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from environments import PACKAGE
 from run.small_runs import FILES, facts_of, fit_args
 from wandb_server import SweepServer
 
@@ -45,7 +45,7 @@ def test_each_point_leaves_the_record_of_its_values(
     Path("agent.py").write_text(script)
     server = SweepServer(POINTS)
     env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    env |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "WANDB_API_KEY": "k" * 40}
+    env |= {"PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1", "WANDB_API_KEY": "k" * 40}
     env |= {"WANDB_BASE_URL": server.url, "WANDB_ERROR_REPORTING": "false"}
     command = [sys.executable, "agent.py"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=400)

@@ -12,7 +12,7 @@ import nbclient
 import nbformat
 import pytest
 import wandb
-from conftest import ROOT
+from environments import PACKAGE
 from run.small_runs import FILES, SCRIPT, facts_of, fit_args, only_run
 
 from janus_pl.cli.main import main
@@ -53,7 +53,7 @@ def in_tmp_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(*args: str) -> str:
     """A process of its own with this Python; it has to end well."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    env |= {"WANDB_MODE": "offline", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    env |= {"WANDB_MODE": "offline", "PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *args], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -148,6 +148,6 @@ def test_a_notebook(expected: Any) -> None:
     cells = ["\n".join(lines[:7]), "\n".join(lines[7:])]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("PYTHONPATH", PACKAGE)
         nbclient.NotebookClient(book, timeout=300, kernel_name="python3").execute()
     assert facts_of(only_run()) == expected

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import ROOT
+from environments import PACKAGE
 from training.crashing import CONTEXT
 
 STAND_IN = "stand_in"  # the module beside this one
 LIMIT = 300  # seconds
-PATH = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+PATH = os.pathsep.join([PACKAGE, str(Path(__file__).parent)])
 COMMAND = ["python", "-m", "janus_pl", "fit", "--config", "quickstart.yaml"]
 
 

@@ -57,6 +57,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, value in SHOWN.items():  # as a sweep has it, so that the two streams are in order
         monkeypatch.setenv(name, value)
+    if sys.flags.safe_path:  # which leaves the working directory out
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(launchers, "PROGRAM", "program")
     monkeypatch.setattr(launchers, "REHEARSAL", "")
     return tmp_path

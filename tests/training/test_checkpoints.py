@@ -19,8 +19,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.plugins import AsyncCheckpointIO
@@ -451,7 +450,7 @@ for moment in (in_the_middle, before_fsync, before_the_second_name, before_repla
 
 def test_killed_while_saving(tmp_path: Path) -> None:
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PACKAGE, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         command, capture_output=True, text=True, env=environment, check=True, timeout=LIMIT
     )

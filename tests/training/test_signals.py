@@ -18,7 +18,7 @@ import pytest
 import torch
 import troublemakers
 from conftest import ROOT
-from environments import LIMIT
+from environments import LIMIT, PACKAGE
 from record_reader import exit_code, read_records, read_rows
 
 import janus_pl.linear.replicas
@@ -258,11 +258,11 @@ def test_under_slurm_a_checkpoint_in_the_working_directory_is_nobodys(slurm: Pat
     assert [row["epoch"] for row in read_rows(run_folder())] == [0, 1, 2]
 
 
-def start(*args: str, path: Path = ROOT) -> subprocess.Popen[str]:
+def start(*args: str, path: str | Path = PACKAGE) -> subprocess.Popen[str]:
     """The command line in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "janus_pl", *args],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(path)])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([PACKAGE, str(path)])},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
