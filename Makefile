@@ -48,7 +48,8 @@ wheel: package  ## the tests on the installed wheel, without the repository on t
 	$(call environment,.wheel)
 	$(PIP) --python .wheel install --no-deps --no-index --ignore-installed dist/*.whl
 	$(ELSEWHERE) .wheel/bin/python -c "import janus_pl; assert '/.wheel/' in janus_pl.__file__, janus_pl"
-	$(ELSEWHERE) .wheel/bin/python -m pytest -q -o pythonpath=tests --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
+	mkdir .wheel/beside && ln -s $(CURDIR)/benchmarks .wheel/beside/benchmarks
+	PYTHONPATH=$(CURDIR)/.wheel/beside $(ELSEWHERE) .wheel/bin/python -m pytest -q -o pythonpath=tests --numprocesses auto --maxprocesses 4 --dist worksteal $(TESTS)
 
 alone: package  ## three callbacks in an environment with torch, lightning and numpy alone
 	rm -rf .alone && $(BIN)/python -m venv .alone

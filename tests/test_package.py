@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from conftest import ROOT
 from environments import LIMIT, closure, linked, normal, run_in
 from packaging.requirements import Requirement
 from packaging.version import Version
+from PIL import Image
 
 from janus_pl.cli.main import main
 from janus_pl.errors import EXTRAS
@@ -192,6 +194,23 @@ def test_a_missing_extra_is_said_before_the_first_of_many_runs(
     (told,) = done.stderr.splitlines()
     assert told.startswith("error: ")
     assert told.endswith(f"the extra {extra}: pip install 'janus-pl[{extra}]'")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_jpeg_images_name_the_extra_that_checks_them_and_not_their_folder(
+    plain: tuple[Path, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    images = tmp_path_factory.mktemp("images")
+    for split, name, number in product(("train", "test"), ("a", "b"), range(4)):
+        file = images / split / name / f"{number}.jpg"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (40 * number, 0, 0)).save(file)
+    fit = ["fit", "--config", "sgd.yaml", "--trainer.fast_dev_run", "true"]
+    fit += ["--data", "janus_pl.data.ImageFolderPair", "--data.root", str(images)]
+    done = run_in(plain, SCRIPT, fit, tmp_path)
+    assert done.returncode == 2, done.stderr
+    told = done.stderr.splitlines()[-1]
+    assert told.startswith("error: package numba: got 'not installed', allowed: the extra linear")
     assert not [*tmp_path.iterdir()]
 
 

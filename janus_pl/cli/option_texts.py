@@ -7,7 +7,9 @@ breaks in a terminal.
 from __future__ import annotations
 
 import re
+import textwrap
 from argparse import Action
+from typing import Any
 
 from jsonargparse import DefaultHelpFormatter
 
@@ -135,6 +137,15 @@ class PlainHelp(DefaultHelpFormatter):
         if found := re.match(r"\['(.*?)'\], Note: default values below are", text or ""):
             text = f"Those below are of {found[1]}, and of the classes."
         super().add_text(text)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        # A path or an option is not broken at its hyphens.
+        return textwrap.wrap(" ".join(text.split()), width, break_on_hyphens=False)
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        options: dict[str, Any] = {"initial_indent": indent, "subsequent_indent": indent}
+        options |= {"break_on_hyphens": False, "break_long_words": False}
+        return textwrap.fill(" ".join(text.split()), width, **options)
 
     def _get_help_string(self, action: Action) -> str:
         text = TEXTS.get(action.dest)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from janus_pl.errors import UsageError
+from janus_pl.errors import UsageError, missing_extra
 
 LONGEST_REASON = 300  # characters of what a library says
 NAMED = 3  # names that a count is followed by
@@ -20,7 +20,8 @@ def refused(field: str, value: object, allowed: str) -> Iterator[None]:
     """Turn every exception within into a UsageError that ends with the reason.
 
     Systems, archives and decoders raise errors of all sorts on what they cannot read (OSError,
-    ValueError, RuntimeError, SyntaxError, MemoryError, struct.error, ...), so none is left out.
+    ValueError, RuntimeError, SyntaxError, MemoryError, struct.error, ...), so none is left out. A
+    package that is missing is told as such.
 
     >>> with refused("data.root", "x", "a folder"):
     ...     raise RuntimeError("no\\nfolder")
@@ -32,6 +33,8 @@ def refused(field: str, value: object, allowed: str) -> Iterator[None]:
     except UsageError:
         raise
     except Exception as error:
+        if extra := missing_extra(error):
+            raise extra from error  # the file is not at fault
         raise UsageError(field, value, f"{allowed} ({one_line(error)})") from error
 
 
