@@ -189,9 +189,19 @@ FIGURES_3_4 = [
         ),
     ),
     Sentence(
+        "Up to 1e-3 fc1 is the loudest layer.",
+        so=lambda r: all(
+            at_end(r, lam, "fc1")
+            == max(at_end(r, lam, k) for k in r.of(*FIG1)[0].layers("velocity"))
+            for lam in TRAINED
+            if lam <= 1e-3
+        ),
+    ),
+    Sentence(
         "Up to lambda = 5e-4 no rank of conv2 to fc1 moves by more than {:.1f}% in 12,600 steps; "
         "at 1e-3 conv1 and conv2 have lost {:.0f} and {:.0f}%, the others {:.0f}% at most; at 5e-3 "
-        "conv4 has lost {:.0f}% of its effective rank and fc1 {:.0f}%.",
+        "conv4 has lost {:.0f}% of its effective rank and fc1 {:.0f}%, more than the first two "
+        "layers, which lost {:.0f} and {:.0f}%; conv3 and fc2 have lost less.",
         lambda r: (
             100
             * max(
@@ -199,7 +209,13 @@ FIGURES_3_4 = [
             ),
             *(100 * (1 - left_of(r, 1e-3, k)) for k in ("conv1", "conv2")),
             100 * max(1 - left_of(r, 1e-3, k) for k in (*MIDDLE, "fc2")),
-            *(100 * (1 - left_of(r, 5e-3, k)) for k in ("conv4", "fc1")),
+            *(100 * (1 - left_of(r, 5e-3, k)) for k in ("conv4", "fc1", "conv1", "conv2")),
+        ),
+        lambda r: (
+            max(left_of(r, 5e-3, k) for k in ("conv4", "fc1"))
+            < min(left_of(r, 5e-3, k) for k in ("conv1", "conv2"))
+            and max(left_of(r, 5e-3, k) for k in ("conv1", "conv2"))
+            < min(left_of(r, 5e-3, k) for k in ("conv3", "fc2"))
         ),
     ),
     Sentence(

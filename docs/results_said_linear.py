@@ -275,4 +275,26 @@ FIGURES = [
     ),
 ]
 
-SENTENCES = [*LAWS, *FIGURES]
+LARGEST = "singular_value/1"
+
+
+def settles(run: Run) -> int:
+    """The last epoch in which the largest singular value is off its end by more than 1%."""
+    values = over(run, LARGEST)
+    return int(values[(values / values.iloc[-1] - 1).abs() > 0.01].index[-1])
+
+
+def of_largest(recorded: Recorded) -> list[float]:
+    """When it settles and where it ends, SGD first."""
+    pair = [recorded.of("linear-a7", dynamics=name)[0] for name in ("SGD", "GD")]
+    return [*map(settles, pair), *(run.last(LARGEST) for run in pair)]
+
+
+LAST = [
+    Sentence(
+        "The largest singular value stays within 1% of its end after epoch {} under SGD, after "
+        "epoch {} under GD, and ends at {:.2f} and {:.2f}.",
+        of_largest,
+    ),
+]
+SENTENCES = [*LAWS, *FIGURES, *LAST]

@@ -20,6 +20,7 @@ from PIL import Image
 from janus_pl.cli import subcommands as tools
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
+from janus_pl.report.figures.linear_settings import SETTINGS, pair_of
 
 DOCS = ROOT / "docs"
 RECORDED = DOCS / "results"
@@ -152,6 +153,14 @@ def test_every_sentence_with_a_number_is_what_the_records_say(
     planted = page.replace("which is a description of these runs", "of 17 runs, which is one")
     (left,) = results.unchecked(planted, runs, results.SENTENCES)
     assert "of 17 runs" in left
+
+
+def test_a_linear_figure_is_of_the_runs_that_its_section_names(runs: list[Run]) -> None:
+    for key, setting in SETTINGS.items():
+        needed = ("SGD",) if key == "a5" else ("SGD", "GD")
+        pair = pair_of(runs, setting, needed)
+        tags = {run.config["tags"][0] for some in pair.runs.values() for run in some}
+        assert tags == {f"linear-{key}"}, "and not the scan of batch sizes, which has more runs"
 
 
 def with_ranks(run: Run, factor: float) -> Run:

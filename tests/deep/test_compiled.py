@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from deep.test_any_classifier import classifier, samples, small_mlp
-from deep.test_lean_step import LAM, RATES, SavesWithin, compare, each_normalization, same
+from deep.test_lean_step import LAM, RATES, SavesWithin, compare, same
 from deep.test_lean_step import weights_of as parameters_of
 from environments import LIMIT
 from record_reader import files_of
@@ -46,8 +46,13 @@ def forget_graphs() -> None:
 # The mathematics
 
 
-@each_normalization
-@pytest.mark.parametrize("batches", ["SGD in parts", "GD in parts"])
+@pytest.mark.parametrize(
+    ("batches", "normalization"),
+    [
+        *(("SGD in parts", name) for name in RATES),
+        ("GD in parts", "weight_norm"),
+    ],
+)
 def test_float64_is_the_loop_by_hand(
     batches: str, normalization: str, small_task: Any, small_loader: Any, fit: Any
 ) -> None:

@@ -156,7 +156,7 @@ def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pai
     if not found:
         raise Unavailable(f"no run of {setting.what} (configs/{setting.config})")
 
-    def rank(some: list[Run]) -> tuple[bool, bool, bool, int]:
+    def rank(some: list[Run]) -> tuple[bool, bool, bool, int, float]:
         options = some[0].options
         size = (options.get("data.dim"), options.get("data.num_train"))
         rates = ("model.gd_schedule", "model.gd_learning_rate")
@@ -165,7 +165,8 @@ def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pai
             {run.dynamics for run in some} == set(needed),
             one_rate,
             size == setting.size,
-            len(some),
+            len(_drawn(some)),
+            max(run.last("epoch") for run in some),
         )
 
     best = max(families(found, "batch"), key=rank)
@@ -175,10 +176,15 @@ def pair_of(runs: Sequence[Run], setting: Setting, needed: Sequence[str]) -> Pai
             size = "full" if name == "GD" else "1"
             other = f"--data.batch_size {size}"
             raise Unavailable(f"no {name} run beside {best[0].name} ({setting.config}, {other})")
-    least = min(map(_batch, by_dynamics["SGD"]))
-    by_dynamics["SGD"] = [run for run in by_dynamics["SGD"] if _batch(run) == least]
+    by_dynamics = {name: _drawn(some) for name, some in by_dynamics.items()}
     chosen = {id(run) for some in by_dynamics.values() for run in some}
     return Pair(by_dynamics, [run for run in found if id(run) not in chosen])
+
+
+def _drawn(runs: list[Run]) -> list[Run]:
+    """Return the runs that are drawn: of SGD those of the smallest batch, and all of GD."""
+    sgd = [_batch(run) for run in runs if run.dynamics == "SGD"]
+    return [run for run in runs if run.dynamics != "SGD" or _batch(run) == min(sgd)]
 
 
 def _batch(run: Run) -> float:
