@@ -44,7 +44,7 @@ def constant(canvas: Canvas, runs: Sequence[Run]) -> bool:
 
 def scale(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """SGD at a constant learning rate at N = 10,000, and GD at equal epochs."""
-    return _time_courses(canvas, of_sweeps(runs, "scale"))
+    return _time_courses(canvas, of_sweeps(runs, "scale", "scale_gd"))
 
 
 def whose(canvas: Canvas, runs: Sequence[Run]) -> bool:

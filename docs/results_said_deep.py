@@ -59,7 +59,7 @@ def falls(runs: list[Run], form: str = "{:.0f}") -> list[float]:
 
 
 def scale(recorded: Recorded, lam: float) -> list[Run]:
-    return recorded.of("scale", lam=lam)
+    return recorded.of("scale", lam=lam, dynamics="SGD")
 
 
 def come_apart(recorded: Recorded) -> Run:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
-from results_said_deep import FIG1, TRAINED, mu
-from results_said_figures import at_rest, square
-from results_said_predictions import below_sgd
-from results_sentences import Recorded, Sentence, gmean, middle, rank
+from results_said_deep import FIG1, TRAINED, error, mu
+from results_said_figures import at_rest, late_velocity, square
+from results_said_predictions import below_sgd, loudness_over
+from results_sentences import Recorded, Sentence, gmean, kept, middle, rank
 from results_tables import MIDDLE, of_sweeps, relative_spread, velocity
 
-from janus_pl.records.families import lambda_of
+from janus_pl.records.families import lambda_of, seed_of
 from janus_pl.records.run import STEP, Run
 from janus_pl.verify.claims import find_claims, read_claims
 from janus_pl.verify.judge import Verdicts, judge
@@ -93,7 +94,51 @@ def first_middle(run: Run) -> float:
     return float(np.mean([run.first(f"effective_rank/{layer}") for layer in MIDDLE]))
 
 
+def gd(recorded: Recorded) -> Run:
+    """The first seed of GD at N = 10,000."""
+    return recorded.of("scale_gd")[0]
+
+
+def restless(recorded: Recorded) -> float:
+    """GD's ||V dot|| over the last fifth of the epochs, of SGD's with the same seed."""
+    return late_velocity(gd(recorded)) / late_velocity(twin(recorded))
+
+
+def twin(recorded: Recorded) -> Run:
+    """The SGD run of that seed."""
+    sgd = recorded.of("scale", lam=1e-3, dynamics="SGD")
+    (found,) = (run for run in sgd if seed_of(run) == seed_of(gd(recorded)))
+    return found
+
+
+def bursts(recorded: Recorded) -> tuple[float, float]:
+    """The least and the largest ||V dot|| of GD from epoch 130 on."""
+    noise = loudness_over(gd(recorded)).loc[130:]
+    return float(noise.min()), float(noise.max())
+
+
+GD = [
+    Sentence(
+        "Its middle ranks keep {:.1f}% of their start or more, and its training error is {:.1%}.",
+        lambda r: (
+            math.floor(1000 * min(kept(layer)(gd(r)) for layer in MIDDLE)) / 10,
+            error(gd(r)),
+        ),
+    ),
+    Sentence(
+        "from epoch 130 on ‖V̇‖ is between {:.2f} and {:.0f}, and over the last fifth of the epochs "
+        "it is {:.1f} times SGD's of the same seed. SGD took {:.0f} times its steps",
+        lambda r: (*bursts(r), restless(r), twin(r).last(STEP) / gd(r).last(STEP)),
+    ),
+    Sentence(
+        "At a constant rate GD does not rest in {:.0f} epochs either, and its ‖V̇‖ is {:.1f} times "
+        "SGD's (one seed).",
+        lambda r: (gd(r).last("epoch"), restless(r)),
+        lambda r: len(r.of("scale_gd")) == 1,
+    ),
+]
 SENTENCES = [
+    *GD,
     Sentence(
         "The theorem is met to rounding in every run",
         so=lambda r: set(theorems(r)) == {"holds"},

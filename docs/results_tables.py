@@ -60,7 +60,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "equal_steps": of_sweeps(runs, "two_cores_equal_steps", "two_cores_equal_steps_sgd"),
         "small": of_sweeps(runs, "small"),
         "default_network": of_sweeps(runs, "default_network"),
-        "scale": of_sweeps(runs, "scale"),
+        "scale": of_sweeps(runs, "scale", "scale_gd"),
     }
     found = {name: ends(some) for name, some in deep.items()}
     return found | {
