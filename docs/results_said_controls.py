@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from results_said_deep import FIG1
 from results_said_linear import SENTENCES as LINEAR
-from results_said_linear import power
 from results_said_whose import SENTENCES as WHOSE
-from results_sentences import Recorded, Sentence, gmean, kept, mean, over, rank, times
+from results_sentences import Recorded, Sentence, gmean, kept, mean, over, power, rank, times
 from results_tables import MIDDLE, relative_spread, velocity
 
 from janus_pl.records.effects import ratio
@@ -22,7 +22,6 @@ from janus_pl.records.families import is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import STEP, Run
 
 CONSTANT = ("two_cores_constant", "two_cores_constant_seeds")
-COSINE = ("two_cores_fig1", "two_cores_seeds")
 
 
 def ends(values: Iterable[float]) -> tuple[float, float]:
@@ -223,7 +222,7 @@ def constant(recorded: Recorded) -> list[float]:
     """What decay makes of noise, spread (and of the seed with the least), and ranks."""
     runs, plain, cosine = (
         recorded.of(*sweeps, lam=lam)
-        for sweeps, lam in ((CONSTANT, 0.001), (CONSTANT, 0), (COSINE, 0.001))
+        for sweeps, lam in ((CONSTANT, 0.001), (CONSTANT, 0), (FIG1, 0.001))
     )
     noise, spread = (gmean(runs, of) / gmean(plain, of) for of in (velocity, relative_spread))
     less = [ends(1 - mean(some, kept(layer)) for layer in MIDDLE) for some in (runs, cosine)]
@@ -320,7 +319,7 @@ def two_moved(recorded: Recorded) -> bool:
 
 def decayed(recorded: Recorded) -> bool:
     """Whether decay on all parameters takes rank from the middle layers, in every seed."""
-    runs = recorded.of(*COSINE, lam=0.005)
+    runs = recorded.of(*FIG1, lam=0.005)
     return all(kept(layer)(run) < 0.9 for layer in MIDDLE for run in runs)
 
 

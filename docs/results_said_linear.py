@@ -6,19 +6,13 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-from results_sentences import Recorded, Sentence, over
+from results_sentences import Recorded, Sentence, over, power
 
 from janus_pl.records.families import lambda_of
 from janus_pl.records.run import STEP, Run
 
 NULL = "null/norm"
 ROUNDING = 1e-12  # numbers of linear regression are of order 1
-
-
-def power(value: float, digits: int = 0) -> str:
-    """A small number as the page has it: 3e-4."""
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
-    return f"{mantissa}e{int(exponent)}"
 
 
 def above(value: float) -> str:
