@@ -136,6 +136,10 @@ GD = [
         lambda r: (gd(r).last("epoch"), restless(r)),
         lambda r: len(r.of("scale_gd")) == 1,
     ),
+    Sentence(
+        "At N = 10,000 and a constant rate its ‖V̇‖ is above SGD's late in training (one seed).",
+        so=lambda r: len(r.of("scale_gd")) == 1 and restless(r) > 1,
+    ),
 ]
 SENTENCES = [
     *GD,
