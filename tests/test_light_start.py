@@ -27,8 +27,7 @@ def packages_after(*arguments: str, folder: Path = ROOT) -> set[str]:
 
 
 def test_the_tests_of_the_losses_run_without_lightning_and_wandb() -> None:
-    # As `make lowest` runs them: float32 has other last digits in other versions.
-    packages = packages_after("-k", "not float32", "tests/deep/test_losses.py")
+    packages = packages_after("tests/deep/test_losses.py")
     assert "torch" in packages
     assert not packages & HEAVY
 
