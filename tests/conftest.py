@@ -16,6 +16,7 @@ from pathlib import Path
 from signal import default_int_handler
 from typing import TYPE_CHECKING, Any
 
+import numpy.testing  # noqa: F401  numpy 2.0 starts `lscpu` here, which no light test may
 import pytest
 from hypothesis import HealthCheck, settings
 from record_reader import Rows, read_rows
