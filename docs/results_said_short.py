@@ -9,7 +9,7 @@ import numpy as np
 from results_said_deep import FIG1, TRAINED, error, mu
 from results_said_figures import at_rest, late_velocity, square
 from results_said_predictions import below_sgd, loudness_over
-from results_sentences import Recorded, Sentence, gmean, kept, middle, rank
+from results_sentences import Recorded, Sentence, gmean, kept, middle, rank, times
 from results_tables import MIDDLE, of_sweeps, relative_spread, velocity
 
 from janus_pl.records.families import lambda_of, seed_of
@@ -94,51 +94,58 @@ def first_middle(run: Run) -> float:
     return float(np.mean([run.first(f"effective_rank/{layer}") for layer in MIDDLE]))
 
 
-def gd(recorded: Recorded) -> Run:
-    """The first seed of GD at N = 10,000."""
-    return recorded.of("scale_gd")[0]
+def gd(recorded: Recorded) -> list[Run]:
+    """GD at N = 10,000, by seed."""
+    return recorded.of("scale_gd")
 
 
-def restless(recorded: Recorded) -> float:
+def twins(recorded: Recorded) -> list[Run]:
+    """The SGD runs of the same seeds."""
+    sgd = {seed_of(run): run for run in recorded.of("scale", lam=1e-3, dynamics="SGD")}
+    return [sgd[seed_of(run)] for run in gd(recorded)]
+
+
+def restless(recorded: Recorded) -> list[float]:
     """GD's ||V dot|| over the last fifth of the epochs, of SGD's with the same seed."""
-    return late_velocity(gd(recorded)) / late_velocity(twin(recorded))
-
-
-def twin(recorded: Recorded) -> Run:
-    """The SGD run of that seed."""
-    sgd = recorded.of("scale", lam=1e-3, dynamics="SGD")
-    (found,) = (run for run in sgd if seed_of(run) == seed_of(gd(recorded)))
-    return found
+    return times(gd(recorded), twins(recorded), late_velocity)
 
 
 def bursts(recorded: Recorded) -> tuple[float, float]:
     """The least and the largest ||V dot|| of GD from epoch 130 on."""
-    noise = loudness_over(gd(recorded)).loc[130:]
-    return float(noise.min()), float(noise.max())
+    noise = [loudness_over(run).loc[130:] for run in gd(recorded)]
+    return min(each.min() for each in noise), max(each.max() for each in noise)
+
+
+def least_kept(recorded: Recorded) -> float:
+    """The least that a middle layer keeps of its rank, in per cent, rounded down."""
+    least = min(kept(layer)(run) for run in gd(recorded) for layer in MIDDLE)
+    return math.floor(1000 * least) / 10
+
+
+def two_seeds(recorded: Recorded) -> bool:
+    return len(gd(recorded)) == 2
 
 
 GD = [
     Sentence(
-        "Its middle ranks keep {:.1f}% of their start or more, and its training error is {:.1%}.",
-        lambda r: (
-            math.floor(1000 * min(kept(layer)(gd(r)) for layer in MIDDLE)) / 10,
-            error(gd(r)),
-        ),
+        "The middle ranks keep {:.1f}% of their start or more, and the training errors are {:.1%} "
+        "and {:.1%}.",
+        lambda r: (least_kept(r), *(error(run) for run in gd(r))),
+        two_seeds,
     ),
     Sentence(
         "from epoch 130 on ‖V̇‖ is between {:.2f} and {:.0f}, and over the last fifth of the epochs "
-        "it is {:.1f} times SGD's of the same seed. SGD took {:.0f} times its steps",
-        lambda r: (*bursts(r), restless(r), twin(r).last(STEP) / gd(r).last(STEP)),
+        "it is {:.1f} and {:.1f} times SGD's of the same seed. SGD took {:.0f} times the steps",
+        lambda r: (*bursts(r), *restless(r), twins(r)[0].last(STEP) / gd(r)[0].last(STEP)),
     ),
     Sentence(
-        "At a constant rate GD does not rest in {:.0f} epochs either, and its ‖V̇‖ is {:.1f} times "
-        "SGD's (one seed).",
-        lambda r: (gd(r).last("epoch"), restless(r)),
-        lambda r: len(r.of("scale_gd")) == 1,
+        "At a constant rate GD does not rest in {:.0f} epochs either, and its ‖V̇‖ is {:.1f} and "
+        "{:.1f} times SGD's (two seeds).",
+        lambda r: (gd(r)[0].last("epoch"), *restless(r)),
     ),
     Sentence(
-        "At N = 10,000 and a constant rate its ‖V̇‖ is above SGD's late in training (one seed).",
-        so=lambda r: len(r.of("scale_gd")) == 1 and restless(r) > 1,
+        "At N = 10,000 and a constant rate its ‖V̇‖ is above SGD's late in training (two seeds).",
+        so=lambda r: two_seeds(r) and min(restless(r)) > 1,
     ),
 ]
 SENTENCES = [
