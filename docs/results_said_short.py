@@ -20,7 +20,7 @@ from janus_pl.verify.lines import lines
 
 
 def judged(recorded: Recorded, claims: str = "") -> Verdicts:
-    """What `verify` says of all runs, or of those that another claims file is about."""
+    """The verdicts of `verify`: on all runs, or on the sweep that has a claims file of its own."""
     if claims not in recorded.judged:
         runs = of_sweeps(recorded.runs, claims) if claims else recorded.runs
         asked = read_claims(find_claims(claims)) if claims else read_claims()
