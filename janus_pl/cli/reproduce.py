@@ -44,6 +44,18 @@ DEEP = [
     Step("two_cores_equal_steps", 24),
     Step("two_cores_fig2b", 42),
     Step("default_network", 20),
+    Step("small", 117),
+    Step("whose_decay", 16),
+    Step("whose_held", 24),
+    Step("whose_plain", 8),
+    Step("whose_plain_slow", 24),
+    Step("scale_gd", 125),
+    Step("scale", 450),
+    Step("confirm_constant", 96),
+    Step("confirm_cosine", 144),
+    Step("confirm_cross_entropy", 60),
+    Step("confirm_rho", 60),
+    Step("confirm_gd", 70),
 ]
 # Ten embedded digits, so no images of the user's.
 SCANS = [Step("low_rank_batch", 40), Step("low_rank_rate", 17), Step("low_rank_decay", 25)]
