@@ -69,7 +69,7 @@ reproduce-fast: $(INSTALLED)  ## the figures in minutes: linear regression, and 
 	$(REPRODUCE) --fast --run_dir runs-fast --out report-fast
 
 RUNS ?=
-results: $(INSTALLED)  ## docs/results.md's figures, tables and verdicts; RUNS=DIR first records runs
+results: $(INSTALLED)  ## figures, tables and verdicts of docs/results/; RUNS=DIR first records runs
 	$(BIN)/python docs/results.py $(if $(RUNS),--record $(RUNS))
 
 calibration: $(INSTALLED)  ## how often the rules of verify are wrong: the table of docs/claims.md

@@ -1,12 +1,13 @@
-"""Everything in docs/results.md that is computed: figures, tables and verdicts, from recorded runs.
+"""All that is computed in docs/results.md and the pages of docs/results/: from recorded runs.
 
     python docs/results.py                 from docs/results/*.jsonl.xz, as they are
     python docs/results.py --record RUN... first take the runs below some folders into those files
 
 A recorded run replaces one of the same id; nothing is left out by its result. Its rows are kept as
-they are; of its singular values 20 looks are kept, of its histograms 5. Each table stands in
-results.md between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written. The
-sentences are compared with the records, and what they have to say instead is printed.
+they are; of its singular values 20 looks are kept, of its histograms 5. Each table stands in a
+page between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written. The
+sentences are compared with the records, and what they have to say instead is printed. So is a run
+that was begun under other claims than those that judge it.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ import results_said_deep  # noqa: E402
 import results_said_figures  # noqa: E402
 import results_said_predictions  # noqa: E402
 import results_said_short  # noqa: E402
+import results_scale  # noqa: E402
 import results_tables  # noqa: E402
 from results_sentences import check, unchecked  # noqa: E402
 
-PAGE, RECORDED = HERE / "results.md", HERE / "results"
+RECORDED = HERE / "results"
 VERDICTS = "verdicts.json"
 SENTENCES = [
     *results_said_short.SENTENCES,
@@ -63,15 +65,27 @@ def main(args: Sequence[str] | None = None) -> int:
     runs = read([RECORDED]).runs
     names = draw_all(runs, RECORDED)
     (RECORDED / VERDICTS).write_text(verdicts_json(runs), encoding="utf-8")
-    PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), tables(runs)), encoding="utf-8")
-    print(f"{len(runs)} runs; {', '.join(names)}; {VERDICTS}; {PAGE.name}")
-    page = PAGE.read_text(encoding="utf-8")
-    found = check(page, runs, SENTENCES)
+    texts = tables(runs)
+    for path in pages():
+        path.write_text(filled(path.read_text(encoding="utf-8"), texts), encoding="utf-8")
+    print(f"{len(runs)} runs; {', '.join(names)}; {VERDICTS}; {len(pages())} pages")
+    said = all_pages()
+    found = results_scale.mismatches(runs) + check(said, runs, SENTENCES)
     if not found:
-        found = [f"in no sentence: {where}" for where in unchecked(page, runs, SENTENCES)]
+        found = [f"in no sentence: {where}" for where in unchecked(said, runs, SENTENCES)]
     for wrong in found:
-        print(f"{PAGE.name}: {wrong}", file=sys.stderr)
+        print(f"results: {wrong}", file=sys.stderr)
     return 1 if found else 0
+
+
+def pages() -> list[Path]:
+    """The pages: the first, and one for each figure, control or theorem."""
+    return [HERE / "results.md", *sorted(RECORDED.glob("*.md"))]
+
+
+def all_pages() -> str:
+    """The text of all pages."""
+    return "\n".join(path.read_text(encoding="utf-8") for path in pages())
 
 
 def record(folders: Sequence[str], target: Path) -> None:
@@ -151,7 +165,7 @@ def verdicts_json(runs: Sequence[Run]) -> str:
 
 
 def tables(runs: Sequence[Run]) -> dict[str, str]:
-    """Every table of the page in Markdown, by the name of its place."""
+    """Every table of the pages in Markdown, by the name of its place."""
     scale = judge(read_claims(find_claims("scale")), results_tables.of_sweeps(runs, "scale"))
     of_whose = results_tables.of_sweeps(runs, *results_tables.WHOSE)
     whose = judge(read_claims(find_claims("whose")), of_whose)
@@ -160,7 +174,7 @@ def tables(runs: Sequence[Run]) -> dict[str, str]:
         "scale_verdicts": results_tables.of_verdicts(scale, claims_alone=True),
         "whose_verdicts": results_tables.of_verdicts(whose, claims_alone=True),
     }
-    return found | results_tables.of_runs(runs)
+    return found | results_scale.lines(runs) | results_tables.of_runs(runs)
 
 
 def filled(page: str, texts: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The figures of docs/results.md that the paper does not have, from records."""
+"""The figures of the pages of results that the paper does not have, from records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/results.md says of Lemma 1, the controls and linear regression; see results_sentences.
+"""What is said of Lemma 1, the controls and linear regression; see results_sentences.
 
 The words of a sentence are tested where it says more than its numbers.
 """

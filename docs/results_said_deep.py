@@ -1,4 +1,4 @@
-"""The sentences of docs/results.md up to Figure 1, and on whether runs have settled."""
+"""The sentences of the pages of results up to Figure 1, and on whether runs have settled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentences of docs/results.md on Figures 2 to 5 and the claims against lambda."""
+"""The sentences of the pages of results on Figures 2 to 5 and the claims against lambda."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/results.md says of linear regression; see results_sentences."""
+"""What is said of linear regression; see results_sentences."""
 
 from __future__ import annotations
 

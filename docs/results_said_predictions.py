@@ -1,4 +1,4 @@
-"""The sentences of docs/results.md on the predictions, what surprised, and what holds in short."""
+"""The sentences on the predictions, and what surprised; see results_sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentences of docs/results.md that stand first: what holds in short; and windows of claims."""
+"""The sentences that stand first: what holds in short; and windows of claims."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/results.md says of whose the low rank is; see results_sentences."""
+"""What is said of whose the low rank is; see results_sentences."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sentences of docs/results.md that hold numbers, each with the records that it comes from.
+"""The sentences with numbers of the pages of results, each with the records that it comes from.
 
 A sentence stands in the page as it is read. Here it stands once more, with a place for each number
 and the function that computes them, or with a condition where it has none. `check` fails if a

@@ -1,4 +1,4 @@
-"""The tables of docs/results.md, from records."""
+"""The tables of the pages of results, from records."""
 
 from __future__ import annotations
 

@@ -9,7 +9,14 @@ from typing import NamedTuple
 from conftest import ROOT
 
 DOCS = ROOT / "docs"
-PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+PAGES = [
+    "README.md",
+    *sorted(
+        path.relative_to(ROOT).as_posix()
+        for folder in (DOCS, DOCS / "results")
+        for path in folder.glob("*.md")
+    ),
+]
 BOX = re.compile(r"(?:<!-- needs: ([^>]+) -->\n)?```bash\n(.*?)```", re.DOTALL)
 CODE = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 MINE = """

@@ -331,7 +331,7 @@ def test_the_figures_of_the_readme_are_those_of_the_verdicts() -> None:
 
 def test_what_the_readme_says_of_the_large_runs_is_in_the_table_of_results() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Does the paper hold?")[2]
-    page = (DOCS / "results.md").read_text(encoding="utf-8")
+    page = (DOCS / "results" / "scale.md").read_text(encoding="utf-8")
     table = page.partition("<!-- scale_verdicts -->")[2].partition("<!-- end -->")[0]
     answers = re.findall(r"^\| \*\*(.+?)\*\* \| (.+?) \|", table, re.MULTILINE)
     said = re.search(r"over (\w+) seeds, (\d+) of the (\d+) claims of .* are supported", text)

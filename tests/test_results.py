@@ -1,4 +1,4 @@
-"""docs/results.md says what its recorded runs say, and nothing else."""
+"""The pages of results say what the recorded runs say, and nothing else."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def runs() -> list[Run]:
 
 
 @pytest.fixture(scope="module")
-def page() -> str:
-    return (DOCS / "results.md").read_text(encoding="utf-8")
+def page(results: ModuleType) -> str:
+    return results.all_pages()
 
 
 def of(package: str) -> Any:
@@ -135,14 +135,13 @@ def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
     assert {f"{name}.png" for name in names} == {path.name for path in RECORDED.glob("*.png")}
     for name in names:
         kept = RECORDED / f"{name}.png"
-        assert f"(results/{name}.png)" in page
         assert kept.stat().st_size <= 150_000
         one, other = (
             np.asarray(Image.open(p).convert("RGB")) for p in (kept, tmp_path / kept.name)
         )
         assert one.shape == other.shape
         assert (one == other).all(), name
-    assert set(re.findall(r"\(results/(\w+)\.png\)", page)) == set(names)
+    assert set(re.findall(r"\((?:results/)?(\w+)\.png\)", page)) == set(names)
 
 
 def test_every_sentence_with_a_number_is_what_the_records_say(
@@ -205,21 +204,23 @@ def answers() -> dict[str, str]:
     return {line["name"]: line["answer"] for line in committed["lines"]}
 
 
-def of_the_deep_network(page: str) -> str:
-    """The sentences about claims: those before the theorems, without tables and figures' names."""
-    before, _, _ = page.partition("## Linear regression")
-    tables = re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", before, flags=re.DOTALL)
+def without_tables(page: str) -> str:
+    """The sentences of a page, without tables and figures' names."""
+    tables = re.sub(r"<!-- \w+ -->.*?<!-- end -->", "", page, flags=re.DOTALL)
     return re.sub(r"```.*?```", "", tables, flags=re.DOTALL)
 
 
-def test_no_sentence_answers_a_claim_in_other_words_than_verify(page: str) -> None:
+def test_no_sentence_answers_a_claim_in_other_words_than_verify(results: ModuleType) -> None:
+    deep = [path for path in results.pages() if not path.name.startswith("linear")]
+    assert len(deep) >= 19
+    page = without_tables("\n".join(path.read_text(encoding="utf-8") for path in deep))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = readme.partition("## Does the paper hold?")[0]  # tests/test_pages.py has the rest
-    for text in (of_the_deep_network(page), readme):
+    for text in (page, readme):
         assert contradictions(text, answers()) == []
     # Controls: planted sentences are found.
     for planted in ("Prediction 1 holds.", "`spread` is supported", "`spredd` is not testable"):
-        assert contradictions(of_the_deep_network(f"{planted} {page}"), answers()) != []
+        assert contradictions(f"{planted} {page}", answers()) != []
     assert contradictions("`spread` is not testable", {"spread": "not testable"}) == []
 
 
@@ -229,6 +230,51 @@ def test_every_claim_has_its_section(page: str) -> None:
     for part in ("**Claim.**", "**Command.**", "**Seen.**"):
         assert page.count(part) >= 15, part
     assert page.count("**Verdict.**") >= 9
+
+
+def test_each_page_says_what_it_is_of_and_is_reached_from_the_first(
+    results: ModuleType, runs: list[Run]
+) -> None:
+    first, *others = results.pages()
+    reached = re.findall(r"\(results/([\w-]+)\.md\)", first.read_text(encoding="utf-8"))
+    assert {path.stem for path in others} == {*reached}
+    told = {path.stem: path.read_text(encoding="utf-8") for path in others}
+    lists = ("predictions", "the-papers-figures")  # of what other pages are of
+    for name in told.keys() - {*lists}:
+        for part in ("# ", "**Claim.**", "**Command.**"):
+            assert part in told[name], (name, part)
+        assert "**Seen.**" in told[name] or "**Verdict.**" in told[name] or name == "spikes", name
+    assert {*results.results_scale.SWEEPS} == told.keys() - {*lists, "spikes"}
+    assert "(spikes.md)" in told["figure-1"]
+    # Control: a page of other runs has another line.
+    lines = results.results_scale.lines([run for run in runs if run.description.seed == 0])
+    assert "seed 0, 1, 2; 18 runs" in told["figure-1"]
+    assert "seed 0; 10 runs" in lines["scale_figure_1"]
+
+
+def test_runs_of_other_claims_than_those_that_judge_them_fail_the_build(
+    results: ModuleType, runs: list[Run]
+) -> None:
+    mismatches = results.results_scale.mismatches
+    assert mismatches(runs) == []
+    run = next(run for run in runs if "scale" in run.config["tags"])
+    assert {"paper.yaml", "scale.yaml"} <= {*run.description.claims}
+    (wrong,) = mismatches([with_claims(run, run.description.claims | {"paper.yaml": "0" * 64})])
+    assert wrong == f"{run.name} ({run.id}) was begun under another paper.yaml"
+    (wrong,) = mismatches([with_claims(run, {})])
+    assert wrong == f"{run.name} ({run.id}) does not know scale.yaml"
+    line = results.results_scale.line
+    assert line([run]).endswith("1 run. The claims were written down before them.")
+    (older, *_) = (run for run in runs if "two_cores_fig1" in run.config["tags"])
+    assert line([run, older]).endswith(
+        "2 runs. Retrospective: 1 of them are older than `claims/paper.yaml`."
+    )
+
+
+def with_claims(run: Run, claims: dict[str, str]) -> Run:
+    """The run as it would be if it had begun with these claims files."""
+    described = {**run.config["description"], "claims": claims}
+    return replace(run, config={**run.config, "description": described})
 
 
 def test_a_run_that_is_recorded_again_is_there_once_and_none_is_lost(

@@ -1,4 +1,4 @@
-"""`make reproduce`: the runs behind docs/results.md, its figures and its verdicts.
+"""`make reproduce`: the runs behind docs/results/, their figures and verdicts.
 
 Each step is a command that can also be typed by hand. Finished runs are skipped and interrupted
 ones go on, so it can be stopped and started again.
@@ -121,7 +121,7 @@ def _parser() -> ToolParser:
     parser = ToolParser(
         "reproduce",
         "[--fast] [--data DIR] [--run_dir DIR] [--out DIR]",
-        "The runs behind docs/results.md, its figures and its verdicts. What is done is"
+        "The runs behind docs/results/, their figures and verdicts. What is done is"
         " skipped, so it can be stopped and started again.",
     )
     parser.prog = "python -m janus_pl.cli.reproduce"

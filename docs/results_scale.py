@@ -1,0 +1,137 @@
+"""The line of each page of results that says what its runs were told, and by which claims.
+
+A run records the SHA-256 of the claims files that were there when it started. `mismatches` finds
+the runs that another text of a file would judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from results_tables import WHOSE, of_sweeps
+
+from janus_pl.records.run import Run
+from janus_pl.verify.claims import find_claims, read_claims
+
+SQUARE = ("two_cores_fig1", "two_cores_seeds")
+# The sweeps of each page, by the name of the page.
+SWEEPS: dict[str, Sequence[str]] = {
+    "scale": ("scale", "scale_gd"),
+    "figure-1": SQUARE,
+    "small": ("small",),
+    "settled": SQUARE,
+    "figure-2a": ("two_cores_fig2a",),
+    "figure-2b": ("two_cores_fig2b", "small", "two_cores_equal_steps"),
+    "figure-3": SQUARE,
+    "figure-4": SQUARE,
+    "figure-5": ("two_cores_fig5a", *SQUARE),
+    "against-lambda": (*SQUARE, "two_cores_fig2a"),
+    "lemma-1": ("two_cores_theory",),
+    "equal-steps": ("two_cores_equal_steps", "two_cores_equal_steps_sgd"),
+    "constant-rate": ("two_cores_constant", "two_cores_constant_seeds"),
+    "decay-on-rho": ("two_cores_rho",),
+    "whose": WHOSE,
+    "multipliers": ("two_cores_lagrange",),
+    "default-network": ("default_network",),
+    "linear": ("linear-a2", "linear-batch_sizes", "linear-seeds", "linear-toy"),
+    **{f"linear-a{k}": (f"linear-a{k}",) for k in range(1, 8)},
+}
+# Sweeps with a claims file of their own, which was there before their first run.
+BEFORE: dict[str, Sequence[str]] = {"scale": ("scale", "scale_gd"), "whose": WHOSE}
+
+
+def lines(runs: Sequence[Run]) -> dict[str, str]:
+    """The line of each page, by the name of its place."""
+    return {
+        f"scale_{page.replace('-', '_')}": line(of_sweeps(runs, *sweeps))
+        for page, sweeps in SWEEPS.items()
+    }
+
+
+def line(runs: Sequence[Run]) -> str:
+    """What some runs were told, how many they are, and whether the claims were there before."""
+    told = [word for word in (words(runs) for words in WORDS) if word]
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+    return f"**Scale.** {'; '.join(told)}; {count}.{_claims(runs)}"
+
+
+def _claims(runs: Sequence[Run]) -> str:
+    """Whether the claims are older than the runs; empty for theorems, which need none."""
+    if not any(run.description.kind == "network" for run in runs):
+        return ""
+    paper = read_claims().sha256
+    older = sum(paper not in run.description.claims.values() for run in runs)
+    if not older:
+        return " The claims were written down before them."
+    which = "they" if older == len(runs) else f"{older} of them"
+    return f" Retrospective: {which} are older than `claims/paper.yaml`."
+
+
+def mismatches(runs: Sequence[Run]) -> list[str]:
+    """Runs that know another text of a claims file, or not the one that was written for them."""
+    found = []
+    for run in runs:
+        for name, sha256 in run.description.claims.items():
+            if sha256 != read_claims(find_claims(name)).sha256:
+                found.append(f"{run.name} ({run.id}) was begun under another {name}")
+    for name, sweeps in BEFORE.items():
+        sha256 = read_claims(find_claims(name)).sha256
+        for run in of_sweeps(runs, *sweeps):
+            if sha256 not in run.description.claims.values():
+                found.append(f"{run.name} ({run.id}) does not know {name}.yaml")
+    return found
+
+
+def _option(name: str) -> Callable[[Run], Any]:
+    return lambda run: run.options.get(name)
+
+
+def _listed(what: str, of: Callable[[Run], Any]) -> Callable[[Sequence[Run]], str]:
+    """The values of something in words; empty if no run has it."""
+
+    def words(runs: Sequence[Run]) -> str:
+        values = sorted({value for run in runs if (value := of(run)) is not None}, key=_order)
+        if len(values) > 6:
+            return what.format(f"{_plain(values[0])} to {_plain(values[-1])} ({len(values)})")
+        return what.format(", ".join(map(_plain, values))) if values else ""
+
+    return words
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, str), value
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _batch(run: Run) -> Any:
+    return "full" if run.description.whole else run.description.batch_size
+
+
+def _strides(run: Run) -> str | None:
+    strides = run.options.get("model.strides")
+    return strides and f"({', '.join(map(str, strides))})"
+
+
+def _draws(run: Run) -> int | None:
+    draws = int(run.options.get("data.replicas") or 1)
+    return draws if draws > 1 else None
+
+
+WORDS = (
+    _listed("N = {}", lambda run: run.description.num_train),
+    _listed("d = {}", _option("data.dim")),
+    _listed("strides {}", _strides),
+    _listed("B = {}", _batch),
+    _listed("epochs {}", _option("trainer.max_epochs")),
+    _listed("rate {}", _option("model.learning_rate")),
+    _listed("schedule {}", _option("model.schedule")),
+    _listed("lambda {}", lambda run: run.description.lam),
+    _listed("seed {}", lambda run: run.description.seed),
+    _listed("draws of the data {}", _draws),
+)
