@@ -53,6 +53,15 @@ SENTENCES = [
     *results_said_controls.SENTENCES,
 ]
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
+# The claims of confirm.yaml that a page shows, by page.
+CONFIRMED = {
+    "figure-1": ("mean", "spread"),
+    "figure-2b": ("gd_spread",),
+    "figure-4": ("rank", "rank_two"),
+    "figure-5": ("cross_entropy", "cross_entropy_velocity"),
+    "constant-rate": ("noise_constant", "spread_constant", "rank_constant"),
+    "decay-on-rho": ("rho_spread", "rho_velocity", "rho_rank"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -63,12 +72,12 @@ def main(args: Sequence[str] | None = None) -> int:
     if options.record:
         record(options.record, RECORDED)
     runs = read([RECORDED]).runs
-    names = draw_all(runs, RECORDED)
+    captions = draw_all(runs, RECORDED)
     (RECORDED / VERDICTS).write_text(verdicts_json(runs), encoding="utf-8")
-    texts = tables(runs)
+    texts = tables(runs) | captions_of(captions)
     for path in pages():
         path.write_text(filled(path.read_text(encoding="utf-8"), texts), encoding="utf-8")
-    print(f"{len(runs)} runs; {', '.join(names)}; {VERDICTS}; {len(pages())} pages")
+    print(f"{len(runs)} runs; {', '.join(captions)}; {VERDICTS}; {len(pages())} pages")
     said = all_pages()
     found = results_scale.mismatches(runs) + check(said, runs, SENTENCES)
     if not found:
@@ -147,8 +156,11 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(k * (count - 1) / (most - 1)) for k in range(most)]
 
 
-def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:
-    """The paper's figures that the runs allow, and ours; returns their names."""
+def draw_all(runs: Sequence[Run], folder: Path) -> dict[str, str]:
+    """The paper's figures that the runs allow, and ours; returns their captions by name.
+
+    A caption says how to read a picture, and is empty for ours, which have theirs on the pages.
+    """
     with tempfile.TemporaryDirectory() as scratch:
         figures = draw(runs, Path(scratch))
         paper = [figure for figure in figures if figure.files]
@@ -156,7 +168,14 @@ def draw_all(runs: Sequence[Run], folder: Path) -> list[str]:
             (folder / f"{figure.key}.png").unlink(missing_ok=True)
         for figure in paper:
             shutil.copy(Path(scratch) / f"{figure.key}.png", folder)
-    return [figure.key for figure in paper] + results_figures.draw(runs, folder)
+    said = {figure.key: figure.caption.partition("\n")[0] for figure in paper}
+    said = {figure.key: said[figure.key].removeprefix(f"{figure.title}. ") for figure in paper}
+    return said | dict.fromkeys(results_figures.draw(runs, folder), "")
+
+
+def captions_of(said: Mapping[str, str]) -> dict[str, str]:
+    """The captions in Markdown, by the name of their place."""
+    return {f"caption_{key}": f"*{caption}*" for key, caption in said.items() if caption}
 
 
 def verdicts_json(runs: Sequence[Run]) -> str:
@@ -169,11 +188,17 @@ def tables(runs: Sequence[Run]) -> dict[str, str]:
     scale = judge(read_claims(find_claims("scale")), results_tables.of_sweeps(runs, "scale"))
     of_whose = results_tables.of_sweeps(runs, *results_tables.WHOSE)
     whose = judge(read_claims(find_claims("whose")), of_whose)
+    confirmed = judge(
+        read_claims(find_claims("confirm")), results_tables.of_sweeps(runs, *results_tables.CONFIRM)
+    )
     found = {
         "verdicts": results_tables.of_verdicts(judge(read_claims(), runs)),
         "scale_verdicts": results_tables.of_verdicts(scale, claims_alone=True),
         "whose_verdicts": results_tables.of_verdicts(whose, claims_alone=True),
+        "confirm_verdicts": results_tables.of_verdicts(confirmed, claims_alone=True),
     }
+    for page, names in CONFIRMED.items():
+        found[f"confirm_{page.replace('-', '_')}"] = results_tables.of_some(confirmed, *names)
     return found | results_scale.lines(runs) | results_tables.of_runs(runs)
 
 

@@ -204,6 +204,8 @@ def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
             values = curve(run)
             axes.plot(values.index, values, **style.look(run.dynamics))
         _labels(axes, "epoch", label)
+        if "rank" in label:
+            axes.set_ylim(bottom=0)  # else a change of a thousandth fills the panel
     style.legend(canvas, [style.handle(name, **look) for name, look in style.DYNAMICS.items()], 2)
     return bool(groups(shown))
 

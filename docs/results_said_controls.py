@@ -77,15 +77,15 @@ def as_untrained(recorded: Recorded) -> bool:
 
 LEMMA = [
     Sentence(
-        "Both. A minibatch's V̇_k is off the whole set's by {:.0f} to {:.0f} times the norm of the "
-        "latter: where the set's is small the minibatches' are not",
+        "The lemma: yes. A minibatch's V̇_k is off the whole set's by {:.0f} to {:.0f} times the "
+        "norm of the latter: where the set's is small the minibatches' are not",
         lambda r: ends(noises(r)),
         lambda r: min(noises(r)) > 1,
     ),
     Sentence("Their mean is the set's, to what sampling leaves.", so=mean_is_the_sets),
     Sentence(
-        "No tail exceeds its bound in any row, with {:.0%} to spare in fc1 and conv4; that is what "
-        "an untrained matrix has, so it says little here, and nothing of the other layers",
+        "No tail exceeds it in any row, with {:.0%} to spare in fc1 and conv4, which is what an "
+        "untrained matrix has. It says nothing of the other layers",
         lambda r: [1 - tails(r).max().max()],
         as_untrained,
     ),
@@ -155,18 +155,19 @@ EQUAL = [
         ),
     ),
     Sentence(
-        "The noise is SGD's own: ‖V̇‖ at the end is {:.0f} times GD's at lambda = 5e-3 and {:.0f} "
+        "Here the noise is SGD's: ‖V̇‖ at the end is {:.0f} times GD's at lambda = 5e-3 and {:.0f} "
         "times at 0.",
         lambda r: [
-            round(velocity(sgd) / velocity(gd), -1)
-            for sgd, gd in (equal(r, lam) for lam in (0.005, 0))
+            velocity(sgd) / velocity(gd) for sgd, gd in (equal(r, lam) for lam in (0.005, 0))
         ],
     ),
-    Sentence("what SGD has over GD per epoch is N/B times the steps.", so=steps_per_epoch),
     Sentence(
-        "GD's fall is a jump: 5 to 95% of it lie between steps {:,.0f} and {:,.0f}, where its loss "
-        "reaches {:.1f}, and rho passes zero {} times, between steps {:,.0f} and {:,.0f}; of SGD's "
-        "they lie between steps {:,.0f} and {:,.0f}. One seed:",
+        "For the ranks, what SGD has over GD per epoch is N/B times the steps.", so=steps_per_epoch
+    ),
+    Sentence(
+        "GD's fall is a jump: 5 to 95% of it happen between steps {:,.0f} and {:,.0f}. There its "
+        "loss reaches {:.1f}, and rho passes zero {} times, between steps {:,.0f} and {:,.0f}. "
+        "SGD's takes from step {:,.0f} to {:,.0f}. One seed:",
         jump,
         lambda r: (
             np.diff(fall(equal(r, 0.005)[1])) < 0.1 * np.diff(fall(equal(r, 0.005)[0]))
@@ -242,7 +243,7 @@ def counts(sweeps: Sequence[str], recorded: Recorded, lams: Sequence[float]) -> 
 
 
 CONSTANTS = [
-    Sentence("Both faces, in each of three seeds, and here", so=both_faces),
+    Sentence("Both faces, in each of three seeds", so=both_faces),
     Sentence(
         "At lambda = 0 noise and spread go on falling, to {:.1g} and {}, and the ranks stay.",
         lambda r: [
@@ -252,8 +253,8 @@ CONSTANTS = [
         settling,
     ),
     Sentence(
-        "At lambda = 1e-3 and 2e-3 they never settle: ‖V̇‖ and the spread go up and down by "
-        "factors of {:.0f} to {:.0f} in the second half of the epochs",
+        "At lambda = 1e-3 and 2e-3 they have not settled by the end: ‖V̇‖ and the spread go up and "
+        "down by factors of {:.0f} to {:.0f} in the second half of the epochs",
         lambda r: ends(waves(r)),
         lambda r: min(waves(r)) > 5,
     ),
@@ -261,8 +262,7 @@ CONSTANTS = [
     Sentence(
         "In the last row at lambda = 1e-3 ‖V̇‖ is {:.0f} times that at lambda = 0, sigma/mu {:.0f} "
         "times (in the seed where it is least, {:.0f} times), and conv3, conv4 and fc1 have lost "
-        "{:.0f} to {:.0f}% of their effective rank where the cosine takes {:.1%} to {:.1%}. Both "
-        "faces are there together.",
+        "{:.0f} to {:.0f}% of their effective rank where the cosine takes {:.1%} to {:.1%}.",
         constant,
         both_faces,
     ),
@@ -388,8 +388,7 @@ OTHERS = [
         so=lambda r: np.allclose(multipliers(r)[0], multipliers(r)[1], rtol=0.01),
     ),
     Sentence(
-        "They are lower than weight normalization's at lambda = 0 (conv3 {:.0f} against {:.0f}), "
-        "since",
+        "They are lower than weight normalization's at lambda = 0 (conv3 {:.0f} against {:.0f})",
         lambda r: [multipliers(r)[0][0], multipliers(r)[2][0]],
         lambda r: np.less(multipliers(r)[0], multipliers(r)[2]).all(),
     ),

@@ -29,7 +29,7 @@ FIG1 = ("two_cores_fig1", "two_cores_seeds")
 TRAINED = (0, 1e-6, 1e-5, 5e-5, 1e-4, 5e-4, 1e-3, 2e-3, 5e-3)  # lambdas of Figure 1
 EQUAL = ("two_cores_equal_steps_sgd", "two_cores_equal_steps")
 error, loss = (partial(Run.last, key=f"train/{key}") for key in ("error", "loss"))
-mu = partial(Run.last, key="margin/mean")
+mu, rho = (partial(Run.last, key=key) for key in ("margin/mean", "rho"))
 
 
 def middles(run: Run) -> pd.Series:
@@ -103,7 +103,7 @@ AT_SCALE = [
         ),
     ),
     Sentence(
-        "At lambda = 3e-4 ranks fall later and less: at epoch 500 the three are at {:.0f} to "
+        "At lambda = 3e-4 ranks fall later and less: at epoch 500 their mean is {:.0f} to "
         "{:.0f} in four seeds of five.",
         of_four,
         lambda r: (
@@ -113,8 +113,8 @@ AT_SCALE = [
         ),
     ),
     Sentence(
-        "In the fourth of them, at epoch {}, one spike takes the mean of the middle ranks from "
-        "{:.0f} to {:.0f} and the learned rho to {:.0f} times what it was.",
+        "In the remaining one, seed 3, at epoch {}, one spike takes the mean of the middle ranks "
+        "from {:.0f} to {:.0f} and the learned rho to {:.0f} times what it was.",
         lambda r: (
             spike(come_apart(r)),
             middles(come_apart(r)).loc[: spike(come_apart(r))].iloc[-1],
@@ -140,6 +140,12 @@ AT_SCALE = [
 
 def means(recorded: Recorded) -> list[float]:
     return [mean(recorded.of(*FIG1, lam=lam), mu) for lam in TRAINED]
+
+
+def sigmas(recorded: Recorded) -> list[float]:
+    """The standard deviation of the margins by lambda."""
+    deviation = partial(Run.last, key="margin/std")
+    return [gmean(recorded.of(*FIG1, lam=lam), deviation) for lam in TRAINED]
 
 
 def needles(recorded: Recorded) -> list[float]:
@@ -199,7 +205,18 @@ FIGURE_1 = [
     Sentence("Lambda = 1e-2 ends as f = 0:", so=lambda r: is_zero_function(emptied(r))),
     Sentence(
         "The means grow with lambda: {:.0f}-fold from 0 to 5e-3",
-        lambda r: [mean(r.of("two_cores_fig1", lam=5e-3), mu) / means(r)[0]],
+        lambda r: [means(r)[-1] / means(r)[0]],
+    ),
+    Sentence(
+        "Sigma itself grows with lambda from 1e-6 to 5e-3, {:.0f}-fold: rho falls, and with it the "
+        "unit. In units of the mean it does not grow in order",
+        lambda r: [sigmas(r)[-1] / sigmas(r)[1]],
+        lambda r: (
+            min(np.diff(sigmas(r)[1:])) > 0
+            and sum(np.diff([gmean(r.of(*FIG1, lam=lam), relative_spread) for lam in TRAINED]) < 0)
+            > 1
+            and gmean(r.of(*FIG1, lam=5e-3), rho) < 0.2 * gmean(r.of(*FIG1, lam=1e-6), rho)
+        ),
     ),
     Sentence("in order but for one pair", so=lambda r: sum(np.diff(means(r)) < 0) == 1),
     Sentence(
@@ -254,13 +271,14 @@ SMALL = [
         lambda r: times(small(r, "SGD", 1e-3), small(r, "SGD", 0), median_spread)[:2],
     ),
     Sentence(
-        "Converged GD spreads alike with and without decay ({:.2f}-fold; by seed {:.2f}, {:.2f} "
+        "Of converged GD's spread no effect of decay is seen ({:.2f}-fold; by seed {:.2f}, {:.2f} "
         "and {:.1f}).",
         lambda r: (growth(r, "GD"), *spread_by_seed(r, "GD")),
     ),
     Sentence(
-        "At equal steps, 800 for both, no rank has moved under either, so low rank takes decay "
-        "time to act; ‖V̇‖ of SGD is then {:.0f} times GD's, at equal eta t {:.0f} times.",
+        "At 800 steps of each no middle rank has moved under either: low rank takes decay time to "
+        "act. ‖V̇‖ of SGD is then {:.0f} times GD's, but SGD's rate is still nearly the full one, "
+        "and GD is at the end of its cosine; at equal eta t it is {:.0f} times.",
         lambda r: (against_gd(r, STEP), against_gd(r, "eta_t")),
         lambda r: all(
             run.rows.set_index(STEP)[f"effective_rank/{k}"].dropna().loc[:800].min()
@@ -301,7 +319,8 @@ SETTLED = [
         lambda r: [-100 * min(moved(r, velocities, 1e-4))],
     ),
     Sentence(
-        "At lambda of 5e-4 and above it falls by {:.0f}% or more, with the learning rate",
+        "At lambda of 5e-4 and above it falls by {:.0f}% or more: there the noise has not "
+        "settled when the cosine ends.",
         lambda r: [
             -100
             * max(

@@ -39,6 +39,13 @@ def held_keep(recorded: Recorded) -> bool:
     )
 
 
+def first_layer_lost(recorded: Recorded) -> list[float]:
+    """The least and the most that conv1 loses of its rank where norms are held, in per cent."""
+    held, _ = whose(recorded)
+    lost = [100 * (1 - kept("conv1")(run)) for runs in held.values() for run in runs]
+    return [min(lost), max(lost)]
+
+
 def free_lose(recorded: Recorded) -> bool:
     """Whether ranks fall and the effective rate grows in each of the other arms."""
     _, free = whose(recorded)
@@ -103,14 +110,20 @@ def in_spikes(recorded: Recorded) -> list[int]:
 
 
 SENTENCES = [
-    Sentence("ranks stay within a few percent, though rho decays.", so=held_keep),
+    Sentence(
+        "the ranks of conv3, conv4 and fc1 stay within a few percent, though rho decays; conv1 "
+        "loses {:.0f} to {:.0f}%.",
+        lambda r: first_layer_lost(r),
+        held_keep,
+    ),
     Sentence(
         "In the four other arms ranks fall, and in all four the effective rate has grown",
         so=free_lose,
     ),
     Sentence("At a third of the rate it grows by more.", so=slow_grows_more),
     Sentence(
-        "several have come apart by the last epoch; the claims leave those out, and do not decide.",
+        "several end with a loss near 1, no better than f = 0; the claims leave those out, and do "
+        "not decide.",
         so=undecided,
     ),
     Sentence(

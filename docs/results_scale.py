@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from results_tables import WHOSE, of_sweeps
+from results_tables import CONFIRM, NONE, WHOSE, of_sweeps
 
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import find_claims, read_claims
 
 SQUARE = ("two_cores_fig1", "two_cores_seeds")
+LAWS = ("a2_printed_schedule", "batch_sizes", "seeds", "toy")
 # The sweeps of each page, by the name of the page.
 SWEEPS: dict[str, Sequence[str]] = {
     "scale": ("scale", "scale_gd"),
@@ -25,35 +26,52 @@ SWEEPS: dict[str, Sequence[str]] = {
     "figure-2b": ("two_cores_fig2b", "small", "two_cores_equal_steps"),
     "figure-3": SQUARE,
     "figure-4": SQUARE,
-    "figure-5": ("two_cores_fig5a", *SQUARE),
+    "figure-5": ("two_cores_fig5a",),
     "against-lambda": (*SQUARE, "two_cores_fig2a"),
     "lemma-1": ("two_cores_theory",),
     "equal-steps": ("two_cores_equal_steps", "two_cores_equal_steps_sgd"),
     "constant-rate": ("two_cores_constant", "two_cores_constant_seeds"),
     "decay-on-rho": ("two_cores_rho",),
     "whose": WHOSE,
+    "confirm": CONFIRM,
     "multipliers": ("two_cores_lagrange",),
     "default-network": ("default_network",),
-    "linear": ("linear-a2", "linear-batch_sizes", "linear-seeds", "linear-toy"),
-    **{f"linear-a{k}": (f"linear-a{k}",) for k in range(1, 8)},
+    "linear": tuple(f"linear-{name}" for name in (*(f"a{k}" for k in range(1, 8)), *LAWS)),
+    **{f"linear-a{k}": (f"linear-a{k}",) for k in (1, 3, 4, 5, 6, 7)},
+    "linear-a2": ("linear-a2", "linear-a2_printed_schedule", "linear-seeds"),
 }
+DYNAMICS = {"figure-2b": "GD", "linear-a5": "SGD"}  # of pages on one of the two
 # Sweeps with a claims file of their own, which was there before their first run.
-BEFORE: dict[str, Sequence[str]] = {"scale": ("scale", "scale_gd"), "whose": WHOSE}
+BEFORE: dict[str, Sequence[str]] = {
+    "scale": ("scale", "scale_gd"),
+    "whose": WHOSE,
+    "confirm": CONFIRM,
+}
 
 
 def lines(runs: Sequence[Run]) -> dict[str, str]:
     """The line of each page, by the name of its place."""
     return {
-        f"scale_{page.replace('-', '_')}": line(of_sweeps(runs, *sweeps))
+        f"scale_{page.replace('-', '_')}": line(
+            [
+                run
+                for run in of_sweeps(runs, *sweeps)
+                if run.dynamics == DYNAMICS.get(page, run.dynamics)
+            ]
+        )
         for page, sweeps in SWEEPS.items()
     }
 
 
 def line(runs: Sequence[Run]) -> str:
     """What some runs were told, how many they are, and whether the claims were there before."""
+    if not runs:
+        return NONE
     told = [word for word in (words(runs) for words in WORDS) if word]
     count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-    return f"**Scale.** {'; '.join(told)}; {count}.{_claims(runs)}"
+    symbols = " Symbols and units: [how to read](../results.md#how-to-read-the-pages)."
+    network = any(run.description.kind == "network" for run in runs)
+    return f"**Scale.** {'; '.join(told)}; {count}.{_claims(runs)}{symbols * network}"
 
 
 def _claims(runs: Sequence[Run]) -> str:
@@ -64,8 +82,10 @@ def _claims(runs: Sequence[Run]) -> str:
     older = sum(paper not in run.description.claims.values() for run in runs)
     if not older:
         return " The claims were written down before them."
-    which = "they" if older == len(runs) else f"{older} of them"
-    return f" Retrospective: {which} are older than `claims/paper.yaml`."
+    which = "they are" if older == len(runs) else f"{older} of them are"
+    if len(runs) == 1:
+        which = "it is"
+    return f" Retrospective: {which} older than `configs/claims/paper.yaml`."
 
 
 def mismatches(runs: Sequence[Run]) -> list[str]:

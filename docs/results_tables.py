@@ -12,11 +12,19 @@ from janus_pl.records.effects import mean, ratio
 from janus_pl.records.families import families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.late import geometric_mean
 from janus_pl.records.run import STEP, Run
-from janus_pl.verify.judge import Verdicts
-from janus_pl.verify.lines import left_out, lines
+from janus_pl.verify.judge import Verdict, Verdicts
+from janus_pl.verify.lines import LEGEND, STAR, left_out, lines
 
 MIDDLE = ("conv3", "conv4", "fc1")
+NONE = "*No such runs are recorded yet.*"
 FIFTH = 0.2  # of a run's epochs
+CONFIRM = (
+    "confirm_cosine",
+    "confirm_constant",
+    "confirm_cross_entropy",
+    "confirm_rho",
+    "confirm_gd",
+)
 WHOSE = ("whose_decay", "whose_held", "whose_plain", "whose_plain_slow")  # sweeps
 
 
@@ -40,10 +48,34 @@ def of_verdicts(found: Verdicts, claims_alone: bool = False) -> str:
     """The table of `verify`: a line for each primary claim, and each theorem unless left out."""
     claims = {verdict.claim.name for verdict in found.verdicts}
     kept = claims if claims_alone else claims | {line.name for line in lines(found)}
-    shown = [line for line in lines(found) if line.primary and line.name in kept]
-    rows = [(f"**{line.answer}**", line.sentence, line.source) for line in shown]
     left = f"\n\nLeft out of the claims: {left_out(found)}." if found.collapsed else ""
-    return table(("answer", "claim", "in the paper"), rows) + left
+    return of_some(found, *kept, left=left)
+
+
+def of_some(found: Verdicts, *names: str, left: str = "") -> str:
+    """The primary lines of some names, in the order of the file; a star is retrospective."""
+    shown = [line for line in lines(found) if line.primary and line.name in names]
+    powers = {v.claim.name: _power(v) for v in found.verdicts}
+    rows = [
+        (
+            f"**{line.answer}**{STAR * line.retrospective}",
+            line.sentence,
+            powers.get(line.name, "-"),
+            line.source,
+        )
+        for line in shown
+    ]
+    starred = any(line.retrospective for line in shown)
+    legend = f"\n\n{LEGEND}." if starred else ""
+    return table(("answer", "claim", "power", "source"), rows) + left + legend
+
+
+def _power(verdict: Verdict) -> str:
+    """The chance that so many seeds support the claim where its stated effect is there."""
+    first = next(iter(verdict.judged), None)
+    if first is None or first.answer is None or first.power is None:
+        return "-"
+    return f"{first.power:.0%}"
 
 
 def of_runs(runs: Sequence[Run]) -> dict[str, str]:
@@ -61,6 +93,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "small": of_sweeps(runs, "small"),
         "default_network": of_sweeps(runs, "default_network"),
         "scale": of_sweeps(runs, "scale", "scale_gd"),
+        **{sweep: of_sweeps(runs, sweep) for sweep in CONFIRM},
     }
     found = {name: ends(some) for name, some in deep.items()}
     return found | {
@@ -262,7 +295,7 @@ def percent(group: Sequence[Run], key: str) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown; a line of words where it has no rows."""
     if not rows:
-        return "*No such runs are recorded yet.*"
+        return NONE
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(_plain(cell) for cell in line) + " |" for line in lines)
 

@@ -104,18 +104,28 @@ def test_the_table_of_verdicts_is_that_of_the_committed_json(page: str) -> None:
     committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
     shown = [line for line in committed["lines"] if line["primary"]]
     assert len(lines) == len(shown) >= 10
+    powers = {}
+    for claim in committed["claims"]:
+        first = (claim["settings"] or [{"answer": None}])[0]
+        powers[claim["name"]] = f"{first['power']:.0%}" if first["answer"] else "-"
     for line, verdict in zip(lines, shown, strict=True):
         cells = [cell.replace("\\|", "|") for cell in re.split(r" (?<!\\)\| ", line.strip("| "))]
-        assert cells == [f"**{verdict['answer']}**", verdict["sentence"], verdict["source"]]
-    assert left == f"Left out of the claims: {committed['left_out']}."
+        star = "*" * verdict["retrospective"]
+        power = powers.get(verdict["name"], "-")
+        said = (f"**{verdict['answer']}**{star}", verdict["sentence"], power, verdict["source"])
+        assert cells == [*said]
+    assert {*powers.values()} - {"-"}
+    assert left.partition("\n\n")[0] == f"Left out of the claims: {committed['left_out']}."
 
 
 def test_every_table_is_computed_from_the_recorded_runs(
     results: ModuleType, runs: list[Run], page: str
 ) -> None:
     tables = results.tables(runs)
-    assert results.filled(page, tables) == page
     places = re.findall(r"<!-- (\w+) -->", page)
+    captions = {place: caption_of(page, place) for place in places if place.startswith("caption_")}
+    tables |= captions  # the next test compares these
+    assert results.filled(page, tables) == page
     assert set(tables) == set(places) - {"end"}
     # Control: a number that is another in the records is another on the page.
     changed = next(run for run in runs if "two_cores_fig1" in run.config["tags"])
@@ -124,7 +134,12 @@ def test_every_table_is_computed_from_the_recorded_runs(
     assert results.results_tables.relative_spread(changed) * 2 == (
         results.results_tables.relative_spread(others[runs.index(changed)])
     )
-    assert results.filled(page, results.tables(others)) != page
+    assert results.filled(page, results.tables(others) | captions) != page
+
+
+def caption_of(page: str, place: str) -> str:
+    """What stands in a place of a page."""
+    return page.partition(f"<!-- {place} -->")[2].partition("<!-- end -->")[0].strip()
 
 
 @of("matplotlib")
@@ -132,6 +147,11 @@ def test_every_figure_is_drawn_from_the_recorded_runs_and_shown(
     results: ModuleType, runs: list[Run], page: str, tmp_path: Path
 ) -> None:
     names = results.draw_all(runs, tmp_path)
+    captions = results.captions_of(names)
+    shown = re.findall(r"<!-- (caption_\w+) -->", page)
+    assert len(shown) >= 15 and {*shown} <= {*captions}
+    assert [caption_of(page, place) for place in shown] == [captions[place] for place in shown]
+    assert captions["caption_fig1a"].startswith("*Margins f̄_n = y_n f_W(x_n)/rho of all training")
     assert {f"{name}.png" for name in names} == {path.name for path in RECORDED.glob("*.png")}
     for name in names:
         kept = RECORDED / f"{name}.png"
@@ -264,11 +284,11 @@ def test_runs_of_other_claims_than_those_that_judge_them_fail_the_build(
     (wrong,) = mismatches([with_claims(run, {})])
     assert wrong == f"{run.name} ({run.id}) does not know scale.yaml"
     line = results.results_scale.line
-    assert line([run]).endswith("1 run. The claims were written down before them.")
+    assert "; 1 run. The claims were written down before them. Symbols" in line([run])
     (older, *_) = (run for run in runs if "two_cores_fig1" in run.config["tags"])
-    assert line([run, older]).endswith(
-        "2 runs. Retrospective: 1 of them are older than `claims/paper.yaml`."
-    )
+    told = "Retrospective: {} older than `configs/claims/paper.yaml`."
+    assert f"; 2 runs. {told.format('1 of them are')}" in line([run, older])
+    assert f"; 1 run. {told.format('it is')}" in line([older])
 
 
 def with_claims(run: Run, claims: dict[str, str]) -> Run:

@@ -47,13 +47,17 @@ def environment_of(
 ) -> dict[str, str]:
     """Return the variables for a run's cores and GPUs; numbers of threads set by the user stay.
 
+    Those that the user has not set are as OMP_NUM_THREADS. PyTorch takes MKL_NUM_THREADS for its
+    own threads, so a larger one would undo what the user has asked for.
+
     Args:
         slot: The index of the run among those side by side, from 0 to jobs - 1.
         jobs: The number of runs side by side.
         devices: The GPUs; if there are several, each run gets one, in turn.
         environment: The environment of this process.
     """
-    threads = str(max(1, cores() // jobs))
+    asked = environment.get(THREADS[0], "").partition(",")[0].strip()
+    threads = asked if asked.isdecimal() and int(asked) else str(max(1, cores() // jobs))
     told = {name: threads for name in THREADS if name not in environment}
     if len(devices) > 1:
         told[VISIBLE] = devices[slot % len(devices)]

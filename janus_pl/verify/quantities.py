@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from janus_pl.observables.events import Events
 from janus_pl.records.late import CLOCKS as CLOCKS
 from janus_pl.records.late import Window, geometric_mean, middle, rank, spread, velocity
 from janus_pl.records.run import Run
@@ -54,6 +55,26 @@ def rank_kept(at: Window) -> float:
     return geometric_mean(kept)
 
 
+def edge(at: Window) -> float:
+    """Return the largest curvature over the limit of stable steps, as `Sharpness` records it."""
+    return at.mean("sharpness/ratio")
+
+
+def edge_before_spikes(at: Window) -> float:
+    """Return the same at the last look before each spike of the window, geometric mean over them.
+
+    1 says that spikes of the loss come where the limit is crossed; NaN without a spike.
+    """
+    rows = at.run.rows
+    events = Events()
+    for epoch, loss in rows[["epoch", "train/loss_running"]].dropna().to_numpy():
+        events.add(int(epoch), float(loss))
+    looks = rows.set_index("epoch")["sharpness/ratio"].dropna()
+    inside = {*at.rows["epoch"]}
+    before = [looks.loc[: event.begin - 1] for event in events.found if event.begin in inside]
+    return geometric_mean([float(seen.iloc[-1]) for seen in before if len(seen)])
+
+
 def by_layer(at: Window, kind: str) -> list[float]:
     """Return the mean of `kind/LAYER` for each middle layer."""
     return [at.mean(f"{kind}/{k}") for k in middle(at.run)]
@@ -82,6 +103,12 @@ QUANTITIES = {
     "mean_margin": Quantity("mean margin", lambda at: at.mean("margin/mean"), ("margin/mean",)),
     "top_layer": Quantity(
         "||V_k dot|| of the last layer over the least of the others", top_layer, ("velocity/",)
+    ),
+    "edge": Quantity("largest curvature over its limit", edge, ("sharpness/ratio",)),
+    "edge_before_spikes": Quantity(
+        "largest curvature over its limit before a spike of the loss",
+        edge_before_spikes,
+        ("sharpness/ratio", "train/loss_running"),
     ),
     "equilibrium": Quantity(
         "|mu - (M + lambda) rho|/|mu|",

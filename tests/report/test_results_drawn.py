@@ -23,7 +23,7 @@ from janus_pl.records.parts import Part, Skipped
 from janus_pl.records.run import Run
 from janus_pl.report.figures import style
 from janus_pl.verify.claims import read_claims
-from janus_pl.verify.judge import judge
+from janus_pl.verify.judge import Verdicts, judge
 
 MIDDLE = ("conv3", "conv4", "fc1")
 WORDS = {0.0: "0", 1e-4: "1e-4", 2e-3: "2e-3"}
@@ -605,7 +605,9 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
         assert [row["lambda"] for row in cells(found[name])] == ["0.001", "0.002"]
     assert found["lemma1"] == found["linear"] == "*No such runs are recorded yet.*"
     assert found["whose"] == "*No such runs are recorded yet.*"
-    assert list(found) == [*sweeps, "settled", "whose", "linear", "layers", "lemma1"]
+    confirmed = [name for name in found if name.startswith("confirm_")]
+    assert {found[name] for name in confirmed} == {found["whose"]} and len(confirmed) == 5
+    assert list(found) == [*sweeps, *confirmed, "settled", "whose", "linear", "layers", "lemma1"]
 
 
 def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:
@@ -613,13 +615,37 @@ def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:
     untrained = network(columns={"train/loss": [1.0] * 5})
     found = tables.of_verdicts(judge(claims, [network(), untrained]))
     head, rule, *lines = found.split("\n")
-    assert (head, rule) == ("| answer | claim | in the paper |", "| --- | --- | --- |")
+    assert (head, rule) == ("| answer | claim | power | source |", "| --- | --- | --- | --- |")
     primary = [claim for claim in claims.claims if claim.primary]
     assert len(lines[:-2]) == len(primary) + 4
     first = "| **not testable** | noise: needs SGD and GD at lambda > 0 by seed; "
     assert lines[0].startswith(first)
-    assert lines[0].endswith(f" | {primary[0].source} |")
+    assert lines[0].endswith(f" | - | {primary[0].source} |")
     assert lines[-1] == "Left out of the claims: 1 not trained."
+
+
+def test_a_verdict_has_its_power_and_a_star_if_its_runs_are_older_than_the_claims(
+    tables: ModuleType,
+) -> None:
+    runs = [network(lam, seed=seed) for lam in (1e-3, 2e-3) for seed in range(5)]
+    found = judge(read_claims(), runs)
+    (verdict,) = (v for v in found.verdicts if v.claim.name == "spread")
+    first = verdict.judged[0]
+    assert first.retrospective
+    row, legend = row_and_legend(tables, found)
+    assert row[0] == "**undecided***"
+    assert row[2] == f"{verdict.claim.power(first.level, 5):.0%}" == f"{first.power:.0%}"
+    assert legend == "* retrospective: runs are older than the claims file."
+    # Control: runs that know the file have no star.
+    known = replace(verdict, judged=[replace(first, retrospective=False)])
+    row, legend = row_and_legend(tables, found._replace(verdicts=[known]))
+    assert row[0] == "**undecided**" and not legend
+
+
+def row_and_legend(tables: ModuleType, found: Verdicts) -> tuple[list[str], str]:
+    """The line of a claim, and what stands below the table."""
+    lines, _, legend = tables.of_some(found, "spread").partition("\n\n")
+    return lines.split("\n")[2].strip("| ").split(" | "), legend
 
 
 def test_figures_that_the_runs_allow_are_kept_as_pictures(

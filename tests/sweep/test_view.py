@@ -187,7 +187,14 @@ def test_each_run_gets_its_share_of_the_machine(monkeypatch: pytest.MonkeyPatch)
     told = environment_of(0, 4, [], {})
     assert set(told.values()) == {"4"}
     assert {"OMP_NUM_THREADS", "NUMBA_NUM_THREADS"} <= told.keys()
-    assert environment_of(0, 4, [], {"OMP_NUM_THREADS": "1"}).get("OMP_NUM_THREADS") is None
+    asked = environment_of(0, 4, [], {"OMP_NUM_THREADS": "1"})  # MKL's 4 would be PyTorch's, too
+    assert asked == {name: "1" for name in told if name != "OMP_NUM_THREADS"} and len(asked) == 3
+    assert environment_of(0, 4, [], {"OMP_NUM_THREADS": "2,1"})["MKL_NUM_THREADS"] == "2"
+    for no_number in ("", "0", "all"):
+        asked = environment_of(0, 4, [], {"OMP_NUM_THREADS": no_number})
+        assert {*asked.values()} == {"4"} and "OMP_NUM_THREADS" not in asked
+    kept = environment_of(0, 4, [], {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "3"})
+    assert "MKL_NUM_THREADS" not in kept and kept["NUMBA_NUM_THREADS"] == "1"
     assert environment_of(0, 32, [], {})["OMP_NUM_THREADS"] == "1"
     visible = [environment_of(s, 4, ["2", "5"], {})["CUDA_VISIBLE_DEVICES"] for s in range(4)]
     assert visible == ["2", "5", "2", "5"]
