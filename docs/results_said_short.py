@@ -49,6 +49,13 @@ def answers(recorded: Recorded) -> Counter[str]:
     return Counter(line.answer for line in lines(found) if line.name in primary)
 
 
+def whose_claims(recorded: Recorded) -> tuple[int, int]:
+    """How many primary claims are the paper's, and how many ours."""
+    sources = [v.claim.source for v in judged(recorded).verdicts if v.claim.primary]
+    ours = sum(source == "not in the paper" for source in sources)
+    return len(sources) - ours, ours
+
+
 def theorems(recorded: Recorded) -> list[str]:
     """The answers to the theorems."""
     found = judged(recorded)
@@ -197,7 +204,7 @@ SENTENCES = [
         lambda r: all(len(r.of("two_cores_equal_steps", lam=lam)) == 1 for lam in (0, 5e-3)),
     ),
     Sentence(
-        "At equal epochs GD shows no low rank, but it takes {:.0f} times fewer steps; at equal "
+        "but GD takes {:.0f} times fewer steps; at equal "
         "steps it lowers the ranks as well, on 500 images by more than SGD (one seed).",
         lambda r: [square(r).last(STEP) / r.of("two_cores_fig2a")[0].last(STEP)],
         lambda r: (
@@ -220,10 +227,11 @@ SENTENCES = [
         lambda r: all(kept("conv1")(run) < 0.75 for run in r.of("whose_held")),
     ),
     Sentence(
-        "Of the {} claims of the paper in the table {} are decided: {} need more seeds, and {} "
-        "need runs that are not here",
+        "Of the {} claims in the table, {} of the paper and {} of ours, {} are decided: {} need "
+        "more seeds, and {} need runs, seeds or looks that are not here.",
         lambda r: (
             sum(answers(r).values()),
+            *whose_claims(r),
             answers(r)["supported"] + answers(r)["contradicted"],
             answers(r)["undecided"],
             answers(r)["not testable"],

@@ -279,7 +279,7 @@ def test_runs_of_other_claims_than_those_that_judge_them_fail_the_build(
     assert mismatches(runs) == []
     run = next(run for run in runs if "scale" in run.config["tags"])
     assert {"paper.yaml", "scale.yaml"} <= {*run.description.claims}
-    (wrong,) = mismatches([with_claims(run, run.description.claims | {"paper.yaml": "0" * 64})])
+    (wrong,) = mismatches([with_claims(run, {**run.description.claims, "paper.yaml": "0" * 64})])
     assert wrong == f"{run.name} ({run.id}) was begun under another paper.yaml"
     (wrong,) = mismatches([with_claims(run, {})])
     assert wrong == f"{run.name} ({run.id}) does not know scale.yaml"
