@@ -17,6 +17,7 @@ from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures import style
 
 HEIGHT = 2.5
+GREY = "0.45"
 
 
 def draw(runs: Sequence[Run], folder: Path) -> list[str]:
@@ -73,8 +74,16 @@ def whose(canvas: Canvas, runs: Sequence[Run]) -> bool:
 
 
 def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
-    """Velocity, spread and rank over epochs; not of networks that ended as f = 0. GD is dashed."""
+    """Velocity, spread and rank over epochs; not of networks that ended as f = 0.
+
+    Where both are there, SGD has the colours of its lambdas, and GD is dashed and grey.
+    """
     shown = [run for run in runs if not is_zero_function(run)]
+    both = {run.dynamics for run in shown} == {"SGD", "GD"}
+
+    def apart(run: Run) -> bool:
+        return both and run.dynamics == "GD"
+
     panels: dict[str, Callable[[Run], pd.Series]] = {
         r"$\|\dot V_k\|$, mean over layers": lambda run: _velocities(run),
         r"std/mean of the margins": lambda run: (
@@ -84,10 +93,11 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
         "effective rank, conv3 to fc1": lambda run: _ranks(run),
     }
     for axes, (label, curve) in zip(canvas.subplots(1, 3), panels.items(), strict=True):
-        colours = style.colours(map(lambda_of, shown))
+        colours = style.colours(lambda_of(run) for run in shown if not apart(run))
         for run in shown:
             values = curve(run)
-            look = {**style.look(run.dynamics), "color": colours[lambda_of(run)]}
+            colour = GREY if apart(run) else colours[lambda_of(run)]
+            look = {**style.look(run.dynamics), "color": colour}
             axes.plot(values.index, values, **look, linewidth=0.6)
         _labels(axes, "epoch", label)
         if "rank" not in label:
@@ -97,11 +107,10 @@ def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
             style.handle(f"λ = {style.number(lam)}", color=colour, linewidth=2)
             for lam, colour in colours.items()
         ]
-        if len({run.dynamics for run in shown}) > 1:
-            handles += [
-                style.handle(name, **{**look, "color": "0.3"})
-                for name, look in style.DYNAMICS.items()
-            ]
+        if both:
+            gd = sorted({lambda_of(run) for run in shown if apart(run)})
+            lams = ", ".join(map(style.number, gd))
+            handles.append(style.handle(f"GD, λ = {lams}", **{**style.look("GD"), "color": GREY}))
         style.legend(canvas, handles, 5)
     return bool(shown)
 

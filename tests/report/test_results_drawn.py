@@ -202,7 +202,7 @@ def test_the_table_of_the_arms_of_whose_counts_networks_that_are_zero(tables: Mo
     assert (row["f = 0"], row["epochs"], row["rank fc1"]) == ("1", "-", "-")
 
 
-def test_time_courses_at_scale_tell_gd_by_dashes(figures: ModuleType) -> None:
+def test_time_courses_at_scale_have_gd_dashed_and_grey(figures: ModuleType) -> None:
     runs = [tagged(network(lam), "scale") for lam in WORDS]
     alone = sketch(figures.scale, runs)[1]
     drawn, found = sketch(figures.scale, [*runs, tagged(network(2e-3, "full"), "scale")])
@@ -210,12 +210,12 @@ def test_time_courses_at_scale_tell_gd_by_dashes(figures: ModuleType) -> None:
     check_courses(alone, runs)
     for panel in found.panels:
         assert [line.dashes for line in panel.lines] == ["-", "-", "-", "--"]
-        assert panel.lines[-1].colour == panel.lines[-2].colour, "the colour is lambda's"
-    assert found.legend[:-2] == alone.legend
-    assert [(entry.label, entry.dashes) for entry in found.legend[-2:]] == [
-        ("SGD", "-"),
-        ("GD", "--"),
-    ]
+        colours = [line.colour for line in panel.lines]
+        assert len({*colours}) == 4 and colours[-1] == to_hex("0.45")
+        assert [line.colour for line in alone.panels[0].lines] == colours[:-1]
+    assert found.legend[:-1] == alone.legend
+    entry = found.legend[-1]
+    assert (entry.label, entry.colour, entry.dashes) == ("GD, λ = 2e-3", to_hex("0.45"), "--")
 
 
 # Equal clocks
