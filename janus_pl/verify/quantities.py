@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from janus_pl.observables.events import Events
 from janus_pl.records.late import CLOCKS as CLOCKS
 from janus_pl.records.late import Window, geometric_mean, middle, rank, spread, velocity
 from janus_pl.records.run import Run
+
+RISE = 10  # of the running loss over its least so far
 
 
 class Quantity(NamedTuple):
@@ -60,19 +61,18 @@ def edge(at: Window) -> float:
     return at.mean("sharpness/ratio")
 
 
-def edge_before_spikes(at: Window) -> float:
-    """Return the same at the last look before each spike of the window, geometric mean over them.
+def edge_before_rise(at: Window) -> float:
+    """Return the same at the last look before the loss rises, within the window.
 
-    1 says that spikes of the loss come where the limit is crossed; NaN without a spike.
+    The loss rises in the first epoch whose running loss is above ten times the least one so far. 1
+    says that it rises where the limit is crossed; NaN if it never does.
     """
-    rows = at.run.rows
-    events = Events()
-    for epoch, loss in rows[["epoch", "train/loss_running"]].dropna().to_numpy():
-        events.add(int(epoch), float(loss))
-    looks = rows.set_index("epoch")["sharpness/ratio"].dropna()
-    inside = {*at.rows["epoch"]}
-    before = [looks.loc[: event.begin - 1] for event in events.found if event.begin in inside]
-    return geometric_mean([float(seen.iloc[-1]) for seen in before if len(seen)])
+    rows = at.rows.set_index("epoch")
+    losses = rows["train/loss_running"].dropna()
+    risen = losses.index[losses > RISE * losses.cummin()]
+    looks = at.run.rows.set_index("epoch")["sharpness/ratio"].dropna()
+    before = looks[looks.index < risen[0]] if len(risen) else looks[:0]
+    return float(before.iloc[-1]) if len(before) else math.nan
 
 
 def by_layer(at: Window, kind: str) -> list[float]:
@@ -105,9 +105,9 @@ QUANTITIES = {
         "||V_k dot|| of the last layer over the least of the others", top_layer, ("velocity/",)
     ),
     "edge": Quantity("largest curvature over its limit", edge, ("sharpness/ratio",)),
-    "edge_before_spikes": Quantity(
-        "largest curvature over its limit before a spike of the loss",
-        edge_before_spikes,
+    "edge_before_rise": Quantity(
+        "largest curvature over its limit before the loss rises tenfold",
+        edge_before_rise,
         ("sharpness/ratio", "train/loss_running"),
     ),
     "equilibrium": Quantity(

@@ -67,15 +67,17 @@ def test_ranks_kept_are_one_where_nothing_moves_and_half_where_they_halve() -> N
     assert math.isnan(kept.of(window(run(columns=lost))))  # no rank at the start to compare with
 
 
-def test_the_edge_before_a_spike_is_that_of_the_last_look_before_it() -> None:
+def test_the_edge_before_a_rise_is_that_of_the_last_look_before_it() -> None:
     ratio = [0.1, math.nan, 0.2, math.nan, 0.3, math.nan, math.nan, 0.9, 2.0, 3.0, 0.5]
-    loss = [math.nan, 0.9, 0.04, 0.03, 0.02, 0.04, 0.5, 0.03, 0.02, 0.04, 0.7]
+    loss = [math.nan, 0.9, 0.04, 0.03, 0.02, 0.19, 0.21, 0.03, 0.001, 0.04, 0.7]
     one = run(columns={"sharpness/ratio": ratio, "train/loss_running": loss})
-    before, whole = QUANTITIES["edge_before_spikes"], window(one, start=0)
-    # Spikes begin in epochs 6 and 10; the descent from the start is none.
-    assert before.of(whole) == pytest.approx(math.sqrt(0.3 * 3.0), rel=1e-12)
-    assert before.of(window(one, start=0, end=9)) == pytest.approx(0.3, rel=1e-12)
-    assert math.isnan(before.of(window(one, start=6, end=9)))  # no spike begins there
+    before = QUANTITIES["edge_before_rise"]
+    # 0.19 in epoch 5 is 9.5 times the least loss so far, 0.21 in epoch 6 is 10.5 times.
+    assert before.of(window(one, start=0)) == 0.3
+    assert before.of(window(one, start=6)) == 2.0  # 0.04 in epoch 9, against 0.001
+    assert math.isnan(before.of(window(one, start=0, end=5)))  # no rise yet
+    late = run(columns={"sharpness/ratio": [math.nan] * 10 + [1.0], "train/loss_running": loss})
+    assert math.isnan(before.of(window(late, start=0)))  # no look before it
     assert QUANTITIES["edge"].of(window(one)) == pytest.approx((3.0 + 0.5) / 2, rel=1e-12)
 
 
