@@ -34,6 +34,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
 import results_figures  # noqa: E402  beside this file
+import results_said_confirm  # noqa: E402
 import results_said_controls  # noqa: E402
 import results_said_deep  # noqa: E402
 import results_said_figures  # noqa: E402
@@ -51,6 +52,7 @@ SENTENCES = [
     *results_said_figures.SENTENCES,
     *results_said_predictions.SENTENCES,
     *results_said_controls.SENTENCES,
+    *results_said_confirm.SENTENCES,
 ]
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 # The claims of confirm.yaml that a page shows, by page.
@@ -160,9 +162,11 @@ def draw_all(runs: Sequence[Run], folder: Path) -> dict[str, str]:
     """The paper's figures that the runs allow, and ours; returns their captions by name.
 
     A caption says how to read a picture, and is empty for ours, which have theirs on the pages.
+    The runs of new seeds have a page of their own, and are in no picture of the others.
     """
+    new = {run.id for run in results_tables.of_sweeps(runs, *results_tables.CONFIRM)}
     with tempfile.TemporaryDirectory() as scratch:
-        figures = draw(runs, Path(scratch))
+        figures = draw([run for run in runs if run.id not in new], Path(scratch))
         paper = [figure for figure in figures if figure.files]
         for figure in figures:  # one that is now missing, or another's, is there no longer
             (folder / f"{figure.key}.png").unlink(missing_ok=True)

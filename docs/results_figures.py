@@ -43,6 +43,11 @@ def constant(canvas: Canvas, runs: Sequence[Run]) -> bool:
     return _time_courses(canvas, of_sweeps(runs, "two_cores_constant", "two_cores_constant_seeds"))
 
 
+def confirm(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """The same of new seeds."""
+    return _time_courses(canvas, of_sweeps(runs, "confirm_constant"))
+
+
 def scale(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """SGD at a constant learning rate at N = 10,000, and GD at equal epochs."""
     return _time_courses(canvas, of_sweeps(runs, "scale", "scale_gd"))
@@ -222,6 +227,7 @@ def default_network(canvas: Canvas, runs: Sequence[Run]) -> bool:
 FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
     "settled": settled,
     "constant": constant,
+    "confirm": confirm,
     "scale": scale,
     "whose": whose,
     "equal_clocks": equal_clocks,

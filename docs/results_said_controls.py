@@ -77,8 +77,8 @@ def as_untrained(recorded: Recorded) -> bool:
 
 LEMMA = [
     Sentence(
-        "The lemma: yes. A minibatch's V̇_k is off the whole set's by {:.0f} to {:.0f} times the "
-        "norm of the latter: where the set's is small the minibatches' are not",
+        "The lemma: the run agrees with it. A minibatch's V̇_k is off the whole set's by {:.0f} "
+        "to {:.0f} times the norm of the latter: where the set's is small the minibatches' are not",
         lambda r: ends(noises(r)),
         lambda r: min(noises(r)) > 1,
     ),
@@ -253,8 +253,8 @@ CONSTANTS = [
         settling,
     ),
     Sentence(
-        "At lambda = 1e-3 and 2e-3 they have not settled by the end: ‖V̇‖ and the spread go up and "
-        "down by factors of {:.0f} to {:.0f} in the second half of the epochs",
+        "At lambda = 1e-3 and 2e-3 noise and spread have not settled by the end: ‖V̇‖ and the "
+        "spread go up and down by factors of {:.0f} to {:.0f} in the second half of the epochs",
         lambda r: ends(waves(r)),
         lambda r: min(waves(r)) > 5,
     ),
@@ -367,8 +367,8 @@ def too_short(recorded: Recorded) -> bool:
 OTHERS = [
     Sentence("Decay on all parameters makes the low rank.", so=decayed),
     Sentence(
-        "the mean margin, sigma/mu and ‖V̇‖ grow with lambda (in order, but for a pair of ‖V̇‖ that "
-        "is equal to {:.1%}), by factors of {:.0f}, {:.0f} and {:.1f} from 1e-6 to 1e-2.",
+        "the mean margin, sigma/mu and ‖V̇‖ grow with lambda (in order, but for a pair of ‖V̇‖ "
+        "that is equal to {:.1%}), by factors of {:.0f}, {:.0f} and {:.1f} from 1e-6 to 1e-2.",
         lambda r: [*drops(r)[2], *(values[-1] / values[0] for values in of_margins(r))],
         lambda r: [len(found) for found in drops(r)] == [0, 0, 1],
     ),

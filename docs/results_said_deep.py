@@ -94,8 +94,8 @@ def of_four(recorded: Recorded) -> list[float]:
 AT_SCALE = [
     Sentence("At lambda = 1e-3 both faces are there in every seed", so=faces_at_scale),
     Sentence(
-        "The mean of the middle ranks falls in steps, not smoothly, to {:.0f} in one seed, and "
-        "comes back in part at most: at epoch 500 it is {:.0f} to {:.0f}, of {:.0f}.",
+        "The mean of the middle ranks falls mostly in a few large steps, to {:.0f} in one seed, "
+        "and comes back in part at most: at epoch 500 it is {:.0f} to {:.0f}, of {:.0f}.",
         lambda r: (
             min(middles(run).min() for run in scale(r, 1e-3)),
             *(end(each(scale(r, 1e-3), middle)) for end in (min, max)),

@@ -241,8 +241,9 @@ def square(recorded: Recorded, lam: float = 0) -> Run:
 
 FIGURE_5 = [
     Sentence(
-        "sigma/mu at lambda = 0 is {:.0f} times that of the square loss, and about the same, "
-        "{:.2f} to {:.2f}, up to lambda = 2e-3; it is {:.2f} and {:.2f} at 5e-3 and 1e-2.",
+        "sigma/mu at lambda = 0 is {:.0f} times that of the square loss with the same seed, and "
+        "about the same, {:.2f} to {:.2f}, up to lambda = 2e-3; it is {:.2f} and {:.2f} at 5e-3 "
+        "and 1e-2.",
         lambda r: (
             relative_spread(entropy(r, 0)) / relative_spread(square(r)),
             *(

@@ -228,8 +228,9 @@ FIGURES = [
         ),
     ),
     Sentence(
-        "Holds under the shared schedule, and is a matter of steps: per step the two factors are "
-        "identical. Over {} seeds {} of the start is left under SGD and {:.2f} under GD (medians;",
+        "Holds of the null space, and is a matter of steps: per step the two factors are identical "
+        "under the shared schedule. Over {} seeds {} of the start is left under SGD and {:.2f} "
+        "under GD (medians;",
         lambda r: [
             pair(r, "seeds")[0].options["data.replicas"],
             power(left(pair(r, "seeds")[0]), 1),

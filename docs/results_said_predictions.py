@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
-from results_said_deep import FIG1, TRAINED, emptied, error, growth, middles
+from results_said_deep import FIG1, TRAINED, emptied, error, growth, middles, rho
 from results_said_figures import at_end, at_rest, entropy, quick, square
 from results_sentences import Recorded, Sentence, each, gmean, mean, middle, over, rank
 from results_tables import MIDDLE, relative_spread, velocity
@@ -123,8 +122,8 @@ PREDICTIONS = [
         ),
     ),
     Sentence(
-        "where a cosine takes it to rest, ‖V̇‖ is {:.0f} to {:.0f} times below SGD's and the spread "
-        "{:.1f} to {:.1f} times.",
+        "where a cosine takes it to rest, ‖V̇‖ is {:.0f} to {:.0f} times below SGD's and the "
+        "spread {:.1f} to {:.1f} times.",
         lambda r: (*below_sgd(r, velocity), *below_sgd(r, relative_spread)),
     ),
     Sentence(
@@ -226,9 +225,9 @@ SURPRISED = [
         so=lambda r: max(rank(k)(emptied(r)) for k in MIDDLE) < 3,
     ),
     Sentence(
-        "At lambda = 2e-3 ranks fall in steps: {:.0f}% of the fall or more is between looks with a "
-        "‖V̇‖ above 1, which are at most {:.0f}% of the looks; at 5e-3, where spikes follow each "
-        "other, they stand still less.",
+        "At lambda = 2e-3 ranks fall in steps: at least {:.0f}% of the fall comes between looks "
+        "with a ‖V̇‖ above 1, which are at most {:.0f}% of all looks; at 5e-3, where spikes "
+        "follow each other, they stand still less.",
         lambda r: (
             np.floor(min(each(r.of(*FIG1, lam=2e-3), in_spikes))),
             max(each(r.of(*FIG1, lam=2e-3), loud_looks)),
@@ -236,9 +235,14 @@ SURPRISED = [
         lambda r: mean(r.of(*FIG1, lam=2e-3), pauses) > mean(r.of(*FIG1, lam=5e-3), pauses),
     ),
     Sentence(
-        "At the end of a cosine ‖V̇‖ falls with lambda up to 1e-3: rho falls with lambda",
+        "At the end of a cosine ‖V̇‖ falls with lambda up to 1e-3. rho, to which ‖V̇_k‖ is "
+        "proportional, falls with lambda; but so it does with",
         so=lambda r: (
-            falls_with_lambda(r, velocity) and falls_with_lambda(r, partial(Run.last, key="rho"))
+            falls_with_lambda(r, velocity)
+            and falls_with_lambda(r, rho)
+            and grown(r.of("two_cores_rho")) > 2
+            and rho(max(r.of("two_cores_rho"), key=lambda_of))
+            < 0.5 * rho(min(r.of("two_cores_rho"), key=lambda_of))
         ),
     ),
     Sentence(
@@ -247,8 +251,8 @@ SURPRISED = [
     ),
     Sentence(
         "after epoch 50 ‖V̇‖ falls to {:.2f} or less and rises to {:.0f} or more in each seed, and "
-        "{:.0f}% of the fall of the middle ranks or more is between looks with a ‖V̇‖ above 1, at "
-        "most {:.0f}% of the looks.",
+        "at least {:.0f}% of the fall of the middle ranks comes between looks with a ‖V̇‖ above 1; "
+        "these are at most {:.0f}% of all looks.",
         lambda r: (
             max(least for least, _ in waves(r)),
             np.floor(min(largest for _, largest in waves(r))),
@@ -257,9 +261,9 @@ SURPRISED = [
         ),
     ),
     Sentence(
-        "At lambda = 0 the margins spread {:.0f} times as much as under the square loss, while the "
-        "weights move {:.1f} times less; and the network survives a lambda that empties it under "
-        "the square loss.",
+        "At lambda = 0 the margins spread {:.0f} times as much as under the square loss, while "
+        "the weights move {:.1f} times less (one seed); and the network survives a lambda that "
+        "empties it under the square loss.",
         lambda r: of_cross_entropy(r),
         lambda r: (
             min(relative_spread(entropy(r, lam)) for lam in TRAINED if lam <= 2e-3)

@@ -67,6 +67,12 @@ def slow_grows_more(recorded: Recorded) -> bool:
     return np.allclose(third, 1 / 3) and min(times(slow, fast, rate_growth)) > 1
 
 
+def slow_of_fast(recorded: Recorded) -> float:
+    """The effective rate of the slow arm at the end, of the fast arm's with the same seed."""
+    slow, fast = plain_arms(recorded)
+    return float(np.mean(times(slow, fast, rate_growth))) / 3
+
+
 def slow_is_not_small(recorded: Recorded) -> bool:
     """Whether the slow arm's effective rate ends above that of every held one."""
     held, _ = whose(recorded)
@@ -120,7 +126,10 @@ SENTENCES = [
         "In the four other arms ranks fall, and in all four the effective rate has grown",
         so=free_lose,
     ),
-    Sentence("At a third of the rate it grows by more.", so=slow_grows_more),
+    Sentence(
+        "At a third of the rate it grows by more, and ends at about half of the other's.",
+        so=lambda r: slow_grows_more(r) and 0.4 < slow_of_fast(r) < 0.6,
+    ),
     Sentence(
         "several end with a loss near 1, no better than f = 0; the claims leave those out, and do "
         "not decide.",

@@ -326,8 +326,8 @@ def test_the_figures_of_the_readme_are_those_of_the_verdicts() -> None:
     assert said and int(said[1]) == len(theorems)
     assert {each["answer"] for each in verdicts["theorems"]} == {"holds"}
     first = next(each for each in verdicts["theorems"] if each["name"] == "Theorem 1")
-    number = re.search(r"to ([\d.e-]+) of its start", text)
-    assert number and f"to {number[1]} of its start" in first["sentence"]
+    number = re.search(r"off by ([\d.e-]+) of its start", text)
+    assert number and f"off by {number[1]} of its start" in first["sentence"]
 
 
 def test_what_the_readme_says_of_the_large_runs_is_in_the_table_of_results() -> None:

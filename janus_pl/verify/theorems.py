@@ -291,7 +291,7 @@ RANDOM = "linear regression from a random W0 (configs/linear/a2.yaml)"
 THEOREMS = (
     Theorem(
         "Theorem 1",
-        "W_perp shrinks by 1 - 2 eta lambda at every step, to {} of its start",
+        "W_perp shrinks by the factor 1 - 2 eta lambda at every step, off by {} of its start",
         "Theorem 1, Eq. 9",
         f"||W_perp|| is the closed form to {CLOSED_FORM:g} of its start at every recorded epoch",
         LINEAR,
