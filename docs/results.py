@@ -37,6 +37,7 @@ import results_figures  # noqa: E402  beside this file
 import results_said_confirm  # noqa: E402
 import results_said_controls  # noqa: E402
 import results_said_deep  # noqa: E402
+import results_said_edge  # noqa: E402
 import results_said_figures  # noqa: E402
 import results_said_predictions  # noqa: E402
 import results_said_short  # noqa: E402
@@ -53,6 +54,7 @@ SENTENCES = [
     *results_said_predictions.SENTENCES,
     *results_said_controls.SENTENCES,
     *results_said_confirm.SENTENCES,
+    *results_said_edge.SENTENCES,
 ]
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 # The claims of confirm.yaml that a page shows, by page.
@@ -195,7 +197,11 @@ def tables(runs: Sequence[Run]) -> dict[str, str]:
     confirmed = judge(
         read_claims(find_claims("confirm")), results_tables.of_sweeps(runs, *results_tables.CONFIRM)
     )
+    edge = judge(
+        read_claims(find_claims("edge")), results_tables.of_sweeps(runs, *results_tables.EDGE)
+    )
     found = {
+        "edge_verdicts": results_tables.of_verdicts(edge, claims_alone=True),
         "verdicts": results_tables.of_verdicts(judge(read_claims(), runs)),
         "scale_verdicts": results_tables.of_verdicts(scale, claims_alone=True),
         "whose_verdicts": results_tables.of_verdicts(whose, claims_alone=True),

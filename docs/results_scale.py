@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from results_tables import CONFIRM, NONE, WHOSE, of_sweeps
+from results_tables import CONFIRM, EDGE, NONE, WHOSE, of_sweeps
 
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import find_claims, read_claims
@@ -34,6 +34,7 @@ SWEEPS: dict[str, Sequence[str]] = {
     "decay-on-rho": ("two_cores_rho",),
     "whose": WHOSE,
     "confirm": CONFIRM,
+    "edge": EDGE,
     "multipliers": ("two_cores_lagrange",),
     "default-network": ("default_network",),
     "linear": tuple(f"linear-{name}" for name in (*(f"a{k}" for k in range(1, 8)), *LAWS)),
@@ -46,6 +47,7 @@ BEFORE: dict[str, Sequence[str]] = {
     "scale": ("scale", "scale_gd"),
     "whose": WHOSE,
     "confirm": CONFIRM,
+    "edge": EDGE,
 }
 
 

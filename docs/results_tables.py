@@ -10,10 +10,11 @@ import numpy as np
 
 from janus_pl.records.effects import mean, ratio
 from janus_pl.records.families import families, is_zero_function, lambda_of, seed_of
-from janus_pl.records.late import geometric_mean
+from janus_pl.records.late import geometric_mean, window
 from janus_pl.records.run import STEP, Run
 from janus_pl.verify.judge import Verdict, Verdicts
 from janus_pl.verify.lines import LEGEND, STAR, left_out, lines
+from janus_pl.verify.quantities import edge_before_rise, first_rise
 
 MIDDLE = ("conv3", "conv4", "fc1")
 NONE = "*No such runs are recorded yet.*"
@@ -25,6 +26,8 @@ CONFIRM = (
     "confirm_rho",
     "confirm_gd",
 )
+EDGE = ("edge_sgd", "edge_gd")
+RISES_FROM = {"SGD": 0, "GD": 200}  # epochs; the windows of claims/edge.yaml
 WHOSE = ("whose_decay", "whose_held", "whose_plain", "whose_plain_slow")  # sweeps
 
 
@@ -98,6 +101,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
     found = {name: ends(some) for name, some in deep.items()}
     return found | {
         "settled": settled(square),
+        "edge": edge(of_sweeps(runs, *EDGE)),
         "whose": whose(of_sweeps(runs, *WHOSE)),
         "linear": linear(runs),
         "layers": layers(square),
@@ -230,6 +234,21 @@ def lemma1(runs: Sequence[Run]) -> str:
             parts = ("bias", "bias_expected")
             bias = [run.last(f"gradient_noise/{part}/{layer}") for part in parts]
             rows.append((layer, tail, *(f"{v:.3g}" for v in (whole, variance**0.5, *bias))))
+    return table(head, rows)
+
+
+def edge(runs: Sequence[Run]) -> str:
+    """Where each run's loss rises, and the curvature over its limit before that, and at most."""
+    head: tuple[str, ...] = ("dynamics", "lambda", "seed", "steps", "the loss rises in epoch")
+    head += ("curvature/limit before", "at most", "train error", "mean middle rank")
+    rows = []
+    for run in sorted(runs, key=lambda run: (run.dynamics, run.description.seed)):
+        at = window(run, start=RISES_FROM[run.dynamics])
+        ranks = [run.last(f"effective_rank/{layer}") for layer in MIDDLE]
+        cells = [run.dynamics, f"{lambda_of(run):g}", f"{run.description.seed}"]
+        cells += [f"{run.last(STEP):,.0f}", f"{first_rise(at):.0f}", f"{edge_before_rise(at):.2f}"]
+        cells += [f"{at.rows['sharpness/ratio'].max():.2f}", f"{run.last('train/error'):.1%}"]
+        rows.append((*cells, f"{np.mean(ranks):.1f}"))
     return table(head, rows)
 
 

@@ -56,6 +56,8 @@ DEEP = [
     Step("confirm_cross_entropy", 60),
     Step("confirm_rho", 60),
     Step("confirm_gd", 70),
+    Step("edge_sgd", 25),
+    Step("edge_gd", 25),
 ]
 # Ten embedded digits, so no images of the user's.
 SCANS = [Step("low_rank_batch", 40), Step("low_rank_rate", 17), Step("low_rank_decay", 25)]

@@ -61,17 +61,23 @@ def edge(at: Window) -> float:
     return at.mean("sharpness/ratio")
 
 
-def edge_before_rise(at: Window) -> float:
-    """Return the same at the last look before the loss rises, within the window.
+def first_rise(at: Window) -> float:
+    """Return the first epoch of the window whose running loss is above ten times the least so far.
 
-    The loss rises in the first epoch whose running loss is above ten times the least one so far. 1
-    says that it rises where the limit is crossed; NaN if it never does.
+    NaN if there is none.
     """
-    rows = at.rows.set_index("epoch")
-    losses = rows["train/loss_running"].dropna()
+    losses = at.rows.set_index("epoch")["train/loss_running"].dropna()
     risen = losses.index[losses > RISE * losses.cummin()]
+    return float(risen[0]) if len(risen) else math.nan
+
+
+def edge_before_rise(at: Window) -> float:
+    """Return the same at the last look before the loss rises; NaN if it does not.
+
+    1 says that it rises where the limit is crossed.
+    """
     looks = at.run.rows.set_index("epoch")["sharpness/ratio"].dropna()
-    before = looks[looks.index < risen[0]] if len(risen) else looks[:0]
+    before = looks[looks.index < first_rise(at)]
     return float(before.iloc[-1]) if len(before) else math.nan
 
 

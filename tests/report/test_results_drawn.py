@@ -607,7 +607,27 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
     assert found["whose"] == "*No such runs are recorded yet.*"
     confirmed = [name for name in found if name.startswith("confirm_")]
     assert {found[name] for name in confirmed} == {found["whose"]} and len(confirmed) == 5
-    assert list(found) == [*sweeps, *confirmed, "settled", "whose", "linear", "layers", "lemma1"]
+    others = ["settled", "edge", "whose", "linear", "layers", "lemma1"]
+    assert found["edge"] == found["whose"] and list(found) == [*sweeps, *confirmed, *others]
+
+
+def test_the_edge_has_a_line_for_each_run_from_the_step_that_its_claims_begin_at(
+    tables: ModuleType,
+) -> None:
+    epochs = (0, 100, 200, 250, 300, 400)
+    losses = {"train/loss_running": [9.0, 0.001, 0.5, 0.02, 0.21, 0.4]}
+    ratios = {"sharpness/ratio": [0.1, 0.2, 3.0, 0.75, 1.25, 0.5]}
+    runs = [
+        tagged(network(2e-3, batch, columns={**losses, **ratios}, epochs=epochs), "edge_gd")
+        for batch in ("full", 32)
+    ]
+    gd, sgd = cells(tables.edge(runs))
+    assert (gd["dynamics"], sgd["dynamics"]) == ("GD", "SGD")
+    # After epoch 200 the least loss is 0.02, and 0.21 is above ten times that; before, 0.001 is.
+    told = ("the loss rises in epoch", "curvature/limit before", "at most")
+    assert [gd[key] for key in told] == ["300", "0.75", "1.25"]
+    assert [sgd[key] for key in told] == ["200", "0.20", "3.00"]
+    assert gd["lambda"] == "0.002" and gd["seed"] == "0"
 
 
 def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:

@@ -1,0 +1,82 @@
+"""What is said of the edge of stability; see results_sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+from results_sentences import Recorded, Sentence, over
+from results_tables import EDGE, FIFTH, RISES_FROM
+
+from janus_pl.records.families import lambda_of
+from janus_pl.records.late import window
+from janus_pl.records.run import Run
+from janus_pl.verify.quantities import edge_before_rise, first_rise
+
+RATIO = "sharpness/ratio"
+
+
+def before(recorded: Recorded) -> list[float]:
+    """The least and the largest curvature over its limit before GD's loss rises, over seeds."""
+    runs = recorded.of(*EDGE, dynamics="GD")
+    found = sorted(edge_before_rise(window(run, start=RISES_FROM["GD"])) for run in runs)
+    if np.isnan(found).any():
+        raise ValueError("a loss that does not rise")
+    return [found[0], found[-1]]
+
+
+def late(run: Run) -> tuple[float, float]:
+    """The least and the largest over the last fifth of the epochs."""
+    ratios = over(run, RATIO)
+    last = ratios[ratios.index > (1 - FIFTH) * ratios.index[-1]]
+    return float(last.min()), float(last.max())
+
+
+def late_of_gd(recorded: Recorded) -> list[float]:
+    found = [late(run) for run in recorded.of(*EDGE, dynamics="GD")]
+    return [min(least for least, _ in found), max(most for _, most in found)]
+
+
+def growth(run: Run) -> float:
+    """The growth of GD's curvature a step, from where its claims begin to the rise, in per cent."""
+    at = window(run, start=RISES_FROM["GD"])
+    ratios = over(run, RATIO)
+    calm = ratios[(ratios.index >= RISES_FROM["GD"]) & (ratios.index < first_rise(at))]
+    return float(100 * np.log(calm.iloc[-1] / calm.iloc[0]) / (calm.index[-1] - calm.index[0]))
+
+
+def growths(recorded: Recorded) -> list[float]:
+    found = sorted(growth(run) for run in recorded.of(*EDGE, dynamics="GD"))
+    return [found[0], found[-1]]
+
+
+def by_decay(recorded: Recorded) -> float:
+    """The growth a step of 1/||v_k||^2 under decay alone, 2 eta lambda/(1 - beta), in per cent."""
+    (rate,) = {
+        2 * run.last("learning_rate") * lambda_of(run) / (1 - float(run.description.momentum or 0))
+        for run in recorded.of(*EDGE, dynamics="GD")
+    }
+    return 100 * rate
+
+
+SENTENCES = [
+    Sentence(
+        "Under GD the curvature is {:.2f} to {:.2f} of the limit at the last look before the loss "
+        "rises, by seed.",
+        before,
+    ),
+    Sentence(
+        "Over the last fifth of its steps it goes up and down between {:.2f} and {:.2f} of the "
+        "limit.",
+        late_of_gd,
+        lambda r: late_of_gd(r)[0] < 0.8,
+    ),
+    Sentence(
+        "From step 200 to the rise GD's curvature grows by {:.2f} to {:.2f}% a step; without "
+        "gradients 1/‖v_k‖² would grow by {:.2f}%.",
+        lambda r: (*growths(r), by_decay(r)),
+        lambda r: growths(r)[0] > 0,
+    ),
+    Sentence(
+        "The runs of SGD are not there yet.",
+        so=lambda r: {run.dynamics for run in r.of(*EDGE)} == {"GD"},
+    ),
+]
