@@ -1,4 +1,4 @@
-"""All that is computed in docs/results.md and the pages of docs/results/: from recorded runs.
+"""Compute the figures, tables and verdicts of docs/results.md and docs/results/*.md from runs.
 
     python docs/results.py                 from docs/results/*.jsonl.xz, as they are
     python docs/results.py --record RUN... first take the runs below some folders into those files
@@ -6,8 +6,8 @@
 A recorded run replaces one of the same id; nothing is left out by its result. Its rows are kept as
 they are; of its singular values 20 looks are kept, of its histograms 5. Each table stands in a
 page between `<!-- NAME -->` and `<!-- end -->`, and only what is between them is written. The
-sentences are compared with the records, and what they have to say instead is printed. So is a run
-that was begun under other claims than those that judge it.
+sentences are compared with the records, and what they have to say instead is printed. A run is
+named, too, if its claims file had another text when it began than the one that judges it.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
-from results_sentences import Recorded, Sentence, middle, times
+from results_sentences import Recorded, Sentence, ends, middle, times
 from results_tables import CONFIRM, of_sweeps, relative_spread, velocity
 
 from janus_pl.records.families import is_zero_function, lambda_of, seed_of
@@ -14,7 +14,9 @@ from janus_pl.records.run import Run
 mu = partial(Run.last, key="margin/mean")
 
 
-def decayed(recorded: Recorded, sweep: str, lam: float, of: Callable[[Run], float]) -> list[float]:
+def decayed(
+    recorded: Recorded, sweep: str, lam: float, of: Callable[[Run], float]
+) -> Sequence[float]:
     """A quantity at a lambda over that without decay, by seed, the least and the largest.
 
     Seeds with a network that is f = 0 are left out, as the claims leave them out.
@@ -23,12 +25,6 @@ def decayed(recorded: Recorded, sweep: str, lam: float, of: Callable[[Run], floa
     plain = {seed_of(run): run for run in recorded.of(sweep, lam=0)}
     both = sorted(runs.keys() & plain.keys(), key=str)
     return ends(times([runs[seed] for seed in both], [plain[seed] for seed in both], of))
-
-
-def ends(values: Iterable[float]) -> list[float]:
-    """The least and the largest."""
-    found = sorted(values)
-    return [found[0], found[-1]]
 
 
 def faces(recorded: Recorded, sweep: str, lam: float) -> list[float]:

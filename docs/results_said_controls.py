@@ -6,7 +6,7 @@ The words of a sentence are tested where it says more than its numbers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from results_said_deep import FIG1
 from results_said_linear import SENTENCES as LINEAR
 from results_said_whose import SENTENCES as WHOSE
-from results_sentences import Recorded, Sentence, gmean, kept, mean, over, power, rank, times
+from results_sentences import Recorded, Sentence, ends, gmean, kept, mean, over, power, rank, times
 from results_tables import MIDDLE, relative_spread, velocity
 
 from janus_pl.records.effects import ratio
@@ -22,12 +22,6 @@ from janus_pl.records.families import is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import STEP, Run
 
 CONSTANT = ("two_cores_constant", "two_cores_constant_seeds")
-
-
-def ends(values: Iterable[float]) -> tuple[float, float]:
-    """The smallest and the largest."""
-    some = list(values)
-    return min(some), max(some)
 
 
 # Lemma 1

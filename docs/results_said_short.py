@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 
 import numpy as np
 from results_said_deep import FIG1, TRAINED, error, mu
 from results_said_figures import at_rest, late_velocity, square
 from results_said_predictions import below_sgd, loudness_over
-from results_sentences import Recorded, Sentence, gmean, kept, middle, rank, times
+from results_sentences import Recorded, Sentence, ends, gmean, kept, middle, rank, times
 from results_tables import CONFIRM, MIDDLE, of_sweeps, relative_spread, velocity
 
 from janus_pl.records.families import lambda_of, seed_of
@@ -137,12 +136,6 @@ NUMBERS = ("no", "one", "two", "three", "four", "five")
 def gd_seeds(recorded: Recorded) -> str:
     """How many seeds of GD there are, in a word."""
     return NUMBERS[len(gd(recorded))]
-
-
-def ends(values: Iterable[float]) -> tuple[float, float]:
-    """The least and the largest."""
-    found = [*values]
-    return min(found), max(found)
 
 
 GD = [

@@ -152,6 +152,12 @@ def gmean(runs: Sequence[Run], quantity: Callable[[Run], float]) -> float:
     return geometric_mean(each(runs, quantity))
 
 
+def ends(values: Iterable[float]) -> tuple[float, float]:
+    """The least and the largest."""
+    some = list(values)
+    return min(some), max(some)
+
+
 def times(
     runs: Sequence[Run], others: Sequence[Run], quantity: Callable[[Run], float]
 ) -> list[float]:

@@ -12,6 +12,7 @@ from janus_pl.records.effects import mean, ratio
 from janus_pl.records.families import families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.late import geometric_mean, window
 from janus_pl.records.run import STEP, Run
+from janus_pl.verify.claims import find_claims, read_claims
 from janus_pl.verify.judge import Verdict, Verdicts
 from janus_pl.verify.lines import LEGEND, STAR, left_out, lines
 from janus_pl.verify.quantities import edge_before_rise, first_rise
@@ -27,7 +28,11 @@ CONFIRM = (
     "confirm_gd",
 )
 EDGE = ("edge_sgd", "edge_gd")
-RISES_FROM = {"SGD": 0, "GD": 200}  # epochs; the windows of claims/edge.yaml
+RISES_FROM = {  # the epoch that a claim's window begins after, by dynamics
+    claim.dynamics: claim.window[0]
+    for claim in read_claims(find_claims("edge")).claims
+    if claim.quantity == "edge_before_rise" and claim.window
+}
 WHOSE = ("whose_decay", "whose_held", "whose_plain", "whose_plain_slow")  # sweeps
 
 

@@ -310,8 +310,13 @@ def test_the_figures_of_the_readme_are_those_of_the_verdicts() -> None:
     counts = Counter(line["answer"] for line in primary)
     said = re.search(r"Of its (\d+) primary claims ", text)
     assert said and int(said[1]) == len(primary)
-    said = re.search(r"(\d+) are \*\*undecided\*\*, .* (\d+) are \*\*not testable\*\*", text)
+    said = re.search(
+        r"(\d+) are \*\*undecided\*\*, with five seeds, and (\d+) are \*\*not testable\*\*", text
+    )
     assert said and (int(said[1]), int(said[2])) == (counts["undecided"], counts["not testable"])
+    for line in primary:
+        if line["answer"] == "undecided":
+            assert "; 5 seeds, " in line["sentence"]
     open_still = {"not testable": lines, "undecided": primary}  # these are counted, others named
     named = {
         line["name"]: line["answer"]

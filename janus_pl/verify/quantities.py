@@ -72,9 +72,10 @@ def first_rise(at: Window) -> float:
 
 
 def edge_before_rise(at: Window) -> float:
-    """Return the same at the last look before the loss rises; NaN if it does not.
+    """Return the largest curvature over its limit at the last look before the loss rises.
 
-    1 says that it rises where the limit is crossed.
+    The rise is `first_rise`. 1 says that the loss rises where the limit is crossed; NaN if it does
+    not rise.
     """
     looks = at.run.rows.set_index("epoch")["sharpness/ratio"].dropna()
     before = looks[looks.index < first_rise(at)]
