@@ -26,8 +26,6 @@ from janus_pl.records.parts import Part, in_turn
 from janus_pl.records.read import read, read_parts
 from janus_pl.records.run import Run
 from janus_pl.report.figures import draw
-from janus_pl.verify.claims import find_claims, read_claims
-from janus_pl.verify.judge import judge
 from janus_pl.verify.lines import to_json
 
 HERE = Path(__file__).parent
@@ -43,6 +41,7 @@ import results_said_predictions  # noqa: E402
 import results_said_short  # noqa: E402
 import results_scale  # noqa: E402
 import results_tables  # noqa: E402
+from results_judged import BEFORE, judged  # noqa: E402
 from results_sentences import check, unchecked  # noqa: E402
 
 RECORDED = HERE / "results"
@@ -186,29 +185,19 @@ def captions_of(said: Mapping[str, str]) -> dict[str, str]:
 
 def verdicts_json(runs: Sequence[Run]) -> str:
     """What `verify --json` writes."""
-    return json.dumps(to_json(judge(read_claims(), runs)), indent=2) + "\n"
+    return json.dumps(to_json(judged(runs)), indent=2) + "\n"
 
 
 def tables(runs: Sequence[Run]) -> dict[str, str]:
     """Every table of the pages in Markdown, by the name of its place."""
-    scale = judge(read_claims(find_claims("scale")), results_tables.of_sweeps(runs, "scale"))
-    of_whose = results_tables.of_sweeps(runs, *results_tables.WHOSE)
-    whose = judge(read_claims(find_claims("whose")), of_whose)
-    confirmed = judge(
-        read_claims(find_claims("confirm")), results_tables.of_sweeps(runs, *results_tables.CONFIRM)
-    )
-    edge = judge(
-        read_claims(find_claims("edge")), results_tables.of_sweeps(runs, *results_tables.EDGE)
-    )
-    found = {
-        "edge_verdicts": results_tables.of_verdicts(edge, claims_alone=True),
-        "verdicts": results_tables.of_verdicts(judge(read_claims(), runs)),
-        "scale_verdicts": results_tables.of_verdicts(scale, claims_alone=True),
-        "whose_verdicts": results_tables.of_verdicts(whose, claims_alone=True),
-        "confirm_verdicts": results_tables.of_verdicts(confirmed, claims_alone=True),
-    }
+    by_file = {name: judged(runs, name) for name in BEFORE}
+    found = {"verdicts": results_tables.of_verdicts(judged(runs))}
+    for name, verdicts in by_file.items():
+        found[f"{name}_verdicts"] = results_tables.of_verdicts(verdicts, claims_alone=True)
     for page, names in CONFIRMED.items():
-        found[f"confirm_{page.replace('-', '_')}"] = results_tables.of_some(confirmed, *names)
+        found[f"confirm_{page.replace('-', '_')}"] = results_tables.of_some(
+            by_file["confirm"], *names
+        )
     return found | results_scale.lines(runs) | results_tables.of_runs(runs)
 
 

@@ -7,16 +7,30 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from results_tables import MIDDLE, WHOSE, arms, groups, of_sweeps, relative_spread, velocity
+from results_tables import (
+    DOSE,
+    MIDDLE,
+    WHOSE,
+    arms,
+    at_end,
+    factors,
+    groups,
+    of_sweeps,
+    relative_spread,
+    velocity,
+)
 
+from janus_pl.records import late
 from janus_pl.records.families import is_zero_function, lambda_of
 from janus_pl.records.run import STEP, Run
 from janus_pl.report.figures import style
 
 HEIGHT = 2.5
+DOSED = (8, 0.03, 5e-3)  # B, the learning rate and lambda of `dose.yaml`
 GREY = "0.45"
 
 
@@ -76,6 +90,57 @@ def whose(canvas: Canvas, runs: Sequence[Run]) -> bool:
     if shown:
         style.legend(canvas, handles, 4)
     return bool(shown)
+
+
+def dose(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Velocity and rank against B, the learning rate and lambda, one at a time, SGD and GD."""
+    shown = [run for run in of_sweeps(runs, *DOSE) if not is_zero_function(run)]
+    if not shown:
+        return False
+    canvas.set_figheight(2 * HEIGHT)
+    rows = {r"$\|\dot V_k\|$, mean over layers": late.velocity, "effective rank": late.rank}
+    columns = {"B": 1, "η": -1, "λ": -1}  # and the exponents of the bound of arXiv 2206.05794
+    grid = canvas.subplots(2, 3, sharey="row", sharex="col")
+    for (label, quantity), line in zip(rows.items(), grid, strict=True):
+        for place, ((factor, exponent), axes) in enumerate(zip(columns.items(), line, strict=True)):
+            points = pd.DataFrame(
+                [
+                    (factors(run)[place], run.dynamics, at_end(quantity)(run))
+                    for run in shown
+                    if _alone(factors(run), place)
+                ],
+                columns=["x", "dynamics", "y"],
+            )
+            for dynamics, some in points.groupby("dynamics"):
+                look = style.look(str(dynamics))
+                middle = some.groupby("x")["y"].apply(lambda y: float(np.exp(np.log(y).mean())))
+                axes.plot(some["x"], some["y"], ".", markersize=4, color=look["color"])
+                axes.plot(middle.index, middle, linewidth=0.8, color=look["color"])
+            axes.set(xscale="log", yscale="log")
+            if quantity is late.rank:
+                _slope_through(axes, points, DOSED[place], exponent)
+            _labels(axes, factor if quantity is late.rank else "", label if place == 0 else "")
+    handles = [style.handle(name, **look) for name, look in style.DYNAMICS.items()]
+    handles.append(style.handle("exponent of the bound", color=GREY, linestyle=":"))
+    style.legend(canvas, handles, 3)
+    return True
+
+
+def _slope_through(axes: Axes, points: pd.DataFrame, x: float, exponent: float) -> None:
+    """A dotted line of an exponent through the mean of the points at x, inside the axes."""
+    values = points.loc[(points["x"] == x) & (points["dynamics"] == "SGD"), "y"]
+    if values.empty:
+        return
+    xs = points["x"].agg(["min", "max"]).to_numpy(dtype=float)
+    low, high = axes.get_ylim()
+    line = np.exp(np.log(values).mean()) * (xs / x) ** exponent
+    axes.plot(xs, line, ":", color=GREY, linewidth=0.8)
+    axes.set_ylim(low, high)
+
+
+def _alone(values: tuple[int, float, float], place: int) -> bool:
+    """Whether all factors but one are as in `dose.yaml`."""
+    return all(v == w for k, (v, w) in enumerate(zip(values, DOSED, strict=True)) if k != place)
 
 
 def _time_courses(canvas: Canvas, runs: Sequence[Run]) -> bool:
@@ -230,6 +295,7 @@ FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
     "confirm": confirm,
     "scale": scale,
     "whose": whose,
+    "dose": dose,
     "equal_clocks": equal_clocks,
     "controls": controls,
     "a2_schedules": a2_schedules,

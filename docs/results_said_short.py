@@ -10,33 +10,21 @@ from results_said_deep import FIG1, TRAINED, error, mu
 from results_said_figures import at_rest, late_velocity, square
 from results_said_predictions import below_sgd, loudness_over
 from results_sentences import Recorded, Sentence, ends, gmean, kept, middle, rank, times
-from results_tables import CONFIRM, MIDDLE, of_sweeps, relative_spread, velocity
+from results_tables import MIDDLE, relative_spread, velocity
 
 from janus_pl.records.families import lambda_of, seed_of
 from janus_pl.records.run import STEP, Run
-from janus_pl.verify.claims import find_claims, read_claims
-from janus_pl.verify.judge import Verdicts, judge
 from janus_pl.verify.lines import lines
-
-
-def judged(recorded: Recorded, claims: str = "") -> Verdicts:
-    """The verdicts of `verify`: on all runs, or on the sweep that has a claims file of its own."""
-    if claims not in recorded.judged:
-        sweeps = CONFIRM if claims == "confirm" else (claims,)
-        runs = of_sweeps(recorded.runs, *sweeps) if claims else recorded.runs
-        asked = read_claims(find_claims(claims)) if claims else read_claims()
-        recorded.judged[claims] = judge(asked, runs)
-    return recorded.judged[claims]
 
 
 def factor(recorded: Recorded, name: str, claims: str = "scale") -> float:
     """What a claim of `scale.yaml`, or of another file, estimates."""
-    (verdict,) = (v for v in judged(recorded, claims).verdicts if v.claim.name == name)
+    (verdict,) = (v for v in recorded.verdicts(claims).verdicts if v.claim.name == name)
     return verdict.judged[0].estimate
 
 
 def windows(recorded: Recorded) -> list[float]:
-    by_name = {v.claim.name: v.claim.window for v in judged(recorded, "scale").verdicts}
+    by_name = {v.claim.name: v.claim.window for v in recorded.verdicts("scale").verdicts}
     (early, late) = (by_name[name] for name in ("noise", "rank_late"))
     assert early and late
     return [*early, *late]
@@ -44,21 +32,21 @@ def windows(recorded: Recorded) -> list[float]:
 
 def answers(recorded: Recorded) -> Counter[str]:
     """How many primary claims of the paper have which answer."""
-    found = judged(recorded)
+    found = recorded.verdicts()
     primary = {v.claim.name for v in found.verdicts if v.claim.primary}
     return Counter(line.answer for line in lines(found) if line.name in primary)
 
 
 def whose_claims(recorded: Recorded) -> tuple[int, int]:
     """How many primary claims are the paper's, and how many ours."""
-    sources = [v.claim.source for v in judged(recorded).verdicts if v.claim.primary]
+    sources = [v.claim.source for v in recorded.verdicts().verdicts if v.claim.primary]
     ours = sum(source == "not in the paper" for source in sources)
     return len(sources) - ours, ours
 
 
 def theorems(recorded: Recorded) -> list[str]:
     """The answers to the theorems."""
-    found = judged(recorded)
+    found = recorded.verdicts()
     claims = {v.claim.name for v in found.verdicts}
     return [line.answer for line in lines(found) if line.name not in claims]
 
@@ -174,7 +162,7 @@ SENTENCES = [
         "are without decay",
         lambda r: [factor(r, name) for name in ("noise", "spread", "rank")],
         lambda r: all(
-            str(v.answer) == "supported" for v in judged(r, "scale").verdicts if v.claim.primary
+            str(v.answer) == "supported" for v in r.verdicts("scale").verdicts if v.claim.primary
         ),
     ),
     Sentence("epochs {} to {}; the claims were", lambda r: windows(r)[:2]),
@@ -198,7 +186,7 @@ SENTENCES = [
         lambda r: [factor(r, name, "confirm") for name in ("mean", "spread", "rank")],
         lambda r: all(
             str(v.answer) == "supported" and len(v.judged[0].effects) == 5
-            for v in judged(r, "confirm").verdicts
+            for v in r.verdicts("confirm").verdicts
             if v.claim.name in ("mean", "spread", "rank")
         ),
     ),

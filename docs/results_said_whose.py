@@ -11,8 +11,6 @@ from results_tables import MIDDLE, WHOSE, arms, of_sweeps, rate_growth
 from janus_pl.records.effects import ratio
 from janus_pl.records.families import is_zero_function
 from janus_pl.records.run import Run
-from janus_pl.verify.claims import find_claims, read_claims
-from janus_pl.verify.judge import judge
 
 
 def whose(recorded: Recorded) -> tuple[dict[str, list[Run]], dict[str, list[Run]]]:
@@ -93,7 +91,7 @@ def undecided(recorded: Recorded) -> bool:
         if arm.kind == "weight_norm"
     ]
     apart = sum(run.last("train/loss") > 0.99 for run in normalized)  # f = 0 has a loss of 1
-    found = judge(read_claims(find_claims("whose")), of_sweeps(recorded.runs, *WHOSE))
+    found = recorded.verdicts("whose")
     answers = {verdict.claim.name: verdict.answer.value for verdict in found.verdicts}
     open_still = {answers["decay"], answers["growing"]} <= {"undecided", "not testable"}
     return apart >= 3 and bool(found.collapsed) and open_still

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from results_tables import CONFIRM, EDGE, NONE, WHOSE, of_sweeps
+from results_judged import BEFORE
+from results_tables import NONE, of_sweeps
 
 from janus_pl.records.run import Run
 from janus_pl.run.claims import claims_there
@@ -19,7 +20,7 @@ SQUARE = ("two_cores_fig1", "two_cores_seeds")
 LAWS = ("a2_printed_schedule", "batch_sizes", "seeds", "toy")
 # The sweeps of each page, by the name of the page.
 SWEEPS: dict[str, Sequence[str]] = {
-    "scale": ("scale", "scale_gd"),
+    **BEFORE,
     "figure-1": SQUARE,
     "small": ("small",),
     "settled": SQUARE,
@@ -33,9 +34,6 @@ SWEEPS: dict[str, Sequence[str]] = {
     "equal-steps": ("two_cores_equal_steps", "two_cores_equal_steps_sgd"),
     "constant-rate": ("two_cores_constant", "two_cores_constant_seeds"),
     "decay-on-rho": ("two_cores_rho",),
-    "whose": WHOSE,
-    "confirm": CONFIRM,
-    "edge": EDGE,
     "multipliers": ("two_cores_lagrange",),
     "default-network": ("default_network",),
     "linear": tuple(f"linear-{name}" for name in (*(f"a{k}" for k in range(1, 8)), *LAWS)),
@@ -43,13 +41,6 @@ SWEEPS: dict[str, Sequence[str]] = {
     "linear-a2": ("linear-a2", "linear-a2_printed_schedule", "linear-seeds"),
 }
 DYNAMICS = {"figure-2b": "GD", "linear-a5": "SGD"}  # of pages on one of the two
-# Sweeps with a claims file of their own, which was there before their first run.
-BEFORE: dict[str, Sequence[str]] = {
-    "scale": ("scale", "scale_gd"),
-    "whose": WHOSE,
-    "confirm": CONFIRM,
-    "edge": EDGE,
-}
 
 
 def lines(runs: Sequence[Run]) -> dict[str, str]:

@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from results_judged import judged
 from results_tables import MIDDLE, of_sweeps
 
 from janus_pl.records.families import lambda_of, seed_of
 from janus_pl.records.late import geometric_mean
 from janus_pl.records.run import Run
+from janus_pl.verify.judge import Verdicts
 
 
 class Recorded:
@@ -26,7 +28,7 @@ class Recorded:
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self.runs = list(runs)
-        self.judged: dict[str, Any] = {}  # what `verify` says, by claims file, once it was asked
+        self._verdicts: dict[str, Verdicts] = {}  # by claims file, once they were asked
 
     def of(self, *sweeps: str, lam: float | None = None, dynamics: str | None = None) -> list[Run]:
         """The runs of some sweeps, by seed and lambda.
@@ -42,6 +44,12 @@ class Recorded:
         if not found:
             raise LookupError(f"no runs of {', '.join(sweeps)}, lambda {lam}, {dynamics}")
         return sorted(found, key=lambda run: (str(seed_of(run)), lambda_of(run)))
+
+    def verdicts(self, claims: str = "") -> Verdicts:
+        """What `verify` says by a claims file; see results_judged."""
+        if claims not in self._verdicts:
+            self._verdicts[claims] = judged(self.runs, claims)
+        return self._verdicts[claims]
 
 
 class Sentence(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from janus_pl.records import late
 from janus_pl.records.effects import mean, ratio
 from janus_pl.records.families import families, is_zero_function, lambda_of, seed_of
 from janus_pl.records.late import geometric_mean, window
@@ -28,6 +29,14 @@ CONFIRM = (
     "confirm_gd",
 )
 EDGE = ("edge_sgd", "edge_gd")
+DOSE = (
+    "dose_batch",
+    "dose_decay",
+    "dose_rate_quarter",
+    "dose_rate_half",
+    "dose_rate_double",
+    "dose_full",
+)
 RISES_FROM = {  # the epoch that a claim's window begins after, by dynamics
     claim.dynamics: claim.window[0]
     for claim in read_claims(find_claims("edge")).claims
@@ -107,6 +116,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
     return found | {
         "settled": settled(square),
         "edge": edge(of_sweeps(runs, *EDGE)),
+        "dose": dose(of_sweeps(runs, *DOSE)),
         "whose": whose(of_sweeps(runs, *WHOSE)),
         "linear": linear(runs),
         "layers": layers(square),
@@ -255,6 +265,37 @@ def edge(runs: Sequence[Run]) -> str:
         cells += [f"{at.rows['sharpness/ratio'].max():.2f}", f"{run.last('train/error'):.1%}"]
         rows.append((*cells, f"{np.mean(ranks):.1f}"))
     return table(head, rows)
+
+
+def dose(runs: Sequence[Run]) -> str:
+    """Noise and rank over the last fifth of the steps, by B, the learning rate and lambda."""
+    head: tuple[str, ...] = ("B", "rate", "lambda", "seeds", "f = 0", "steps", "train error")
+    head += ("sigma/mu", "‖V̇‖", "rank")
+    rows = []
+    for group in sorted(families(runs), key=lambda group: factors(group[0])):
+        left = [run for run in group if not is_zero_function(run)]
+        batch, *others = factors(group[0])
+        cells = [batch if group[0].dynamics == "SGD" else "full", *others]
+        line = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
+        line += [f"{len(group)}", f"{len(group) - len(left)}", _one(group, STEP)]
+        if left:
+            line += [percent(left, "train/error")]
+            line += [over(left, at_end(of), ratio) for of in (late.spread, late.velocity)]
+            line += [over(left, at_end(late.rank), ratio, ".1f")]
+        rows.append((*line, *["-"] * (len(head) - len(line))))
+    return table(head, rows)
+
+
+def factors(run: Run) -> tuple[int, float, float]:
+    """B, the learning rate and lambda; B is N if each batch is the whole training set."""
+    seen = run.description
+    batch = seen.num_train if seen.whole else seen.batch_size
+    return int(batch or 0), float(run.options["model.learning_rate"]), lambda_of(run)
+
+
+def at_end(quantity: Callable[[late.Window], float]) -> Callable[[Run], float]:
+    """A quantity of claims, over the last fifth of a run's epochs."""
+    return lambda run: quantity(window(run))
 
 
 def linear(runs: Sequence[Run]) -> str:

@@ -607,7 +607,7 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
     assert found["whose"] == "*No such runs are recorded yet.*"
     confirmed = [name for name in found if name.startswith("confirm_")]
     assert {found[name] for name in confirmed} == {found["whose"]} and len(confirmed) == 5
-    others = ["settled", "edge", "whose", "linear", "layers", "lemma1"]
+    others = ["settled", "edge", "dose", "whose", "linear", "layers", "lemma1"]
     assert found["edge"] == found["whose"] and list(found) == [*sweeps, *confirmed, *others]
 
 
