@@ -163,9 +163,11 @@ def draw_all(runs: Sequence[Run], folder: Path) -> dict[str, str]:
     """The paper's figures that the runs allow, and ours; returns their captions by name.
 
     A caption says how to read a picture, and is empty for ours, which have theirs on the pages.
-    The runs of new seeds have a page of their own, and are in no picture of the others.
+    The runs of new seeds, and of dose and response, have pages of their own, and are in no
+    picture of the others.
     """
-    new = {run.id for run in results_tables.of_sweeps(runs, *results_tables.CONFIRM)}
+    apart = (*results_tables.CONFIRM, *results_tables.DOSE)
+    new = {run.id for run in results_tables.of_sweeps(runs, *apart)}
     with tempfile.TemporaryDirectory() as scratch:
         figures = draw([run for run in runs if run.id not in new], Path(scratch))
         paper = [figure for figure in figures if figure.files]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
-from results_sentences import Recorded, Sentence, over
+from results_sentences import Recorded, Sentence, ends, over
 from results_tables import EDGE, FIFTH, RISES_FROM
 
 from janus_pl.records.families import lambda_of
@@ -14,13 +16,33 @@ from janus_pl.verify.quantities import edge_before_rise, first_rise
 RATIO = "sharpness/ratio"
 
 
-def before(recorded: Recorded) -> list[float]:
-    """The least and the largest curvature over its limit before GD's loss rises, over seeds."""
-    runs = recorded.of(*EDGE, dynamics="GD")
-    found = sorted(edge_before_rise(window(run, start=RISES_FROM["GD"])) for run in runs)
-    if np.isnan(found).any():
-        raise ValueError("a loss that does not rise")
-    return [found[0], found[-1]]
+def rise(run: Run) -> float:
+    """The epoch in which the loss rises, from where the claims begin; of GD an epoch is a step."""
+    return first_rise(window(run, start=RISES_FROM[run.dynamics]))
+
+
+def before(dynamics: str) -> Callable[[Recorded], Sequence[float]]:
+    """The ends of the curvature over its limit before the loss rises, over seeds."""
+
+    def found(recorded: Recorded) -> Sequence[float]:
+        runs = recorded.of(*EDGE, dynamics=dynamics)
+        values = [edge_before_rise(window(run, start=RISES_FROM[dynamics])) for run in runs]
+        if np.isnan(values).any():
+            raise ValueError("a loss that does not rise")
+        return ends(values)
+
+    return found
+
+
+def batch_edge(run: Run) -> float:
+    """Batch sharpness over 2(1 - beta)/eta, the mean of the eight looks before the loss rises."""
+    looks = over(run, "sharpness/batch")
+    limit = 2 * (1 - float(run.description.momentum or 0)) / run.last("learning_rate")
+    return float(looks[looks.index < rise(run)].iloc[-8:].mean()) / limit
+
+
+def of_sgd(recorded: Recorded) -> list[Run]:
+    return recorded.of(*EDGE, dynamics="SGD")
 
 
 def late(run: Run) -> tuple[float, float]:
@@ -37,9 +59,8 @@ def late_of_gd(recorded: Recorded) -> list[float]:
 
 def growth(run: Run) -> float:
     """The growth of GD's curvature a step, from where its claims begin to the rise, in per cent."""
-    at = window(run, start=RISES_FROM["GD"])
     ratios = over(run, RATIO)
-    calm = ratios[(ratios.index >= RISES_FROM["GD"]) & (ratios.index < first_rise(at))]
+    calm = ratios[(ratios.index >= RISES_FROM["GD"]) & (ratios.index < rise(run))]
     return float(100 * np.log(calm.iloc[-1] / calm.iloc[0]) / (calm.index[-1] - calm.index[0]))
 
 
@@ -61,7 +82,7 @@ SENTENCES = [
     Sentence(
         "Under GD the curvature is {:.2f} to {:.2f} of the limit at the last look before the loss "
         "rises, by seed.",
-        before,
+        before("GD"),
     ),
     Sentence(
         "Over the last fifth of its steps it goes up and down between {:.2f} and {:.2f} of the "
@@ -76,7 +97,15 @@ SENTENCES = [
         lambda r: growths(r)[0] > 0,
     ),
     Sentence(
-        "The runs of SGD are not there yet.",
-        so=lambda r: {run.dynamics for run in r.of(*EDGE)} == {"GD"},
+        "Under SGD, B = 8, it is {:.2f} to {:.2f} of that limit at the last look before the loss "
+        "rises for the first time, in epoch {:.0f} to {:.0f}.",
+        lambda r: [*before("SGD")(r), *ends(map(rise, of_sgd(r)))],
+        lambda r: before("SGD")(r)[1] < 0.5,
+    ),
+    Sentence(
+        "Another limit is near: batch sharpness, the curvature of a minibatch along its gradient, "
+        "is {:.1f} to {:.1f} times 2(1 - beta)/eta, the mean of the eight looks before.",
+        lambda r: ends(map(batch_edge, of_sgd(r))),
+        lambda r: ends(map(batch_edge, of_sgd(r)))[0] > 1,
     ),
 ]

@@ -45,7 +45,7 @@ DEEP = [
     Step("two_cores_fig2b", 42),
     Step("default_network", 20),
     Step("small", 117),
-    Step("whose_decay", 16),
+    Step("whose_decay", 32),
     Step("whose_held", 24),
     Step("whose_plain", 8),
     Step("whose_plain_slow", 24),
@@ -56,7 +56,7 @@ DEEP = [
     Step("confirm_cross_entropy", 60),
     Step("confirm_rho", 60),
     Step("confirm_gd", 70),
-    Step("edge_sgd", 25),
+    Step("edge_sgd", 28),
     Step("edge_gd", 25),
 ]
 # Ten embedded digits, so no images of the user's.

@@ -273,10 +273,12 @@ def evidence(
     clock: str,
     epochs: Sequence[float] | None = None,
     over: str = LAMBDA,
+    enough: int = 1,
 ) -> tuple[list[Evidence], list[str]]:
-    """Return the evidence of each setting, most seeds first, and why others have none.
+    """Return the evidence of each setting, the deciding one first, and why others have none.
 
-    Of equally many seeds, the setting with the most runs is first, then that of the longest run.
+    Of the settings with enough seeds the one with the most training samples is first, then the one
+    with the most seeds, the most runs, the longest run. Settings with fewer seeds come last.
 
     Args:
         runs: The runs that the claim is about.
@@ -286,6 +288,7 @@ def evidence(
         clock: A name in `CLOCKS`, at whose equal times SGD and GD are compared.
         epochs: The epoch that the window begins after, and its last one; None is the last fifth.
         over: The option that a slope is over.
+        enough: The seeds that decide.
     """
     estimator = estimator_of(name, over)
     varied = estimator.varied + (("epochs",) if clock != "epochs" else ())
@@ -308,8 +311,15 @@ def evidence(
             else:
                 if effects:
                     found.append(Evidence(arms_in_words, effects, used))
-    found.sort(key=lambda e: (-len(e.effects), -len(e.runs), -max(r.last(STEP) for r in e.runs)))
+    found.sort(key=lambda each: _weight(each, enough), reverse=True)
     return found, [*dict.fromkeys(reasons)]
+
+
+def _weight(found: Evidence, enough: int) -> tuple[float, ...]:
+    """Return what the settings of a claim are ordered by."""
+    count = len(found.effects)
+    samples = max(run.description.num_train or 0 for run in found.runs) if count >= enough else -1
+    return samples, count, len(found.runs), max(run.last(STEP) for run in found.runs)
 
 
 def _windows(

@@ -178,6 +178,7 @@ def _evidence(claim: Claim, runs: Sequence[Run]) -> tuple[list[Evidence], str]:
         claim.clock,
         claim.window,
         claim.over,
+        claim.seeds,
     )
     lack = [f"{lacking(run, quantity)} of {run.name}" for run in about if run not in having]
     told = ", ".join(f"{name} {value}" for name, value in claim.setting.items())

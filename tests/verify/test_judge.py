@@ -34,13 +34,16 @@ def of(*claims: Claim) -> Claims:
     return Claims(claims, SHA, Path("mine.yaml"))
 
 
-def pair(seed: int, factor: float, rank: float = 1.0, lam: float = 1e-3) -> list[Run]:
+def pair(
+    seed: int, factor: float, rank: float = 1.0, lam: float = 1e-3, samples: int | None = None
+) -> list[Run]:
     """SGD and GD of a seed, whose velocities and ranks have these ratios in every row."""
     runs = []
     for batch, v, r in ((32, factor, rank), ("full", 1.0, 1.0)):
         columns: dict[str, Any] = {f"velocity/{k}": [v] * 5 for k in LAYERS}
         columns |= {f"effective_rank/{k}": [50 * r] * 5 for k in LAYERS}
-        runs.append(network(lam, batch, seed, columns=columns))
+        data = {"num_train": samples} if samples else {}
+        runs.append(network(lam, batch, seed, columns=columns, data=data))
     return runs
 
 
@@ -115,6 +118,18 @@ def test_of_several_settings_the_one_with_most_seeds_decides_and_others_are_desc
     assert [j.answer for j in verdict.judged] == [Answer.SUPPORTED, None]
     named = {name for j in verdict.judged[:1] for name in j.runs}
     assert named == {f"{run.name} ({run.id})" for run in pairs(LARGE)}
+
+
+def test_of_settings_with_enough_seeds_the_one_with_the_most_samples_decides() -> None:
+    small, large = pairs((*SMALL, 1.05), samples=500), pairs(LARGE, samples=10_000)
+    (verdict,) = judge(of(NOISE), [*small, *large]).verdicts
+    assert [len(j.effects) for j in verdict.judged] == [5, 6]
+    assert [j.answer for j in verdict.judged] == [Answer.SUPPORTED, None]
+    # Control: four seeds do not decide, of however many samples.
+    few = pairs(LARGE[:4], samples=10_000)
+    (verdict,) = judge(of(NOISE), [*small, *few]).verdicts
+    assert [len(j.effects) for j in verdict.judged] == [6, 4]
+    assert verdict.answer is Answer.CONTRADICTED
 
 
 def test_a_setting_says_which_runs_a_claim_is_about() -> None:
