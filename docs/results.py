@@ -35,6 +35,7 @@ import results_figures  # noqa: E402  beside this file
 import results_said_confirm  # noqa: E402
 import results_said_controls  # noqa: E402
 import results_said_deep  # noqa: E402
+import results_said_dose  # noqa: E402
 import results_said_edge  # noqa: E402
 import results_said_figures  # noqa: E402
 import results_said_predictions  # noqa: E402
@@ -54,6 +55,7 @@ SENTENCES = [
     *results_said_controls.SENTENCES,
     *results_said_confirm.SENTENCES,
     *results_said_edge.SENTENCES,
+    *results_said_dose.SENTENCES,
 ]
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 # The claims of confirm.yaml that a page shows, by page.

@@ -116,11 +116,19 @@ def dose(canvas: Canvas, runs: Sequence[Run]) -> bool:
                 middle = some.groupby("x")["y"].apply(lambda y: float(np.exp(np.log(y).mean())))
                 axes.plot(some["x"], some["y"], ".", markersize=4, color=look["color"])
                 axes.plot(middle.index, middle, linewidth=0.8, color=look["color"])
-            axes.set(xscale="log", yscale="log")
+            axes.set_xscale("log")
+            ticks = sorted(points["x"].unique())
+            axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks], rotation=45)
+            axes.minorticks_off()
             if quantity is late.rank:
+                style.from_zero(axes)
                 _slope_through(axes, points, DOSED[place], exponent)
+            else:
+                style.logarithmic(axes)
             _labels(axes, factor if quantity is late.rank else "", label if place == 0 else "")
-    handles = [style.handle(name, **look) for name, look in style.DYNAMICS.items()]
+    there = {run.dynamics for run in shown}
+    looks = {name: look for name, look in style.DYNAMICS.items() if name in there}
+    handles = [style.handle(name, **look) for name, look in looks.items()]
     handles.append(style.handle("exponent of the bound", color=GREY, linestyle=":"))
     style.legend(canvas, handles, 3)
     return True
@@ -131,7 +139,7 @@ def _slope_through(axes: Axes, points: pd.DataFrame, x: float, exponent: float) 
     values = points.loc[(points["x"] == x) & (points["dynamics"] == "SGD"), "y"]
     if values.empty:
         return
-    xs = points["x"].agg(["min", "max"]).to_numpy(dtype=float)
+    xs = np.geomspace(points["x"].min(), points["x"].max(), 50)
     low, high = axes.get_ylim()
     line = np.exp(np.log(values).mean()) * (xs / x) ** exponent
     axes.plot(xs, line, ":", color=GREY, linewidth=0.8)

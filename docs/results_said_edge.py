@@ -8,7 +8,7 @@ import numpy as np
 from results_sentences import Recorded, Sentence, ends, over
 from results_tables import EDGE, FIFTH, RISES_FROM
 
-from janus_pl.records.families import lambda_of
+from janus_pl.records.families import is_untrained, lambda_of
 from janus_pl.records.late import window
 from janus_pl.records.run import Run
 from janus_pl.verify.quantities import edge_before_rise, first_rise
@@ -101,6 +101,19 @@ SENTENCES = [
         "rises for the first time, in epoch {:.0f} to {:.0f}.",
         lambda r: [*before("SGD")(r), *ends(map(rise, of_sgd(r)))],
         lambda r: before("SGD")(r)[1] < 0.5,
+    ),
+    Sentence(
+        "SGD's spikes do not wait for that limit: they begin at {:.2f} to {:.2f} of it.",
+        lambda r: before("SGD")(r),
+        lambda r: before("SGD")(r)[1] < 0.5,
+    ),
+    Sentence(
+        "The network of seed 3 ends no better than f = 0 and is left out of the claim; seeds 5 and "
+        "6 were added for it.",
+        so=lambda r: (
+            [run.description.seed for run in of_sgd(r) if is_untrained(run)] == [3]
+            and {run.description.seed for run in of_sgd(r)} == {*range(7)}
+        ),
     ),
     Sentence(
         "Another limit is near: batch sharpness, the curvature of a minibatch along its gradient, "

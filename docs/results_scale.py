@@ -100,6 +100,11 @@ def _option(name: str) -> Callable[[Run], Any]:
     return lambda run: run.options.get(name)
 
 
+def _limit(name: str) -> Callable[[Run], int | None]:
+    """Lightning's -1 is no limit."""
+    return lambda run: value if (value := run.options.get(name) or 0) > 0 else None
+
+
 def _listed(what: str, of: Callable[[Run], Any]) -> Callable[[Sequence[Run]], str]:
     """The values of something in words; empty if no run has it."""
 
@@ -141,7 +146,8 @@ WORDS = (
     _listed("d = {}", _option("data.dim")),
     _listed("strides {}", _strides),
     _listed("B = {}", _batch),
-    _listed("epochs {}", _option("trainer.max_epochs")),
+    _listed("epochs {}", _limit("trainer.max_epochs")),
+    _listed("steps {}", _limit("trainer.max_steps")),
     _listed("rate {}", _option("model.learning_rate")),
     _listed("schedule {}", _option("model.schedule")),
     _listed("lambda {}", lambda run: run.description.lam),

@@ -311,7 +311,7 @@ def test_the_figures_of_the_readme_are_those_of_the_verdicts() -> None:
     said = re.search(r"Of its (\d+) primary claims ", text)
     assert said and int(said[1]) == len(primary)
     said = re.search(
-        r"(\d+) are \*\*undecided\*\*, with five seeds, and (\d+) are \*\*not testable\*\*", text
+        r"(\d+) are \*\*undecided\*\*, with five seeds, and (\d+) is \*\*not testable\*\*", text
     )
     assert said and (int(said[1]), int(said[2])) == (counts["undecided"], counts["not testable"])
     for line in primary:

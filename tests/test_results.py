@@ -272,6 +272,12 @@ def test_each_page_says_what_it_is_of_and_is_reached_from_the_first(
     lines = results.results_scale.lines([run for run in runs if run.description.seed == 0])
     assert "seed 0, 1, 2; 18 runs" in told["figure-1"]
     assert "seed 0; 10 runs" in lines["scale_figure_1"]
+    # A run of so many steps has no number of epochs.
+    assert "; epochs 200; rate" in told["figure-1"] and "steps" not in lines["scale_figure_1"]
+    assert (
+        "; steps 2,016, 4,032, 8,064, 16,128" in lines["scale_dose"]
+        and "epochs" not in lines["scale_dose"]
+    )
 
 
 def test_runs_of_other_claims_than_those_that_judge_them_fail_the_build(

@@ -58,6 +58,12 @@ DEEP = [
     Step("confirm_gd", 70),
     Step("edge_sgd", 28),
     Step("edge_gd", 25),
+    Step("dose_decay", 25),
+    Step("dose_rate_double", 3),
+    Step("dose_rate_half", 10),
+    Step("dose_rate_quarter", 20),
+    Step("dose_batch", 110),
+    Step("dose_full", 85),
 ]
 # Ten embedded digits, so no images of the user's.
 SCANS = [Step("low_rank_batch", 40), Step("low_rank_rate", 17), Step("low_rank_decay", 25)]

@@ -62,10 +62,11 @@ def test_minibatches_are_left_and_the_full_batch_right(drawn: Picture, runs: lis
 @pytest.mark.parametrize("column", [0, 1])
 def test_every_line_is_that_of_the_record(column: int, drawn: Picture, runs: list[Run]) -> None:
     rows = runs[1 - column].rows
-    limit, plain, batch, hessian = drawn.panels[column].lines
+    limit, *small, batch, hessian = drawn.panels[column].lines
+    assert len(small) == 1 - column, "of small batches alone"
     for line, values in (
         (limit, rows["sharpness/limit"]),
-        (plain, 2 / rows["learning_rate"]),
+        *((line, 2 * (1 - 0.9) / rows["learning_rate"]) for line in small),
         (batch, rows["sharpness/batch"]),
         (hessian, rows["sharpness/hessian"]),
         (drawn.panels[2 + column].lines[0], rows["train/loss_running"]),
@@ -76,7 +77,7 @@ def test_every_line_is_that_of_the_record(column: int, drawn: Picture, runs: lis
     labels = [entry.label for entry in drawn.legend]
     assert labels == [
         *("Hessian, SGD", "Hessian, GD", "batch sharpness", "limit"),
-        *("2/η, no momentum", "spike"),
+        *("2(1 - β)/η, small B", "spike"),
     ]
 
 
@@ -97,6 +98,8 @@ def test_the_caption_has_the_ratio_at_spikes(drawn: Picture) -> None:
             f"Sharpness over its limit under {who}: 0.3 (0.1 to 0.7) at looks outside of spikes,"
             " 0.45 (0.3 to 0.6) at the last look before 2 spikes, 0.7 (0.5 to 0.9) at looks within."
         ) in drawn.caption
+    small = ", dotted, 2(1 - beta)/eta, that of small batches with momentum"
+    assert small in drawn.caption
 
 
 def test_spikes_by_the_definition_or_as_recorded() -> None:
@@ -133,7 +136,8 @@ def test_one_run_fits_a_column(
     assert says in found.caption
     labels = [entry.label for entry in found.legend]
     assert ("preconditioned" in labels) == (optimizer == "Adam")
-    assert ("2/η, no momentum" in labels) == (optimizer == "SGD")
+    assert ("2(1 - β)/η, small B" in labels) == (optimizer == "SGD")
+    assert ("small batches" in found.caption) == (optimizer == "SGD")
 
 
 @pytest.mark.parametrize("x", ["trainer/global_step", "eta_t"])

@@ -87,7 +87,8 @@ def test_velocity_and_rank_against_one_factor_at_a_time(docs: ModuleType) -> Non
     above, below = found.panels[:3], found.panels[3:]
     assert [panel.xlabel for panel in below] == ["B", "η", "λ"]
     assert below[0].ylabel == "effective rank" and len(found.panels) == 6
-    assert {(panel.xscale, panel.yscale) for panel in found.panels} == {("log", "log")}
+    assert {(panel.xscale, panel.yscale) for panel in above} == {("log", "log")}
+    assert {(panel.xscale, panel.yscale) for panel in below} == {("log", "linear")}
     sgd, gd = (entry.colour for entry in found.legend[:2])
     places = {(0, 8): runs[:2], (0, 64): runs[2:4], (1, 0.015): runs[6:8], (2, 1e-3): runs[8:]}
     places |= {(1, RATE): runs[:2], (2, LAM): runs[:2]}
@@ -101,4 +102,6 @@ def test_velocity_and_rank_against_one_factor_at_a_time(docs: ModuleType) -> Non
         (bound,) = (line for line in panel.lines if line.dashes == ":")
         np.testing.assert_allclose(bound.y, through * (bound.x / at) ** exponent)
     assert not [line for panel in above for line in panel.lines if line.dashes == ":"]
+    alone = sketch(docs.FIGURES["dose"], [run for run in runs if run.dynamics == "SGD"])[1]
+    assert [entry.label for entry in alone.legend] == ["SGD", "exponent of the bound"]
     assert sketch(docs.FIGURES["dose"], [tagged(network(LAM), "other")])[0] is False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import ROOT
 
-from janus_pl.records.families import by_seed, families, is_untrained, lambda_of
+from janus_pl.records.families import Varied, by_seed, families, is_untrained, lambda_of
 from janus_pl.records.read import read
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import Claims, read_claims
@@ -55,31 +55,43 @@ def shuffled(runs: list[Run], rng: np.random.Generator) -> list[Run]:
     return found
 
 
-def swapped(runs: list[Run]) -> list[Run]:
-    """The runs with the rows of SGD and GD of equal seed and lambda exchanged."""
+def swapped(runs: list[Run], of: str = "dynamics") -> list[Run]:
+    """The runs with rows exchanged of SGD and GD, or two losses, of equal seed and lambda."""
+    label, varied = LABELS[of]
     found = []
-    for family in families(runs, "lambda", "batch"):
+    for family in families(runs, "lambda", varied):
         for same in by_seed(family):
-            kinds = {(run.dynamics, lambda_of(run)): run for run in same}
-            other = {"SGD": "GD", "GD": "SGD"}
+            by_label = {(label(run), lambda_of(run)): run for run in same}
+            labels = sorted({label(run) for run in same})
+            other = dict(zip(labels, reversed(labels), strict=True))
             for run in same:
-                twin = kinds.get((other[run.dynamics], lambda_of(run)), run)
+                twin = by_label.get((other[label(run)], lambda_of(run)), run)
                 found.append(replace(run, rows=twin.rows))
     return found
 
 
+LABELS: dict[str, tuple[Callable[[Run], str], Varied]] = {
+    "dynamics": (lambda run: run.dynamics, "batch"),
+    "loss": (lambda run: str(run.description.loss), "loss"),
+}
+
+
 def test_the_true_labels_support_something(runs: list[Run]) -> None:
     """Or the controls would show nothing."""
-    assert "rank" in supported(runs)
+    assert {"rank", "cross_entropy"} <= supported(runs)
 
 
 def test_lambda_shuffled_within_seeds_supports_nothing(runs: list[Run]) -> None:
     of_lambda = {"spread", "mean", "velocity", "rank"}
     found = [supported(shuffled(runs, np.random.default_rng(k))) for k in range(SHUFFLES)]
     assert sum(bool(each & of_lambda) for each in found) <= MOST
-    assert not found[0]
+    assert not found[0] - {"cross_entropy"}, "which is about the loss, at any lambda"
 
 
 def test_sgd_and_gd_swapped_within_seeds_supports_nothing(runs: list[Run]) -> None:
     """But for the new seeds of SGD, which have no GD to be swapped with."""
     assert supported(swapped([run for run in runs if run.group != "confirm"])) == set()
+
+
+def test_losses_swapped_within_seeds_support_nothing_about_them(runs: list[Run]) -> None:
+    assert "cross_entropy" not in supported(swapped(runs, "loss"))

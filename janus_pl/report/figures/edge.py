@@ -25,7 +25,7 @@ SPIKE: dict[str, Any] = {
     "alpha": 0.25,
     "linewidth": 0,
 }  # Okabe and Ito's orange
-PLAIN = {"color": "0.45", "linestyle": (0, (1, 1.5)), "linewidth": 1.0}  # 2/eta beside momentum
+SMALL = {"color": "0.45", "linestyle": (0, (1, 1.5)), "linewidth": 1.0}  # of small batches
 LIMIT = {"color": "black", "linestyle": (0, (5, 1.5)), "linewidth": 1.0}
 BATCH = {"color": "#CC79A7", "linestyle": (0, (3, 1, 1, 1)), "linewidth": 0.9}  # reddish purple
 
@@ -67,10 +67,13 @@ def edge(study: Study) -> Sheet:
     grid[0, 0].set(ylabel="largest curvature")
     grid[1, 0].set(ylabel="running loss")
     style.legend(sheet.canvas, _handles(runs), 3 * len(runs))
+    small = " and, dotted, 2(1 - beta)/eta, that of small batches with momentum (arXiv 2604.14108)"
+    small *= any(map(_of_small_batches, runs))
     sheet.text = (
         "Above: largest eigenvalue of the Hessian of the descended loss, of the preconditioned one"
         " of an adaptive optimizer, and batch sharpness, with the limit above which steps on a"
-        f" quadratic diverge. Below: mean loss over the samples as seen, against {x_name(study.x)}."
+        f" quadratic diverge{small}. Below: mean loss over the samples as seen, against"
+        f" {x_name(study.x)}."
         f" Shaded: spikes of that loss. {' '.join(map(_said, runs))}"
     )
     return sheet
@@ -155,8 +158,9 @@ Shown = list[tuple[str, pd.Series | None, dict[str, Any]]]
 def _curves(run: Run, x: str) -> Shown:
     own = {"linewidth": 1.3, **style.look(run.dynamics), "linestyle": "-"}
     shown: Shown = [("sharpness/limit", None, LIMIT)]
-    if _has_plain(run):
-        shown.append(("learning_rate", 2 / curve(run, "learning_rate", x), PLAIN))
+    if _of_small_batches(run):
+        own_limit = 2 * (1 - float(run.description.momentum or 0)) / curve(run, "learning_rate", x)
+        shown.append(("learning_rate", own_limit, SMALL))
     shown += [("sharpness/batch", None, BATCH), (HESSIAN, None, own)]
     return [*shown, (SCALED, None, {**own, "color": style.ELSE})]
 
@@ -165,10 +169,11 @@ def _loss(run: Run) -> Shown:
     return [(LOSS, None, {**style.look(run.dynamics), "linestyle": "-", "linewidth": 0.8})]
 
 
-def _has_plain(run: Run) -> bool:
-    """Tell whether 2/eta, the limit without momentum, is another one than the run's own."""
+def _of_small_batches(run: Run) -> bool:
+    """Tell whether batch sharpness has a limit of its own, 2(1 - beta)/eta (arXiv 2604.14108)."""
     known = run.description
-    return known.optimizer == "SGD" and bool(known.momentum) and has(run, "learning_rate")
+    momentum = known.optimizer == "SGD" and bool(known.momentum)
+    return momentum and not known.whole and has(run, "learning_rate")
 
 
 def _shade(axes: Axes, run: Run, x: str) -> None:
@@ -188,8 +193,8 @@ def _handles(runs: Sequence[Run]) -> list[Any]:
         handles.append(style.handle("batch sharpness", **BATCH))
     if any(has(run, "sharpness/limit") for run in runs):
         handles.append(style.handle("limit", **LIMIT))
-    if any(map(_has_plain, runs)):
-        handles.append(style.handle("2/η, no momentum", **PLAIN))
+    if any(map(_of_small_batches, runs)):
+        handles.append(style.handle("2(1 - β)/η, small B", **SMALL))
     if any(map(spikes_of, runs)):
         handles.append(style.handle("spike", **{**SPIKE, "linewidth": 6}))
     return handles
