@@ -19,6 +19,7 @@ from results_tables import (
     at_end,
     factors,
     groups,
+    left,
     of_sweeps,
     relative_spread,
     velocity,
@@ -94,7 +95,7 @@ def whose(canvas: Canvas, runs: Sequence[Run]) -> bool:
 
 def dose(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """Velocity and rank against B, the learning rate and lambda, one at a time, SGD and GD."""
-    shown = [run for run in of_sweeps(runs, *DOSE) if not is_zero_function(run)]
+    shown = left(of_sweeps(runs, *DOSE))
     if not shown:
         return False
     canvas.set_figheight(2 * HEIGHT)
@@ -113,7 +114,7 @@ def dose(canvas: Canvas, runs: Sequence[Run]) -> bool:
             )
             for dynamics, some in points.groupby("dynamics"):
                 look = style.look(str(dynamics))
-                middle = some.groupby("x")["y"].apply(lambda y: float(np.exp(np.log(y).mean())))
+                middle = some.groupby("x")["y"].apply(lambda y: late.geometric_mean([*y]))
                 axes.plot(some["x"], some["y"], ".", markersize=4, color=look["color"])
                 axes.plot(middle.index, middle, linewidth=0.8, color=look["color"])
             axes.set_xscale("log")
@@ -141,7 +142,7 @@ def _slope_through(axes: Axes, points: pd.DataFrame, x: float, exponent: float) 
         return
     xs = np.geomspace(points["x"].min(), points["x"].max(), 50)
     low, high = axes.get_ylim()
-    line = np.exp(np.log(values).mean()) * (xs / x) ** exponent
+    line = late.geometric_mean([*values]) * (xs / x) ** exponent
     axes.plot(xs, line, ":", color=GREY, linewidth=0.8)
     axes.set_ylim(low, high)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
 from results_sentences import Recorded, Sentence, ends, kept, middle, times
-from results_tables import CONFIRM, MIDDLE, of_sweeps, relative_spread, velocity
+from results_tables import CONFIRM, MIDDLE, left, of_sweeps, relative_spread, velocity
 
 from janus_pl.records.families import is_zero_function, lambda_of, seed_of
 from janus_pl.records.run import Run
@@ -21,7 +22,7 @@ def decayed(
 
     Seeds with a network that is f = 0 are left out, as the claims leave them out.
     """
-    runs = {seed_of(run): run for run in recorded.of(sweep, lam=lam) if not is_zero_function(run)}
+    runs = {seed_of(run): run for run in left(recorded.of(sweep, lam=lam))}
     plain = {seed_of(run): run for run in recorded.of(sweep, lam=0)}
     both = sorted(runs.keys() & plain.keys(), key=str)
     return ends(times([runs[seed] for seed in both], [plain[seed] for seed in both], of))
@@ -51,22 +52,14 @@ def of_lambdas(recorded: Recorded, sweep: str, *lams: float) -> list[float]:
 
 
 def least_kept(recorded: Recorded) -> float:
-    """The least that a middle layer keeps of its rank with decay on rho, in per cent."""
+    """What a middle layer keeps of its rank with decay on rho, at least, in per cent."""
     runs = recorded.of("confirm_rho", lam=1e-2)
-    return min(100 * kept(layer)(run) for run in runs for layer in MIDDLE)
+    return math.floor(1000 * min(kept(layer)(run) for run in runs for layer in MIDDLE)) / 10
 
 
-AT_MOST = ("confirm_cross_entropy", 1e-2)
-
-
-def recorded_at_most(recorded: Recorded) -> list[Run]:
-    sweep, lam = AT_MOST
-    return recorded.of(sweep, lam=lam)
-
-
-def left(recorded: Recorded, sweep: str, lam: float) -> list[Run]:
-    """The networks of a sweep that are not f = 0."""
-    return [run for run in recorded.of(sweep, lam=lam) if not is_zero_function(run)]
+def largest_decay(recorded: Recorded) -> list[Run]:
+    """The networks under cross entropy at the largest lambda."""
+    return recorded.of("confirm_cross_entropy", lam=1e-2)
 
 
 SENTENCES = [
@@ -123,11 +116,11 @@ SENTENCES = [
         "At lambda = 1e-2 {} of the {} networks under cross entropy are f = 0; the others have no "
         "training error, and mean middle ranks of {:.0f} to {:.0f}.",
         lambda r: (
-            len(recorded_at_most(r)) - len(left(r, *AT_MOST)),
-            len(recorded_at_most(r)),
-            *ends(map(middle, left(r, *AT_MOST))),
+            len(largest_decay(r)) - len(left(largest_decay(r))),
+            len(largest_decay(r)),
+            *ends(map(middle, left(largest_decay(r)))),
         ),
-        lambda r: all(run.last("train/error") == 0 for run in left(r, *AT_MOST)),
+        lambda r: all(run.last("train/error") == 0 for run in left(largest_decay(r))),
     ),
     Sentence(
         "With decay on rho alone sigma/mu at lambda = 1e-2 is {:.0f} to {:.0f} times that at 1e-6, "
@@ -149,8 +142,8 @@ SENTENCES = [
     ),
     Sentence(
         "Of [five new networks](confirm.md) at that lambda {} do.",
-        lambda r: [len(left(r, *AT_MOST))],
-        lambda r: len(recorded_at_most(r)) == 5,
+        lambda r: [len(left(largest_decay(r)))],
+        lambda r: len(largest_decay(r)) == 5,
     ),
     Sentence(
         "{} of the {} networks are f = 0.",

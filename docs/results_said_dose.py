@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from results_sentences import Recorded, Sentence, gmean
-from results_tables import DOSE, at_end, factors, of_sweeps
+import numpy as np
+from results_sentences import Recorded, Sentence, each, gmean
+from results_tables import DOSE, at_end, factors, left, of_sweeps
 
 from janus_pl.records import late
 from janus_pl.records.families import is_zero_function
@@ -21,7 +22,7 @@ def at(recorded: Recorded, batch: int = 8, rate: float = 0.03, lam: float = 5e-3
         LookupError: There are none.
     """
     runs = [run for run in of_sweeps(recorded.runs, *DOSE) if factors(run) == (batch, rate, lam)]
-    found = [run for run in runs if not is_zero_function(run)]
+    found = left(runs)
     if not found:
         raise LookupError(f"no runs of B {batch}, rate {rate}, lambda {lam}")
     return found
@@ -64,7 +65,10 @@ SENTENCES = [
         "32, 64 and 125: the smallest batches do not have the lowest ranks, but seeds differ by "
         "more.",
         at_sizes,
-        lambda r: min(at_sizes(r)[:2]) > max(at_sizes(r)[2:4]),
+        lambda r: (
+            min(at_sizes(r)[:2]) > max(at_sizes(r)[2:])
+            and np.ptp(at_sizes(r)) < np.ptp(each(at(r, batch=64), rank))
+        ),
     ),
     Sentence(
         "{} of the {} networks end as f = 0",

@@ -78,6 +78,26 @@ def by_decay(recorded: Recorded) -> float:
     return 100 * rate
 
 
+def early(run: Run) -> float:
+    """The largest curvature over its limit before step 100."""
+    ratios = over(run, RATIO)
+    return float(ratios[ratios.index < 100].max())
+
+
+def at_crossings(recorded: Recorded) -> list[float]:
+    """GD's largest loss in the 60 steps after each crossing, over the least until then.
+
+    Crossings are those from where the claims begin, and not of the last 60 steps.
+    """
+    found = []
+    for run in recorded.of(*EDGE, dynamics="GD"):
+        ratios, losses = over(run, RATIO), over(run, "train/loss_running")
+        up = ratios.index[(ratios > 1) & (ratios.shift() <= 1)]
+        for step in up[(up >= RISES_FROM["GD"]) & (up <= losses.index[-1] - 60)]:
+            found.append(losses[step : step + 60].max() / losses[:step].min())
+    return found
+
+
 SENTENCES = [
     Sentence(
         "Under GD the curvature is {:.2f} to {:.2f} of the limit at the last look before the loss "
@@ -103,8 +123,9 @@ SENTENCES = [
         lambda r: before("SGD")(r)[1] < 0.5,
     ),
     Sentence(
-        "SGD's spikes do not wait for that limit: they begin at {:.2f} to {:.2f} of it.",
-        lambda r: before("SGD")(r),
+        "Under SGD the loss begins to rise at {:.2f} to {:.2f} of it, as far as looks an epoch "
+        "apart show.",
+        before("SGD"),
         lambda r: before("SGD")(r)[1] < 0.5,
     ),
     Sentence(
@@ -114,6 +135,17 @@ SENTENCES = [
             [run.description.seed for run in of_sgd(r) if is_untrained(run)] == [3]
             and {run.description.seed for run in of_sgd(r)} == {*range(7)}
         ),
+    ),
+    Sentence(
+        "Each time from step 200 on that GD's curvature passes the limit the loss rises, within 60 "
+        "steps by factors of {:.0f} to {:,.0f} over its least so far (crossings of the last 60 "
+        "steps aside)",
+        lambda r: ends(at_crossings(r)),
+    ),
+    Sentence(
+        "Once before step 100 it is above the limit in every seed, up to {:.2f} of it",
+        lambda r: [max(map(early, r.of(*EDGE, dynamics="GD")))],
+        lambda r: min(map(early, r.of(*EDGE, dynamics="GD"))) > 1,
     ),
     Sentence(
         "Another limit is near: batch sharpness, the curvature of a minibatch along its gradient, "

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 
 import numpy as np
+import results_said_dose
 from results_said_deep import FIG1, TRAINED, error, mu
 from results_said_figures import at_rest, late_velocity, square
 from results_said_predictions import below_sgd, loudness_over
@@ -14,19 +15,47 @@ from results_tables import MIDDLE, relative_spread, velocity
 
 from janus_pl.records.families import lambda_of, seed_of
 from janus_pl.records.run import STEP, Run
+from janus_pl.verify.judge import Judged
 from janus_pl.verify.lines import lines
 
 
-def factor(recorded: Recorded, name: str, claims: str = "scale") -> float:
-    """What a claim of `scale.yaml`, or of another file, estimates."""
+def deciding(recorded: Recorded, name: str, claims: str = "scale") -> Judged:
+    """What decides a claim of `scale.yaml`, or of another file."""
     (verdict,) = (v for v in recorded.verdicts(claims).verdicts if v.claim.name == name)
-    return verdict.judged[0].estimate
+    return verdict.judged[0]
+
+
+def factor(recorded: Recorded, name: str, claims: str = "scale") -> float:
+    """What a claim estimates."""
+    return deciding(recorded, name, claims).estimate
 
 
 def seeds_of(recorded: Recorded, name: str, claims: str) -> int:
     """The seeds behind what a claim estimates."""
-    (verdict,) = (v for v in recorded.verdicts(claims).verdicts if v.claim.name == name)
-    return len(verdict.judged[0].effects)
+    return len(deciding(recorded, name, claims).effects)
+
+
+def with_interval(recorded: Recorded, name: str, claims: str) -> list[float]:
+    """What a claim estimates, and the ends of its interval."""
+    found = deciding(recorded, name, claims)
+    assert found.interval is not None
+    return [found.estimate, *found.interval]
+
+
+def open_of_new_seeds(recorded: Recorded) -> list[str]:
+    """The primary claims on new seeds that are not decided."""
+    primary = [v for v in recorded.verdicts("confirm").verdicts if v.claim.primary]
+    return [v.claim.name for v in primary if str(v.answer) not in ("supported", "contradicted")]
+
+
+def dose_rank(recorded: Recorded, lam: float) -> float:
+    """The ranks of `dose.yaml` at a lambda."""
+    return gmean(results_said_dose.at(recorded, lam=lam), results_said_dose.rank)
+
+
+def passes_one(recorded: Recorded, name: str) -> bool:
+    _, low, high = with_interval(recorded, name, "confirm")
+    return low < 1 < high
 
 
 def windows(recorded: Recorded) -> list[float]:
@@ -188,7 +217,7 @@ SENTENCES = [
     ),
     Sentence(
         "the mean margin at lambda = 5e-3 is {:.0f} times, sigma/mu {:.1f} times and the geometric "
-        "mean of the middle ranks {:.2f} of what they are without decay.",
+        "mean of the middle ranks {:.2f} of what they are without decay",
         lambda r: [factor(r, name, "confirm") for name in ("mean", "spread", "rank")],
         lambda r: all(
             str(v.answer) == "supported" and len(v.judged[0].effects) == 5
@@ -226,6 +255,27 @@ SENTENCES = [
         lambda r: all(kept("conv1")(run) < 0.75 for run in r.of("whose_held")),
     ),
     Sentence(
+        "In epochs 160 to 320, those of the factor of 24, SGD's ‖V̇‖ is {:.1f} times GD's, in an "
+        "interval from {:.1f} to {:.1f}.",
+        lambda r: with_interval(r, "noise_gd", "scale"),
+        lambda r: windows(r)[:2] == [160, 320] and round(factor(r, "noise")) == 24,
+    ),
+    Sentence(
+        "‖V̇‖ is {:.1f} times, in an interval from {:.1f} to {:.1f}. Two of the {} claims on new "
+        "seeds are open: on 2,000 images at a constant rate ranks are {:.2f} of those without "
+        "decay, and the spread of GD at a rate of 0.05 is {:.1f} times, each in an interval that "
+        "passes 1.",
+        lambda r: [
+            *with_interval(r, "velocity", "confirm"),
+            sum(v.claim.primary for v in r.verdicts("confirm").verdicts),
+            *(factor(r, name, "confirm") for name in ("rank_constant", "gd_spread")),
+        ],
+        lambda r: (
+            open_of_new_seeds(r) == ["rank_constant", "gd_spread"]
+            and all(passes_one(r, name) for name in open_of_new_seeds(r))
+        ),
+    ),
+    Sentence(
         "Where that rate grows, by decay or by a schedule without decay of the v_k, the geometric "
         "mean of the middle ranks is {:.2f} and {:.2f} of its start, [over {} and {} seeds]",
         lambda r: (
@@ -242,16 +292,23 @@ SENTENCES = [
         lambda r: seeds_of(r, "cross_entropy", "confirm") == 5,
     ),
     Sentence(
-        "sigma/mu is lambda^{:.2f} and ‖V̇‖ lambda^{:.2f}, and the middle ranks stay.",
+        "sigma/mu is lambda^{:.2f} and ‖V̇‖ lambda^{:.2f}, and the middle ranks stay, from 1e-6 to "
+        "1e-2, the two lambdas that were run.",
         lambda r: [factor(r, name, "confirm") for name in ("rho_spread", "rho_velocity")],
         lambda r: (
-            factor(r, "rho_rank", "confirm") > 0.99 and seeds_of(r, "rho_spread", "confirm") == 5
+            factor(r, "rho_rank", "confirm") > 0.99
+            and seeds_of(r, "rho_spread", "confirm") == 5
+            and {lambda_of(run) for run in r.of("confirm_rho")} == {1e-6, 1e-2}
         ),
     ),
     Sentence(
         "On 500 images ranks are eta^{:.2f} at equal eta t and lambda^{:.2f}, [over five seeds]",
         lambda r: [factor(r, name, "dose") for name in ("rate", "decay")],
         lambda r: {seeds_of(r, name, "dose") for name in ("rate", "decay")} == {5},
+    ),
+    Sentence(
+        "the ranks stay up to lambda = 2e-3 and then fall.",
+        so=lambda r: dose_rank(r, 2e-3) > 0.99 * dose_rank(r, 5e-4) > 1.1 * dose_rank(r, 5e-3),
     ),
     Sentence(
         "Of the {} claims in the table, {} of the paper and {} of ours, {} are decided, and {} "
@@ -263,5 +320,13 @@ SENTENCES = [
             answers(r)["undecided"],
         ),
         lambda r: answers(r)["not testable"] == 1,
+    ),
+]
+README = [
+    Sentence(
+        "In the same epochs the velocity is {:.1f} times that of full-batch GD at equal epochs, in "
+        "an interval from {:.1f} to {:.1f}.",
+        lambda r: with_interval(r, "noise_gd", "scale"),
+        lambda r: windows(r)[:2] == [160, 320],
     ),
 ]

@@ -50,6 +50,11 @@ def of_sweeps(runs: Iterable[Run], *sweeps: str) -> list[Run]:
     return [run for run in runs if set(run.config.get("tags") or ()) & set(sweeps)]
 
 
+def left(runs: Iterable[Run]) -> list[Run]:
+    """The networks that are not f = 0."""
+    return [run for run in runs if not is_zero_function(run)]
+
+
 def relative_spread(run: Run) -> float:
     """std/|mean| of the margins in the last row."""
     mean_of = abs(run.last("margin/mean"))
@@ -72,27 +77,33 @@ def of_verdicts(found: Verdicts, claims_alone: bool = False) -> str:
 def of_some(found: Verdicts, *names: str, left: str = "") -> str:
     """The primary lines of some names, in the order of the file; a star is retrospective."""
     shown = [line for line in lines(found) if line.primary and line.name in names]
-    powers = {v.claim.name: _power(v) for v in found.verdicts}
+    told = {v.claim.name: (_bound(v), *_level_and_power(v)) for v in found.verdicts}
     rows = [
         (
             f"**{line.answer}**{STAR * line.retrospective}",
             line.sentence,
-            powers.get(line.name, "-"),
+            *told.get(line.name, ("-", "-", "-")),
             line.source,
         )
         for line in shown
     ]
     starred = any(line.retrospective for line in shown)
     legend = f"\n\n{LEGEND}." if starred else ""
-    return table(("answer", "claim", "power", "source"), rows) + left + legend
+    return table(("answer", "claim", "bound", "level", "power", "source"), rows) + left + legend
 
 
-def _power(verdict: Verdict) -> str:
-    """The chance that so many seeds support the claim where its stated effect is there."""
+def _bound(verdict: Verdict) -> str:
+    """The region that supports the claim."""
+    ((kind, ends),) = verdict.claim.bound.items()
+    return f"{kind} {' to '.join(map(str, ends)) if isinstance(ends, Sequence) else ends}"
+
+
+def _level_and_power(verdict: Verdict) -> tuple[str, str]:
+    """The level of the interval, and the chance that so many seeds support the stated effect."""
     first = next(iter(verdict.judged), None)
     if first is None or first.answer is None or first.power is None:
-        return "-"
-    return f"{first.power:.0%}"
+        return "-", "-"
+    return f"{1 - first.level:.1%}", f"{first.power:.0%}"
 
 
 def of_runs(runs: Sequence[Run]) -> dict[str, str]:
@@ -125,15 +136,20 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
 
 
 def ends(runs: Sequence[Run]) -> str:
-    """The last numbers of each group of runs that differ in seeds alone."""
+    """The last numbers of each group of runs that differ in seeds alone.
+
+    Where a group has networks that are f = 0 and others, the numbers are of the others.
+    """
     head = (
         *("dynamics", "lambda", "seeds", "epochs", "steps", "train error", "test error"),
         *("mu (1e-8)", "sigma/mu", "‖V̇‖", *(f"rank {layer}" for layer in MIDDLE)),
     )
     rows = []
     for group in groups(runs):
-        first = group[0]
-        cells = [first.dynamics, f"{lambda_of(first):g}", seeds(group)]
+        first, every = group[0], group
+        group = left(every) or every
+        empty = f", {len(every) - len(group)} f = 0" * (len(group) < len(every))
+        cells = [first.dynamics, f"{lambda_of(first):g}", seeds(every) + empty]
         cells += [_one(group, "epoch"), _one(group, STEP)]
         cells += [percent(group, "train/error"), percent(group, "val/error")]
         cells += [over(group, lambda r: 1e8 * r.last("margin/mean"), mean)]
@@ -175,17 +191,19 @@ def whose(runs: Sequence[Run]) -> str:
     head += tuple(f"rank {layer}" for layer in MIDDLE)
     rows = []
     for arm, group in arms(runs).items():
-        left = [run for run in group if not is_zero_function(run)]
-        cells = [arm.words, f"{len(group)}", f"{len(group) - len(left)}"]
-        if not left:
+        trained = left(group)
+        cells = [arm.words, f"{len(group)}", f"{len(group) - len(trained)}"]
+        if not trained:
             rows.append((*cells, *["-"] * (len(head) - len(cells))))
             continue
-        cells += [_one(left, "epoch"), _one(left, "eta_t"), percent(left, "train/error")]
-        cells += [f"{np.mean([run.last('event/count') for run in left]):.1f}"]
-        cells += [over(left, rate_growth, ratio)]
-        cells += [over(left, relative_spread, ratio), over(left, velocity, ratio)]
+        cells += [_one(trained, "epoch"), _one(trained, "eta_t"), percent(trained, "train/error")]
+        cells += [f"{np.mean([run.last('event/count') for run in trained]):.1f}"]
+        cells += [over(trained, rate_growth, ratio)]
+        cells += [over(trained, relative_spread, ratio), over(trained, velocity, ratio)]
         for layer in MIDDLE:
-            cells.append(over(left, partial(Run.last, key=f"effective_rank/{layer}"), mean, ".1f"))
+            cells.append(
+                over(trained, partial(Run.last, key=f"effective_rank/{layer}"), mean, ".1f")
+            )
         rows.append(tuple(cells))
     return table(head, rows)
 
@@ -273,15 +291,15 @@ def dose(runs: Sequence[Run]) -> str:
     head += ("sigma/mu", "‖V̇‖", "rank")
     rows = []
     for group in sorted(families(runs), key=lambda group: factors(group[0])):
-        left = [run for run in group if not is_zero_function(run)]
+        trained = left(group)
         batch, *others = factors(group[0])
         cells = [batch if group[0].dynamics == "SGD" else "full", *others]
         line = [f"{cell:g}" if isinstance(cell, float) else str(cell) for cell in cells]
-        line += [f"{len(group)}", f"{len(group) - len(left)}", _one(group, STEP)]
-        if left:
-            line += [percent(left, "train/error")]
-            line += [over(left, at_end(of), ratio) for of in (late.spread, late.velocity)]
-            line += [over(left, at_end(late.rank), ratio, ".1f")]
+        line += [f"{len(group)}", f"{len(group) - len(trained)}", _one(group, STEP)]
+        if trained:
+            line += [percent(trained, "train/error")]
+            line += [over(trained, at_end(of), ratio) for of in (late.spread, late.velocity)]
+            line += [over(trained, at_end(late.rank), ratio, ".1f")]
         rows.append((*line, *["-"] * (len(head) - len(line))))
     return table(head, rows)
 

@@ -104,17 +104,21 @@ def test_the_table_of_verdicts_is_that_of_the_committed_json(page: str) -> None:
     committed = json.loads((RECORDED / "verdicts.json").read_text(encoding="utf-8"))
     shown = [line for line in committed["lines"] if line["primary"]]
     assert len(lines) == len(shown) >= 10
-    powers = {}
+    told = {}
     for claim in committed["claims"]:
         first = (claim["settings"] or [{"answer": None}])[0]
-        powers[claim["name"]] = f"{first['power']:.0%}" if first["answer"] else "-"
+        ((kind, ends),) = claim["bound"].items()
+        bound = f"{kind} {' to '.join(map(str, ends)) if isinstance(ends, list) else ends}"
+        judged = bool(first["answer"])
+        level = f"{1 - first['level']:.1%}" if judged else "-"
+        told[claim["name"]] = (bound, level, f"{first['power']:.0%}" if judged else "-")
     for line, verdict in zip(lines, shown, strict=True):
         cells = [cell.replace("\\|", "|") for cell in re.split(r" (?<!\\)\| ", line.strip("| "))]
         star = "*" * verdict["retrospective"]
-        power = powers.get(verdict["name"], "-")
-        said = (f"**{verdict['answer']}**{star}", verdict["sentence"], power, verdict["source"])
-        assert cells == [*said]
-    assert {*powers.values()} - {"-"}
+        numbers = told.get(verdict["name"], ("-", "-", "-"))
+        answer = f"**{verdict['answer']}**{star}"
+        assert cells == [answer, verdict["sentence"], *numbers, verdict["source"]]
+    assert len({level for _, level, _ in told.values()} - {"-"}) > 3
     assert left.partition("\n\n")[0] == f"Left out of the claims: {committed['left_out']}."
 
 
@@ -244,6 +248,14 @@ def test_no_sentence_answers_a_claim_in_other_words_than_verify(results: ModuleT
     for planted in ("Prediction 1 holds.", "`spread` is supported", "`spredd` is not testable"):
         assert contradictions(f"{planted} {page}", answers()) != []
     assert contradictions("`spread` is not testable", {"spread": "not testable"}) == []
+
+
+def test_what_the_readme_says_of_gd_is_of_the_records(results: ModuleType, runs: list[Run]) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    said = results.results_said_short.README
+    assert results.check(readme, runs, said) == []
+    # Control: another number is found.
+    assert len(results.check(readme.replace("is 1.0 times", "is 2.0 times"), runs, said)) == 1
 
 
 def test_every_claim_has_its_section(page: str) -> None:

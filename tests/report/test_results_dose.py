@@ -12,11 +12,12 @@ import pytest
 from conftest import ROOT
 from report.drawn import Panel, sketch
 from report.generic import LAYERS, network, zero_function
-from report.test_results_drawn import MIDDLE, cells, tagged, told
+from report.told import cells, tagged, told
 
 from janus_pl.records.run import Run
 
 FULL, RATE, LAM = 500, 0.03, 5e-3
+MIDDLE = ("conv3", "conv4", "fc1")
 
 
 @pytest.fixture(scope="module")

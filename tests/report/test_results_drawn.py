@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from report.drawn import Entry, Picture, sketch
 from report.generic import EPOCHS, LAYERS, STEP, network, regression, zero_function
-from scipy import stats
+from report.told import cells, tagged, told
 
 from janus_pl.records.archive import read_archive, write_archive
 from janus_pl.records.parts import Part, Skipped
@@ -52,10 +52,6 @@ def figures(modules: dict[str, ModuleType]) -> ModuleType:
 @pytest.fixture
 def tables(modules: dict[str, ModuleType]) -> ModuleType:
     return modules["tables"]
-
-
-def tagged(run: Run, *tags: str, **more: Any) -> Run:
-    return replace(run, config={**run.config, "tags": list(tags)}, **more)
 
 
 def lam_of(run: Run) -> float:
@@ -422,21 +418,6 @@ def test_a_fault_is_seen(fault: str, figures: ModuleType, monkeypatch: pytest.Mo
 # Tables
 
 
-def cells(table: str) -> list[dict[str, str]]:
-    head, _, *lines = [
-        [c.strip() for c in line.strip("| ").split(" | ")] for line in table.split("\n")
-    ]
-    return [dict(zip(head, line, strict=True)) for line in lines]
-
-
-def told(values: Sequence[float], geometric: bool, form: str) -> str:
-    """A mean with its interval of Student's t, by scipy's own function for it."""
-    numbers = np.log(values) if geometric else np.asarray(values)
-    low, high = stats.t.interval(0.95, len(values) - 1, numbers.mean(), stats.sem(numbers))
-    center, low, high = (np.exp(v) if geometric else v for v in (numbers.mean(), low, high))
-    return f"{center:{form}} [{low:{form}}, {high:{form}}]"
-
-
 def ended(lam: float, batch: int | str = 32, seed: int = 0, **columns: Any) -> Run:
     return network(
         lam, batch, seed, columns={"val/error": [0.5, 0.4, 0.3, 0.2, 0.1 + seed / 50], **columns}
@@ -611,6 +592,19 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
     assert found["edge"] == found["whose"] and list(found) == [*sweeps, *confirmed, *others]
 
 
+def test_a_group_has_the_numbers_of_its_trained_networks_and_counts_the_empty_ones(
+    tables: ModuleType,
+) -> None:
+    trained, other, empty = ended(1e-3), ended(1e-3, seed=1), zero_function(ended(1e-3, seed=2))
+    (row,) = cells(tables.ends([trained, empty, other]))
+    (alone,) = cells(tables.ends([trained, other]))
+    assert (row.pop("seeds"), alone.pop("seeds")) == ("3, 1 f = 0", "2")
+    assert row == alone
+    # Control: where all are empty, the numbers are theirs.
+    (row,) = cells(tables.ends([empty]))
+    assert row["seeds"] == "1" and row["rank fc1"] != "-"
+
+
 def test_the_edge_has_a_line_for_each_run_from_the_step_that_its_claims_begin_at(
     tables: ModuleType,
 ) -> None:
@@ -635,7 +629,8 @@ def test_the_table_of_verdicts_has_a_line_for_each(tables: ModuleType) -> None:
     untrained = network(columns={"train/loss": [1.0] * 5})
     found = tables.of_verdicts(judge(claims, [network(), untrained]))
     head, rule, *lines = found.split("\n")
-    assert (head, rule) == ("| answer | claim | power | source |", "| --- | --- | --- | --- |")
+    names = ("answer", "claim", "bound", "level", "power", "source")
+    assert head == f"| {' | '.join(names)} |" and rule == "|" + " --- |" * len(names)
     primary = [claim for claim in claims.claims if claim.primary]
     assert len(lines[:-2]) == len(primary) + 4
     first = "| **not testable** | noise: needs SGD and GD at lambda > 0 by seed; "
@@ -654,7 +649,8 @@ def test_a_verdict_has_its_power_and_a_star_if_its_runs_are_older_than_the_claim
     assert first.retrospective
     row, legend = row_and_legend(tables, found)
     assert row[0] == "**undecided***"
-    assert row[2] == f"{verdict.claim.power(first.level, 5):.0%}" == f"{first.power:.0%}"
+    assert row[2:4] == ["above 0.1", f"{1 - first.level:.1%}"]
+    assert row[4] == f"{verdict.claim.power(first.level, 5):.0%}" == f"{first.power:.0%}"
     assert legend == "* retrospective: runs are older than the claims file."
     # Control: runs that know the file have no star.
     known = replace(verdict, judged=[replace(first, retrospective=False)])
