@@ -165,10 +165,10 @@ def draw_all(runs: Sequence[Run], folder: Path) -> dict[str, str]:
     """The paper's figures that the runs allow, and ours; returns their captions by name.
 
     A caption says how to read a picture, and is empty for ours, which have theirs on the pages.
-    The runs of new seeds, and of dose and response, have pages of their own, and are in no
-    picture of the others.
+    The runs of new seeds, of dose and response, and of GD at as many steps have tables and pictures
+    of their own, and are in no picture of the others.
     """
-    apart = (*results_tables.CONFIRM, *results_tables.DOSE)
+    apart = (*results_tables.CONFIRM, *results_tables.DOSE, *results_tables.GD)
     new = {run.id for run in results_tables.of_sweeps(runs, *apart)}
     with tempfile.TemporaryDirectory() as scratch:
         figures = draw([run for run in runs if run.id not in new], Path(scratch))

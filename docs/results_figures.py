@@ -17,6 +17,7 @@ from results_tables import (
     WHOSE,
     arms,
     at_end,
+    at_equal_steps,
     factors,
     groups,
     left,
@@ -220,6 +221,34 @@ def equal_clocks(canvas: Canvas, runs: Sequence[Run]) -> bool:
     return bool(gd and sgd)
 
 
+def gd_steps(canvas: Canvas, runs: Sequence[Run]) -> bool:
+    """Ranks and velocity over steps, SGD and GD, at a constant rate and under a cosine."""
+    shown = at_equal_steps(runs)
+    canvas.set_figheight(2 * HEIGHT)
+    rows: dict[str, Callable[[Run], pd.Series]] = {
+        "effective rank, conv3 to fc1": lambda run: _ranks(run, STEP),
+        r"$\|\dot V_k\|$, mean over layers": lambda run: _velocities(run, STEP),
+    }
+    columns = {"constant": "a constant rate", "cosine": "a cosine"}
+    grid = canvas.subplots(2, 2, sharey="row", sharex=True)
+    for (label, curve), line in zip(rows.items(), grid, strict=True):
+        for (schedule, words), axes in zip(columns.items(), line, strict=True):
+            for run in shown:
+                if run.options["model.schedule"] == schedule:
+                    look = {**style.look(run.dynamics), "linewidth": 0.6}
+                    dotted = {"linestyle": ":"} if is_zero_function(run) else {}
+                    axes.plot(curve(run), **look | dotted)
+            if "rank" in label:
+                axes.set_title(words)
+                style.from_zero(axes)
+            else:
+                style.logarithmic(axes)
+            last = "rank" not in label
+            _labels(axes, "step" if last else "", label if schedule == "constant" else "")
+    style.legend(canvas, [style.handle(name, **look) for name, look in style.DYNAMICS.items()], 2)
+    return {run.dynamics for run in shown} == {"SGD", "GD"}
+
+
 def controls(canvas: Canvas, runs: Sequence[Run]) -> bool:
     """Decay on all against decay on rho, weight normalization against multipliers, by lambda."""
     kinds = {
@@ -306,6 +335,7 @@ FIGURES: dict[str, Callable[[Canvas, Sequence[Run]], bool]] = {
     "whose": whose,
     "dose": dose,
     "equal_clocks": equal_clocks,
+    "gd_steps": gd_steps,
     "controls": controls,
     "a2_schedules": a2_schedules,
     "default_network": default_network,
@@ -318,8 +348,8 @@ def _column(run: Run, key: str, clock: str = "epoch") -> Any:
     return run.rows.set_index(clock)[key].dropna()
 
 
-def _velocities(run: Run) -> pd.Series:
-    columns = [_column(run, f"velocity/{layer}") for layer in run.layers("velocity")]
+def _velocities(run: Run, clock: str = "epoch") -> pd.Series:
+    columns = [_column(run, f"velocity/{layer}", clock) for layer in run.layers("velocity")]
     return pd.concat(columns, axis=1).apply(lambda row: row.prod() ** (1 / len(row)), axis=1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from results_tables import CONFIRM, DOSE, EDGE, WHOSE, of_sweeps
+from results_tables import CONFIRM, DOSE, EDGE, GD, WHOSE, of_sweeps
 
 from janus_pl.records.run import Run
 from janus_pl.verify.claims import find_claims, read_claims
@@ -17,6 +17,7 @@ BEFORE: dict[str, Sequence[str]] = {
     "confirm": CONFIRM,
     "edge": EDGE,
     "dose": DOSE,
+    "gd": GD,
 }
 
 

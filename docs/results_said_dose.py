@@ -12,6 +12,7 @@ from janus_pl.records import late
 from janus_pl.records.families import is_zero_function
 from janus_pl.records.run import Run
 
+OWN = (8, 0.03, 5e-3)  # B, the rate and lambda of dose.yaml
 rank, velocity = at_end(late.rank), at_end(late.velocity)
 
 
@@ -48,7 +49,29 @@ def at_sizes(recorded: Recorded) -> list[float]:
     return [gmean(at(recorded, batch=batch), rank) for batch in (8, 16, 32, 64, 125)]
 
 
+def left_out(recorded: Recorded) -> list[str]:
+    """The values of B, of the rate and of lambda that no slope goes through."""
+    shown = [factors(run) for run in of_sweeps(recorded.runs, *DOSE) if run.dynamics == "SGD"]
+    found = []
+    for name, place in (("batch", 0), ("rate", 1), ("decay", 2)):
+        (verdict,) = (v for v in recorded.verdicts("dose").verdicts if v.claim.name == name)
+        arms = verdict.judged[0].setting.split(" ", 1)[1].split(", ")
+        values = {f"{f[place]:g}" for f in shown if _alone(f, place)}
+        found.append(", ".join(sorted(values - set(arms), key=float)))
+    return found
+
+
+def _alone(values: tuple[int, float, float], place: int) -> bool:
+    """Whether all factors but one are those of `dose.yaml`."""
+    return all(v == w for k, (v, w) in enumerate(zip(values, OWN, strict=True)) if k != place)
+
+
 SENTENCES = [
+    Sentence(
+        "slopes of straight lines through the values at which the networks of all seeds are "
+        "trained: without B = {}, the rate of {} and lambda = {}.",
+        left_out,
+    ),
     Sentence(
         "Against lambda there is a threshold and no power: ranks are {:.0f} at 5e-4, {:.0f} at "
         "2e-3 and {:.0f} at 5e-3, and ‖V̇‖ falls from {:.3f} to {:.3f} before it rises to {:.2f}.",

@@ -85,6 +85,14 @@ FIGURE_2 = [
         lambda r: [100 * max(abs(1 - kept(k)(run)) for run in gd(r) for k in MIDDLE)],
     ),
     Sentence(
+        "sigma/mu is below {} in the table, and above {} in",
+        lambda r: [0.03, 0.4],
+        lambda r: (
+            max(relative_spread(quick(r, lam)) for lam in (0, 1e-3)) < 0.03
+            and min(each(gd(r), relative_spread)) > 0.4
+        ),
+    ),
+    Sentence(
         "On 1,000 images under a cosine the spread at lambda = 1e-3 is {:.2f} times that at 0 (by "
         "seed {:.2f}, {:.2f} and {:.1f}), at a loss of {} still",
         lambda r: (
@@ -180,6 +188,18 @@ FIGURES_3_4 = [
         so=quietest_but_conv1,
     ),
     Sentence(
+        "ranks fall from 1e-3 on, and those of the last four layers are not all below those of the "
+        "first two.",
+        so=lambda r: (
+            all(
+                (min(left_of(r, lam, k) for k in ("conv2", *MIDDLE)) < 0.98) == (lam >= 1e-3)
+                for lam in TRAINED
+            )
+            and mean(r.of(*FIG1, lam=5e-3), rank("conv3"))
+            > mean(r.of(*FIG1, lam=5e-3), rank("conv2"))
+        ),
+    ),
+    Sentence(
         "Of the lambdas that train, ‖V̇_k‖ at the end of a cosine is smallest at 1e-3 in every "
         "layer but fc1. At 2e-3 and 5e-3 it is larger again, but above that of lambda = 0 in conv1 "
         "alone, and at 5e-3 in conv2.",
@@ -225,7 +245,8 @@ FIGURES_3_4 = [
     ),
     Sentence(
         "Without gradients, with momentum 0.9 and a cosine, v_k would keep exp(-{:.1f}) of its "
-        "start at lambda = 1e-3 and exp(-{:.1f}) at 5e-3.",
+        "start at lambda = 1e-3 and exp(-{:.1f}) at 5e-3: at 1e-3 decay has hardly had time, at "
+        "5e-3 it has.",
         lambda r: [exponent(r, lam) for lam in (1e-3, 5e-3)],
     ),
 ]

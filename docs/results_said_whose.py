@@ -187,9 +187,9 @@ SENTENCES = [
         by_seed,
     ),
     Sentence(
-        "Ranks of conv3 to fc1 fall in both arms and are kept where norms are held: by what the "
-        "claims file says beforehand that is the rate's, or the spikes' that it brings. The held "
-        "arms at 1 and 0.7 have none, so the two are not told apart.",
+        "Ranks of conv3 to fc1 fall in both arms and are kept where norms are held. The claims "
+        "file reads such a result as the growing rate's doing, or that of the spikes that it "
+        "brings. The held arms at 1 and 0.7 have none, so the two are not told apart.",
         so=lambda r: answers(r) == {"supported"} and not held_spikes(r),
     ),
     Sentence(

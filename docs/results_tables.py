@@ -21,13 +21,7 @@ from janus_pl.verify.quantities import edge_before_rise, first_rise
 MIDDLE = ("conv3", "conv4", "fc1")
 NONE = "*No such runs are recorded yet.*"
 FIFTH = 0.2  # of a run's epochs
-CONFIRM = (
-    "confirm_cosine",
-    "confirm_constant",
-    "confirm_cross_entropy",
-    "confirm_rho",
-    "confirm_gd",
-)
+CONFIRM = tuple(f"confirm_{what}" for what in ("cosine", "constant", "cross_entropy", "rho", "gd"))
 EDGE = ("edge_sgd", "edge_gd")
 DOSE = (
     "dose_batch",
@@ -43,11 +37,25 @@ RISES_FROM = {  # the epoch that a claim's window begins after, by dynamics
     if claim.quantity == "edge_before_rise" and claim.window
 }
 WHOSE = ("whose_decay", "whose_held", "whose_plain", "whose_plain_slow")  # sweeps
+GD = ("whose_gd", "dose_full")  # at as many steps as SGD
 
 
 def of_sweeps(runs: Iterable[Run], *sweeps: str) -> list[Run]:
     """Those that belong to some sweeps, by their tags."""
     return [run for run in runs if set(run.config.get("tags") or ()) & set(sweeps)]
+
+
+def at_equal_steps(runs: Iterable[Run]) -> list[Run]:
+    """GD of `dose_gd.yaml`, and SGD with B = 8 of the same seed, rate, schedule and lambda."""
+    runs = list(runs)
+    sgd = [r for r in of_sweeps(runs, "whose_decay", "dose_batch") if factors(r)[0] == 8]
+    gd = of_sweeps(runs, *GD)
+    same = {_twin(run) for run in sgd} & {_twin(run) for run in gd}
+    return [run for run in (*sgd, *gd) if _twin(run) in same]
+
+
+def _twin(run: Run) -> tuple[Any, ...]:
+    return run.options.get("model.schedule"), *factors(run)[1:], seed_of(run)
 
 
 def left(runs: Iterable[Run]) -> list[Run]:
@@ -121,6 +129,7 @@ def of_runs(runs: Sequence[Run]) -> dict[str, str]:
         "small": of_sweeps(runs, "small"),
         "default_network": of_sweeps(runs, "default_network"),
         "scale": of_sweeps(runs, "scale", "scale_gd"),
+        "gd_steps": at_equal_steps(runs),
         **{sweep: of_sweeps(runs, sweep) for sweep in CONFIRM},
     }
     found = {name: ends(some) for name, some in deep.items()}

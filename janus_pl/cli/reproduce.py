@@ -63,7 +63,8 @@ DEEP = [
     Step("dose_rate_half", 10),
     Step("dose_rate_quarter", 20),
     Step("dose_batch", 110),
-    Step("dose_full", 85),
+    Step("dose_full", 70),
+    Step("whose_gd", 70),
 ]
 # Ten embedded digits, so no images of the user's.
 SCANS = [Step("low_rank_batch", 40), Step("low_rank_rate", 17), Step("low_rank_decay", 25)]

@@ -587,9 +587,15 @@ def test_each_table_is_of_its_own_sweeps(tables: ModuleType) -> None:
     assert found["lemma1"] == found["linear"] == "*No such runs are recorded yet.*"
     assert found["whose"] == "*No such runs are recorded yet.*"
     confirmed = [name for name in found if name.startswith("confirm_")]
-    assert {found[name] for name in confirmed} == {found["whose"]} and len(confirmed) == 5
+    confirmed_or_gd = {found[name] for name in (*confirmed, "gd_steps")}
+    assert confirmed_or_gd == {found["whose"]} and len(confirmed) == 5
     others = ["settled", "edge", "dose", "whose", "linear", "layers", "lemma1"]
-    assert found["edge"] == found["whose"] and list(found) == [*sweeps, *confirmed, *others]
+    assert found["edge"] == found["whose"] and list(found) == [
+        *sweeps,
+        "gd_steps",
+        *confirmed,
+        *others,
+    ]
 
 
 def test_a_group_has_the_numbers_of_its_trained_networks_and_counts_the_empty_ones(
