@@ -38,6 +38,7 @@ import results_said_deep  # noqa: E402
 import results_said_dose  # noqa: E402
 import results_said_edge  # noqa: E402
 import results_said_figures  # noqa: E402
+import results_said_gd  # noqa: E402
 import results_said_predictions  # noqa: E402
 import results_said_short  # noqa: E402
 import results_scale  # noqa: E402
@@ -56,6 +57,7 @@ SENTENCES = [
     *results_said_confirm.SENTENCES,
     *results_said_edge.SENTENCES,
     *results_said_dose.SENTENCES,
+    *results_said_gd.SENTENCES,
 ]
 LOOKS, HISTOGRAMS = 20, 5  # of a recorded run
 # The claims of confirm.yaml that a page shows, by page.

@@ -5,7 +5,6 @@ The words of a sentence are tested where it says more than its numbers.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -128,19 +127,11 @@ def jump(recorded: Recorded) -> list[float]:
     return [*of_gd, *(round(step, -2) for step in fall(sgd))]
 
 
-def steps_per_epoch(recorded: Recorded) -> bool:
-    """Whether SGD takes N/B steps where GD takes one."""
-    sgd, gd = equal(recorded, 0.005)
-    n, b = sgd.description.num_train, sgd.description.batch_size
-    assert n is not None and b is not None
-    return sgd.steps_per_epoch == math.ceil(n / b) and gd.steps_per_epoch == 1
-
-
 EQUAL = [
     Sentence("so that equal steps are equal eta t to {:.0%}.", lambda r: [ahead(r)]),
     Sentence(
-        "The low rank is not SGD's own: at equal steps and equal eta t GD lowers the ranks too, "
-        "and here by more (conv3 by {:.0%} against {:.0%}, conv4 by {:.0%} against {:.0%}, fc1 by "
+        "At equal steps and equal eta t GD lowers the ranks, too, and here by more (conv3 by "
+        "{:.0%} against {:.0%}, conv4 by {:.0%} against {:.0%}, fc1 by "
         "{:.0%} against {:.0%}).",
         lost,
         lambda r: (
@@ -156,12 +147,9 @@ EQUAL = [
         ],
     ),
     Sentence(
-        "For the ranks, what SGD has over GD per epoch is N/B times the steps.", so=steps_per_epoch
-    ),
-    Sentence(
         "GD's fall is a jump: 5 to 95% of it happen between steps {:,.0f} and {:,.0f}. There its "
         "loss reaches {:.1f}, and rho passes zero {} times, between steps {:,.0f} and {:,.0f}. "
-        "SGD's takes from step {:,.0f} to {:,.0f}. One seed:",
+        "SGD's takes from step {:,.0f} to {:,.0f}. One seed;",
         jump,
         lambda r: (
             np.diff(fall(equal(r, 0.005)[1])) < 0.1 * np.diff(fall(equal(r, 0.005)[0]))

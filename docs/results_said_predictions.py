@@ -278,10 +278,6 @@ SURPRISED = [
         ),
     ),
     Sentence(
-        "At equal steps GD has the low rank too",
-        so=lambda r: middle(at_rest(r, "GD", 5e-3)) < middle(at_rest(r, "SGD", 5e-3)),
-    ),
-    Sentence(
         "after epoch 50 ‖V̇‖ falls to {:.2f} or less and rises to {:.0f} or more in each seed, and "
         "at least {:.0f}% of the fall of the middle ranks comes between looks with a ‖V̇‖ above 1; "
         "these are at most {:.0f}% of all looks.",
